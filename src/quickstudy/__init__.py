@@ -1,0 +1,67 @@
+"""quickstudy: meta-pretrain a language encoder so that it learns new text classes from a handful of labels.
+
+    >>> import quickstudy
+    >>> sorted(quickstudy.__all__)[:3]
+    ['AdaptedModel', 'Episode', 'EpisodeSampler']
+
+Names are resolved on first use, so that `import quickstudy` stays fast and imports no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AdaptedModel": "quickstudy.methods.adapted",
+    "Encoder": "quickstudy.models.encoder",
+    "Episode": "quickstudy.tasks.episode",
+    "EpisodeSampler": "quickstudy.tasks.sampler",
+    "EpisodeSpec": "quickstudy.tasks.episode",
+    "Example": "quickstudy.tasks.split",
+    "QuickstudyError": "quickstudy.errors",
+    "Task": "quickstudy.tasks.task",
+    "adapt": "quickstudy.api",
+    "evaluate": "quickstudy.api",
+    "finetune": "quickstudy.api",
+    "load_model": "quickstudy.api",
+    "load_tasks": "quickstudy.api",
+    "pretrain": "quickstudy.api",
+}
+
+__all__ = [
+    "AdaptedModel",
+    "Encoder",
+    "Episode",
+    "EpisodeSampler",
+    "EpisodeSpec",
+    "Example",
+    "QuickstudyError",
+    "Task",
+    "adapt",
+    "evaluate",
+    "finetune",
+    "load_model",
+    "load_tasks",
+    "pretrain",
+]
+
+if TYPE_CHECKING:
+    from quickstudy.api import adapt, evaluate, finetune, load_model, load_tasks, pretrain
+    from quickstudy.errors import QuickstudyError
+    from quickstudy.methods.adapted import AdaptedModel
+    from quickstudy.models.encoder import Encoder
+    from quickstudy.tasks.episode import Episode, EpisodeSpec
+    from quickstudy.tasks.sampler import EpisodeSampler
+    from quickstudy.tasks.split import Example
+    from quickstudy.tasks.task import Task
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'quickstudy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,28 @@
+"""Few-label adaptation: every labelled row is the support set of one task."""
+
+from quickstudy.errors import DataError
+from quickstudy.methods.adapted import AdaptedModel
+from quickstudy.methods.base import MetaLearner
+from quickstudy.models.batch import encode_set
+from quickstudy.tasks.task import Task
+
+_MANY = 2000  # a support set is adapted to as a whole, in memory
+
+
+def adapt_task(learner: MetaLearner, task: Task, *, split: str = "train") -> AdaptedModel:
+    """Adapt a learner to all labelled rows of a task's split.
+
+    Raises:
+        DataError: A label without examples in the split, or more rows than fit one support set.
+    """
+    rows = task.split(split)
+    if len(rows) > _MANY:
+        raise DataError(
+            f"{len(rows):,} labelled rows are too many for one support set",
+            fix=f"Use up to {_MANY:,} rows, or fine-tune on all of them: quickstudy adapt --full",
+        )
+    for label, name in enumerate(task.label_names):
+        if not len(task.rows_of(split, label)):
+            raise DataError(f"no example of the label {name!r} in {split!r}", fix="Add one, or remove the label.")
+    support = encode_set(learner.encoder, [rows[i] for i in range(len(rows))])
+    return learner.adapt(support, task.label_names, task.kind)

@@ -1,0 +1,249 @@
+"""The three-line face of quickstudy.
+
+run = quickstudy.pretrain("recipes/protonet_samples.toml", out="runs/first")
+model = quickstudy.adapt("runs/first", texts=["late fee again", ...], labels=["fees", ...])
+model.predict(["I was charged twice"])
+"""
+
+import datetime
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import quickstudy
+from quickstudy.adaptation.few import adapt_task
+from quickstudy.adaptation.full import FullSettings, finetune_task
+from quickstudy.build import build
+from quickstudy.config import Recipe, check_recipe, load_recipe
+from quickstudy.data.catalog import load_tasks
+from quickstudy.errors import DataError, RunError
+from quickstudy.evaluation.evaluate import Row, evaluate_learners, summarize_rows
+from quickstudy.methods.adapted import AdaptedModel, Text
+from quickstudy.methods.linear_probe import LinearProbe
+from quickstudy.report.card import write_card
+from quickstudy.report.page import write_report
+from quickstudy.runs import Run
+from quickstudy.storage import write_json
+from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.task import Task
+from quickstudy.training.checkpoint import load_checkpoint
+from quickstudy.training.outer import StepRecord, train
+
+__all__ = ["adapt", "evaluate", "finetune", "load_model", "load_tasks", "pretrain"]
+
+AFTER, BEFORE, PROBE = "meta-trained", "untouched", "linear probe"
+
+
+def pretrain(
+    recipe: str | Path | Recipe | Mapping[str, Any],
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    on_step: Callable[[StepRecord], None] = lambda _: None,
+) -> Run:
+    """Meta-pretrain an encoder.
+
+    Args:
+        recipe: A recipe file, or its settings.
+        out: New run folder; `runs/<name of the recipe>` by default.
+        overrides: `section.key=value` settings on top of a recipe file.
+        resume: Go on with the run in `out`.
+        on_step: Told of every outer step.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        QuickstudyError: Anything wrong with the recipe, the data or the folder; before anything is written.
+    """
+    from accelerate import Accelerator
+
+    if isinstance(recipe, Mapping):
+        recipe = check_recipe(recipe)
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    folder = Path(out) if out else Path("runs") / recipe.name
+    if resume:
+        run = Run.open(folder)
+        recipe = run.recipe
+    elif folder.exists():
+        raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
+    built = build(recipe)
+    if resume:
+        state = load_checkpoint(folder / "checkpoints" / "last", built.learner)
+        run.cut_log(state.step if state else -1)
+    else:
+        run = Run.create(folder, recipe)
+    trackers = recipe.outer.trackers
+    accelerator = Accelerator(
+        mixed_precision=recipe.outer.mixed_precision, log_with=trackers or None, project_dir=str(folder)
+    )
+    if trackers:
+        accelerator.init_trackers("quickstudy", config={"recipe": recipe.name, "method": recipe.method.name})
+
+    def record_step(record: StepRecord) -> None:
+        if accelerator.is_main_process:
+            run.log(record)
+            on_step(record)
+        if trackers:
+            values = {"loss": record.loss, "accuracy": record.accuracy, "validation": record.validation}
+            accelerator.log({key: value for key, value in values.items() if value is not None}, step=record.step)
+
+    learner = train(
+        built.learner,
+        built.sampler,
+        built.outer,
+        accelerator=accelerator,
+        folder=folder / "checkpoints",
+        on_step=record_step,
+        validate=built.validate,
+    )
+    if trackers:
+        accelerator.end_training()
+    run.save(learner)
+    write_card(run.folder)
+    write_report(run.folder)
+    return run
+
+
+def adapt(
+    run: str | Path | Run,
+    data: str | Path | Task | None = None,
+    *,
+    texts: Iterable[Text] | None = None,
+    labels: Iterable[str | int] | None = None,
+) -> AdaptedModel:
+    """Turn a meta-learned encoder into a classifier of one task from a few labels.
+
+    Args:
+        run: A finished run, or its folder.
+        data: A data file or folder, a task reference, or a task.
+        texts: Instead of `data`: texts, or (text, second text) tuples for pairs.
+        labels: Their labels.
+
+    Raises:
+        QuickstudyError: No such run, unusable data, or fewer than two labels.
+
+    Returns:
+        A model with `predict`, `predict_proba` and `save`.
+    """
+    opened = run if isinstance(run, Run) else Run.open(run)
+    task = _task(data, texts, labels)
+    return adapt_task(opened.learner(), task)
+
+
+def finetune(
+    run: str | Path | Run, data: str | Path | Task, *, settings: FullSettings | None = None, **options: Any
+) -> AdaptedModel:
+    """Fine-tune the whole meta-learned encoder on a large train set.
+
+    Args:
+        run: A finished run, or its folder.
+        data: A data file or folder, a task reference, or a task.
+        settings: Epochs, rate, batch size, seed; or give them as keywords.
+        options: Fields of `FullSettings`, or `callbacks` for `transformers.Trainer`.
+    """
+    callbacks = options.pop("callbacks", ())
+    opened = run if isinstance(run, Run) else Run.open(run)
+    learner = opened.learner()
+    return finetune_task(learner.encoder, _task(data), settings or FullSettings(**options), callbacks=callbacks)
+
+
+def evaluate(
+    run: str | Path | Run,
+    tasks: str | Iterable[str | Task],
+    *,
+    shots: Sequence[int] = (4, 8, 16),
+    draws: int = 10,
+    seed: int = 0,
+    limit: int | None = None,
+    on_row: Callable[[Row], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Evaluate a run on held-out tasks, beside two baselines on identical draws.
+
+    The baselines are the same method on the untouched encoder, and a linear probe on the untouched encoder.
+
+    Args:
+        run: A finished run, or its folder; `results.json` and the report are written there.
+        tasks: Task references, or tasks.
+        shots: Labelled examples per class (K).
+        draws: Support sets per K.
+        seed: Which.
+        limit: Score a fixed random sample of so many test rows; None for all.
+        on_row: Told of every finished draw.
+
+    Returns:
+        The content of `results.json`.
+    """
+    opened = run if isinstance(run, Run) else Run.open(run)
+    loaded = _tasks(tasks)
+    untouched = opened.untouched()
+    learners = {AFTER: opened.learner(), BEFORE: untouched, PROBE: LinearProbe(untouched.encoder)}
+    rows = evaluate_learners(learners, loaded, shots=shots, draws=draws, seed=seed, limit=limit, on_row=on_row)
+    trained_on = {task.name for task in load_tasks(opened.recipe.tasks.train)} & {task.name for task in loaded}
+    results = {
+        "quickstudy": quickstudy.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "date": datetime.date.today().isoformat(),
+        "method": opened.recipe.method.name,
+        "encoder": opened.recipe.encoder.name,
+        "shots": list(shots),
+        "draws": draws,
+        "seed": seed,
+        "limit": limit,
+        "seen_in_meta_training": sorted(trained_on),
+        "summary": summarize_rows(rows, reference=AFTER),
+        "rows": rows,
+    }
+    write_json(opened.folder / "results.json", results)
+    write_card(opened.folder)
+    write_report(opened.folder)
+    return results
+
+
+def load_model(folder: str | Path) -> AdaptedModel:
+    """Read a model that `AdaptedModel.save` or `quickstudy adapt` wrote."""
+    return AdaptedModel.load(folder)
+
+
+def _tasks(tasks: str | Iterable[str | Task]) -> list[Task]:
+    if isinstance(tasks, str):
+        return load_tasks(tasks)
+    return [task for item in tasks for task in ([item] if isinstance(item, Task) else load_tasks(item))]
+
+
+def _task(
+    data: str | Path | Task | None, texts: Iterable[Text] | None = None, labels: Iterable[str | int] | None = None
+) -> Task:
+    if isinstance(data, Task):
+        return data
+    if data is not None:
+        found = load_tasks(str(data))
+        if len(found) != 1:
+            raise DataError(f"{str(data)!r} holds {len(found)} tasks", fix="Name one of them.")
+        return found[0]
+    if texts is None or labels is None:
+        raise DataError("there is nothing to adapt to", fix="Give data=..., or texts=... and labels=...")
+    listed, names = list(texts), [str(label) for label in labels]
+    if len(listed) != len(names):
+        raise DataError(f"{len(listed)} texts but {len(names)} labels", fix="Give one label per text.")
+    label_names = tuple(sorted(set(names)))
+    examples = [_labelled(text, label_names.index(name)) for text, name in zip(listed, names, strict=True)]
+    pair = any(example.text_pair is not None for example in examples)
+    return Task("texts", {"train": ListSplit(examples)}, label_names, pair=pair)
+
+
+def _labelled(text: Text, label: int) -> Example:
+    if isinstance(text, Example):
+        return Example(text.text, text.text_pair, label)
+    first, second = (text, None) if isinstance(text, str) else text
+    if not first.strip():
+        raise DataError("a text is empty", fix="Leave it out.")
+    return Example(first, second, label)

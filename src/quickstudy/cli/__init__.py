@@ -1,0 +1,1 @@
+"""Command line: tasks, pretrain, adapt, predict, evaluate, report."""

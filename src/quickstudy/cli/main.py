@@ -1,0 +1,266 @@
+"""Command line: the five steps as verbs. Heavy imports wait until a verb needs them.
+
+Exit codes: 0 done, 2 something wrong with the input (one message, no traceback), 130 interrupted.
+"""
+
+import json
+import os
+import sys
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quickstudy.errors import DataError, QuickstudyError
+
+# Read by the libraries below when they are first imported: quiet on the terminal, nothing that phones home.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+app = typer.Typer(
+    name="quickstudy",
+    help="Meta-pretrain a language encoder so that it learns new text classes from a handful of labels.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line; the entry point."""
+    try:
+        app()
+    except QuickstudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from quickstudy import __version__
+
+        print(f"quickstudy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Nothing to do: the verbs are below."""
+
+
+@app.command()
+def tasks(
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(help="samples, glue, glue:rte, hub:ID, a file or a folder. Default: the bundled samples."),
+    ] = None,
+    show: Annotated[int, typer.Option(help="Show so many example texts per label.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """List tasks: rows, labels, kind; --show N prints examples."""
+    from quickstudy.cli.tables import print_tasks, task_summary
+    from quickstudy.data.catalog import load_tasks
+
+    found = load_tasks(references or ["samples"])
+    if as_json:
+        _print_json([task_summary(task, show) for task in found])
+    else:
+        print_tasks(found, show)
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (TOML).")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: outer.outer_steps=200. May be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder. Default: runs/<name of the recipe>.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Meta-pretrain an encoder over many tasks (step 3)."""
+    from quickstudy.cli.progress import TrainingProgress
+    from quickstudy.config import load_recipe
+
+    checked = load_recipe(recipe, settings or ())
+    target = out or Path("runs") / checked.name
+    with TrainingProgress(checked.outer.outer_steps, quiet=as_json) as progress:
+        from quickstudy import api
+
+        run = api.pretrain(checked, target, resume=resume, on_step=progress.step)
+    if as_json:
+        _print_json({"run": str(run.folder), "steps": run.metrics()[-1]["step"], "best": progress.best})
+    else:
+        print(f"encoder and report: {run.folder}")
+
+
+@app.command()
+def adapt(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: Annotated[str, typer.Option(help="Labelled texts: CSV, TSV, JSONL, Parquet, or a task reference.")],
+    out: Annotated[Path, typer.Option(help="New model folder.")],
+    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    pair_column: Annotated[str, typer.Option(help="Column of the second text; auto: text_pair if there.")] = "auto",
+    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
+    full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
+    epochs: Annotated[float, typer.Option(help="With --full: passes over the data.", min=0.01)] = 3.0,
+    lr: Annotated[float, typer.Option(help="With --full: peak rate.", min=0.0)] = 5e-5,
+    batch_size: Annotated[int, typer.Option(help="With --full: examples per update.", min=1)] = 32,
+    seed: Annotated[int, typer.Option(help="With --full: order of the data.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Turn a run into a classifier of your task from a few labels (step 4)."""
+    import time
+
+    from quickstudy import api
+    from quickstudy.storage import refuse_existing
+
+    refuse_existing(out)
+    options = {"text": text_column, "pair": pair_column, "label": label_column}
+    reference = _reference(data, options, regression)
+    tick = time.perf_counter()
+    if full:
+        from quickstudy.cli.progress import FinetuneProgress
+
+        with FinetuneProgress(quiet=as_json) as progress:
+            model = api.finetune(
+                run,
+                reference,
+                epochs=epochs,
+                lr=lr,
+                batch_size=batch_size,
+                seed=seed,
+                callbacks=[progress.callback()],
+            )
+    else:
+        model = api.adapt(run, reference)
+    seconds = time.perf_counter() - tick
+    model.save(out)
+    labels = ", ".join(model.label_names) or "a number"
+    if as_json:
+        _print_json({"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)})
+    else:
+        print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to label.")] = None,
+    pair: Annotated[list[str] | None, typer.Option(help="Second text of each text, for pair models.")] = None,
+    data: Annotated[Path | None, typer.Option(help="File with the texts; labels are not needed.")] = None,
+    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    pair_column: Annotated[str, typer.Option(help="Column of the second text; auto: text_pair if there.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Label texts with an adapted model; probabilities beside (step 4)."""
+    from quickstudy.cli.tables import print_predictions
+    from quickstudy.data.texts import read_texts
+    from quickstudy.methods.adapted import AdaptedModel
+    from quickstudy.tasks.split import Example
+
+    if (data is None) == (not texts):
+        raise DataError("give texts or --data, one of the two", fix='quickstudy predict model/ "a text"')
+    if pair and len(pair) != len(texts or ()):
+        raise DataError(f"{len(texts or ())} texts but {len(pair)} --pair", fix="Give one --pair per text.")
+    examples = (
+        read_texts(data, text_column, pair_column)
+        if data
+        else [Example(text, second) for text, second in zip_longest(texts or (), pair or ())]
+    )
+    loaded = AdaptedModel.load(model)
+    rows: list[dict[str, Any]]
+    if loaded.kind == "regression":
+        rows = [{"text": e.text, "value": v} for e, v in zip(examples, loaded.predict(examples), strict=True)]
+    else:
+        probabilities = loaded.predict_proba(examples)
+        rows = [
+            {
+                "text": example.text,
+                "label": loaded.label_names[int(p.argmax())],
+                "probabilities": dict(zip(loaded.label_names, [round(v, 6) for v in p.tolist()], strict=True)),
+            }
+            for example, p in zip(examples, probabilities, strict=True)
+        ]
+    if as_json:
+        _print_json(rows)
+    else:
+        print_predictions(rows)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    tasks: Annotated[list[str], typer.Option(help="Held-out tasks (references). May be repeated.")],
+    shots: Annotated[str, typer.Option(help="Labelled examples per class, several values.")] = "4,8,16",
+    draws: Annotated[int, typer.Option(help="Support sets per number of shots.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Which support sets.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a run on held-out tasks, beside two baselines on identical draws (step 5)."""
+    from quickstudy import api
+    from quickstudy.cli.progress import RowProgress
+    from quickstudy.cli.tables import print_results
+
+    with RowProgress(quiet=as_json) as progress:
+        results = api.evaluate(
+            run, tasks, shots=_shots(shots), draws=draws, seed=seed, limit=limit, on_row=progress.row
+        )
+    if as_json:
+        _print_json(results)
+    else:
+        print_results(results)
+        print(f"results and report: {run / 'results.json'}, {run / 'report.html'}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write a run's page again from its files."""
+    from quickstudy.report.page import write_report
+
+    print(write_report(run))
+
+
+def _shots(text: str) -> list[int]:
+    try:
+        values = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        values = []
+    if not values or values[0] < 1:
+        raise DataError(f"--shots {text!r} is not a list of whole numbers above 0", fix="Write it like 4,8,16.")
+    return values
+
+
+def _reference(data: str, options: dict[str, str], regression: bool) -> str:
+    """Add the column options to a path or task reference that has none of its own."""
+    from urllib.parse import urlencode
+
+    chosen = {key: value for key, value in options.items() if value != ("auto" if key == "pair" else key)}
+    if regression:
+        chosen["kind"] = "regression"
+    return f"{data}{'&' if '?' in data else '?'}{urlencode(chosen)}" if chosen else data
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Progress: live bars on a terminal, plain lines when the output is a file or a pipe."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from quickstudy.training.outer import StepRecord
+
+_PLAIN_SECONDS = 10.0  # between two plain lines that carry nothing but progress
+
+
+class _Bar:
+    """A rich bar on a terminal's standard error; nothing when quiet or not a terminal."""
+
+    def __init__(self, title: str, total: int | None, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self.quiet = quiet
+        self.live = self._console.is_terminal and not quiet
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self.live,
+        )
+        self._task = self._progress.add_task(title, total=total, note="")
+        self._spoken = 0.0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, done: int, note: str, plain: str, *, important: bool = False, total: int | None = None) -> None:
+        """Move the bar, or print a plain line if it is important or the last one is a while ago."""
+        if total is not None:
+            self._progress.update(self._task, total=total)
+        self._progress.update(self._task, completed=done, note=note)
+        if not self.live and not self.quiet and (important or time.monotonic() - self._spoken > _PLAIN_SECONDS):
+            self._spoken = time.monotonic()
+            print(plain, flush=True)
+
+
+class TrainingProgress(_Bar):
+    """Loss at every outer step, meta-validation, tasks per second, time left."""
+
+    def __init__(self, steps: int, *, quiet: bool) -> None:
+        super().__init__("meta-training", steps, quiet=quiet)
+        self._steps = steps
+        self._mean: float | None = None
+        self._began: tuple[int, float] | None = None  # step and seconds of the first record, for the time left
+        self.best: float | None = None
+
+    def step(self, record: "StepRecord") -> None:
+        """Show one outer step."""
+        if record.validation is not None:
+            self.best = record.validation if self.best is None else max(self.best, record.validation)
+        score = "" if self.best is None else f"  validation {100 * self.best:.1f} %"
+        if record.step == 0:
+            self.show(0, score, f"step 0/{self._steps}{score}", important=True)
+            return
+        self._mean = record.loss if self._mean is None else 0.95 * self._mean + 0.05 * record.loss
+        began = self._began = self._began or (record.step - 1, record.seconds)
+        each = (record.seconds - began[1]) / max(1, record.step - began[0] - 1)
+        left = each * (self._steps - record.step)
+        note = f"loss {record.loss:.3f} (mean {self._mean:.3f})  {record.tasks_per_second:.1f} tasks/s{score}"
+        plain = (
+            f"step {record.step}/{self._steps}  loss {record.loss:.4f}  mean {self._mean:.4f}  "
+            f"lr {record.lr:.2e}  {record.tasks_per_second:.2f} tasks/s  left {left:.0f} s"
+        )
+        if record.validation is not None:
+            plain += f"  validation {100 * record.validation:.1f} %"
+        self.show(record.step, note, plain, important=True)
+
+
+class RowProgress(_Bar):
+    """Finished draws of an evaluation."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__("evaluating", None, quiet=quiet)
+        self._done = 0
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Count one finished draw."""
+        self._done += 1
+        note = f"{row['task']}, {row['shots']} shots, {row['learner']}"
+        self.show(self._done, note, f"{self._done} draws: {note}")
+
+
+class FinetuneProgress(_Bar):
+    """Updates of a full fine-tuning."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__("fine-tuning", None, quiet=quiet)
+
+    def callback(self) -> "TrainerCallback":
+        """Return a callback for `transformers.Trainer`."""
+        from transformers import TrainerCallback
+
+        outer = self
+
+        class Callback(TrainerCallback):  # type: ignore[misc]
+            def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+                plain = f"update {state.global_step}/{state.max_steps}"
+                outer.show(state.global_step, "", plain, total=state.max_steps)
+
+        return Callback()

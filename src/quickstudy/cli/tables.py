@@ -1,0 +1,110 @@
+"""Tables: what the verbs print, with rich on a terminal and as plain lines in a pipe."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from quickstudy.report.page import percent, result_table
+from quickstudy.tasks.task import Task
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # In a pipe there is no terminal width to fit: let lines be as long as they need.
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def task_summary(task: Task, show: int = 0) -> dict[str, Any]:
+    """Return what there is to know of a task, as plain values."""
+    summary: dict[str, Any] = {
+        "name": task.name,
+        "kind": task.kind,
+        "pair": task.pair,
+        "domain": task.domain,
+        "labels": list(task.label_names),
+        "rows": {name: len(split) for name, split in task.splits.items()},
+        "fixed_draws": len(task.fixed_draws),
+        "metric": task.metric,
+        "description": task.description,
+    }
+    if show:
+        summary["examples"] = _examples(task, show)
+    return summary
+
+
+def print_tasks(tasks: list[Task], show: int) -> None:
+    """Print a line per task, and examples if asked for."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("task", "rows", "labels", "pair", "domain", "decides"):
+        table.add_column(column, overflow="fold")
+    for task in tasks:
+        rows = ", ".join(f"{name} {len(split):,}" for name, split in task.splits.items())
+        if task.fixed_draws:
+            rows += f", {len(task.fixed_draws)} fixed draws"
+        names = task.label_names
+        labels = "a number" if not names else ", ".join(names) if len(names) <= 6 else f"{len(names)} labels"
+        pair = "yes" if task.pair else "no"
+        table.add_row(*map(escape, (task.name, rows, labels, pair, task.domain, task.description)))
+    console = _console()
+    console.print(table)
+    for task in tasks if show else ():
+        console.print(f"\n[bold]{escape(task.name)}[/bold]")
+        for example in _examples(task, show):
+            second = f"  |  {example['text_pair']}" if example["text_pair"] else ""
+            console.print(f"  [cyan]{escape(str(example['label']))}[/cyan]  {escape(example['text'] + second)}")
+
+
+def print_predictions(rows: list[dict[str, Any]]) -> None:
+    """Print label, probability and text of each prediction."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    regression = "value" in rows[0]
+    for column in ("value", "text") if regression else ("label", "probability", "text"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("probability", "value") else "left")
+    for row in rows:
+        if regression:
+            table.add_row(f"{row['value']:.3f}", escape(row["text"]))
+        else:
+            chance = f"{100 * row['probabilities'][row['label']]:.1f} %"
+            table.add_row(escape(row["label"]), chance, escape(row["text"]))
+    _console().print(table)
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Print the summary of an evaluation: a line per task and shots, a column per learner, and the paired difference."""
+    found = result_table(results)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("task")
+    table.add_column("shots", justify="right")
+    for learner in found["learners"]:
+        table.add_column(learner, justify="right")
+    table.add_column(f"{found['learners'][0]} - {found['learners'][1]}", justify="right")
+    for line in found["lines"]:
+        cells = [
+            f"[bold]{percent(line['cells'][name])}[/bold]" if name == line["best"] else percent(line["cells"][name])
+            for name in found["learners"]
+        ]
+        difference = percent(line["cells"][found["learners"][1]]["difference"])
+        table.add_row(escape(line["task"]), str(line["shots"]), *cells, difference)
+    console = _console()
+    console.print(table)
+    limit = f", {results['limit']} test rows at most" if results["limit"] else ""
+    console.print(f"accuracy in %, mean and 95 % interval over {results['draws']} draws{limit}", style="dim")
+    if results["seen_in_meta_training"]:
+        console.print(f"meta-trained on, not held out: {', '.join(results['seen_in_meta_training'])}", style="yellow")
+
+
+def _examples(task: Task, count: int) -> list[dict[str, Any]]:
+    split = next(iter(task.splits.values()))
+    if task.kind == "regression":
+        rows = list(range(min(count, len(split))))
+    else:
+        name = next(iter(task.splits))
+        rows = [int(r) for label in range(len(task.label_names)) for r in task.rows_of(name, label)[:count]]
+    found = []
+    for row in rows:
+        example = split[row]
+        label = task.label_names[int(example.label or 0)] if task.label_names else example.label
+        found.append({"text": example.text, "text_pair": example.text_pair, "label": label})
+    return found

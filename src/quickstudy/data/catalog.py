@@ -1,0 +1,80 @@
+"""Catalog: one line of text names any tasks; the recipe and the command line use the same.
+
+    samples                         all bundled tasks          samples:meta-test          one part of them
+    samples:fin_company_tone        one bundled task           glue, glue:rte,sst2        all of GLUE, some of it
+    glue:rte?path=data/glue         from a local folder        hub:ag_news?label=label    any Hub data set
+    few.csv?text=note&label=code    a file                     corpora/                   a folder (see `files`)
+
+After `?`: `text`, `pair`, `label` (column names), `kind` (`classification` or `regression`), `config` (Hub), `path` (GLUE).
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import cast, get_args
+from urllib.parse import parse_qsl
+
+from quickstudy.data.files import load_path
+from quickstudy.data.glue import GLUE, load_glue
+from quickstudy.data.hub import load_hub
+from quickstudy.data.samples import load_samples
+from quickstudy.data.table import Columns
+from quickstudy.errors import DataError, did_you_mean
+from quickstudy.tasks.task import Kind, Task
+
+_OPTIONS = ("text", "pair", "label", "kind", "config", "path")
+
+
+def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[Task]:
+    """Load the tasks that one or more references name.
+
+    Args:
+        references: See above.
+        base: Folder that relative paths start from.
+
+    Raises:
+        DataError: A reference that names nothing, or data that cannot be used.
+
+    >>> [task.name for task in load_tasks("samples:meta-test")][:2]
+    ['samples:fin_claim_support', 'samples:fin_company_tone']
+    """
+    if isinstance(references, str):
+        references = [references]
+    tasks = [task for reference in references for task in _load_one(reference, base)]
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"task {name!r} is named twice", fix="Remove one of the references.")
+    return tasks
+
+
+def _load_one(reference: str, base: Path) -> list[Task]:
+    target, _, query = reference.partition("?")
+    options = _options(reference, query)
+    kind = options.get("kind", "classification")
+    if kind not in get_args(Kind):
+        raise DataError(f"kind {kind!r} in {reference!r} is unknown", fix=did_you_mean(kind, get_args(Kind)))
+    columns = Columns(options.get("text", "text"), options.get("pair", "auto"), options.get("label", "label"))
+    source, _, names = target.partition(":")
+    chosen = [name for name in names.split(",") if name]
+    if source == "samples":
+        return load_samples(chosen)
+    if source == "glue":
+        path = base / options["path"] if "path" in options else None
+        return [load_glue(name, path) for name in chosen or GLUE]
+    if source == "hub":
+        return [load_hub(names, columns, cast(Kind, kind), config=options.get("config"))]
+    path = base / target
+    if not path.exists():
+        raise DataError(
+            f"{reference!r} is neither a file or folder nor a known source",
+            fix="Give a path, or samples, glue, glue:NAME or hub:ID.",
+        )
+    return load_path(path, columns, cast(Kind, kind))
+
+
+def _options(reference: str, query: str) -> Mapping[str, str]:
+    options = dict(parse_qsl(query))
+    for key in options:
+        if key not in _OPTIONS:
+            raise DataError(f"option {key!r} in {reference!r} is unknown", fix=did_you_mean(key, _OPTIONS))
+    return options

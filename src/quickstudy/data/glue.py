@@ -1,0 +1,130 @@
+"""GLUE: its nine tasks with their official fields, labels and metrics, from the Hub or a local folder.
+
+A local folder has one folder per task with `train` and `validation` files (CSV, TSV, JSONL or Parquet) and the column
+names of the Hub's `nyu-mll/glue`. GLUE's test labels are not public: what is scored is the validation split, as is usual.
+Wang et al. 2019, arXiv:1804.07461. MNLI is scored on validation_matched; validation_mismatched is a split of its own.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from quickstudy.data.hub import fetch
+from quickstudy.data.reading import SUFFIXES
+from quickstudy.data.table import ArrowSplit, Columns, encode_labels, read_table
+from quickstudy.errors import DataError, did_you_mean
+from quickstudy.tasks.split import Split
+from quickstudy.tasks.task import Kind, Task
+
+HUB_ID = "nyu-mll/glue"
+
+
+@dataclass(frozen=True, slots=True)
+class GlueTask:
+    """Fields, labels and metric of one GLUE task, as published."""
+
+    text: str
+    text_pair: str | None
+    labels: tuple[str, ...]
+    metric: str
+    description: str
+
+    @property
+    def kind(self) -> Kind:
+        """`regression` for STS-B, which has no labels."""
+        return "classification" if self.labels else "regression"
+
+    @property
+    def columns(self) -> Columns:
+        """The official column names."""
+        return Columns(self.text, self.text_pair, "label")
+
+
+_NLI = ("entailment", "not_entailment")
+GLUE = {
+    "cola": GlueTask("sentence", None, ("unacceptable", "acceptable"), "mcc", "Is the sentence grammatical?"),
+    "sst2": GlueTask("sentence", None, ("negative", "positive"), "accuracy", "Is the film review positive?"),
+    "mrpc": GlueTask(
+        "sentence1", "sentence2", ("not_equivalent", "equivalent"), "accuracy_f1", "Do two sentences mean the same?"
+    ),
+    "stsb": GlueTask("sentence1", "sentence2", (), "pearson_spearman", "How similar are two sentences, from 0 to 5?"),
+    "qqp": GlueTask(
+        "question1", "question2", ("not_duplicate", "duplicate"), "accuracy_f1", "Do two questions ask the same?"
+    ),
+    "mnli": GlueTask(
+        "premise",
+        "hypothesis",
+        ("entailment", "neutral", "contradiction"),
+        "accuracy",
+        "Does the premise entail, contradict or not decide the hypothesis?",
+    ),
+    "qnli": GlueTask("question", "sentence", _NLI, "accuracy", "Does the sentence answer the question?"),
+    "rte": GlueTask("sentence1", "sentence2", _NLI, "accuracy", "Does the first text entail the second?"),
+    "wnli": GlueTask(
+        "sentence1", "sentence2", ("not_entailment", "entailment"), "accuracy", "Is the pronoun resolved rightly?"
+    ),
+}
+
+
+def load_glue(name: str, path: Path | None = None) -> Task:
+    """Load one GLUE task.
+
+    Args:
+        name: `cola`, `sst2`, `mrpc`, `stsb`, `qqp`, `mnli`, `qnli`, `rte` or `wnli`.
+        path: Local folder that holds a folder per task; None for the Hub.
+
+    Raises:
+        DataError: Unknown task, missing files, or the Hub is out of reach.
+    """
+    if name not in GLUE:
+        raise DataError(f"GLUE has no task {name!r}", fix=did_you_mean(name, GLUE))
+    glue = GLUE[name]
+    splits = _local_splits(name, glue, path) if path else _hub_splits(name, glue)
+    if "validation_matched" in splits:
+        splits["validation"] = splits.pop("validation_matched")
+    return Task(
+        name=f"glue:{name}",
+        splits=splits,
+        label_names=glue.labels,
+        kind=glue.kind,
+        pair=glue.text_pair is not None,
+        metric=glue.metric,
+        description=glue.description,
+    )
+
+
+def _local_splits(name: str, glue: GlueTask, path: Path) -> dict[str, Split]:
+    folder = path / name
+    files = [f for f in sorted(folder.glob("*")) if f.suffix.lower() in SUFFIXES]
+    wanted = {f.stem: f for f in files if f.stem == "train" or f.stem.startswith("validation")}
+    if "train" not in wanted:
+        raise DataError(
+            f"there is no train file of GLUE's {name!r} here",
+            where=str(folder),
+            fix=f"Expected {folder}/train.jsonl (or {', '.join(SUFFIXES)}) with the columns of {HUB_ID}.",
+        )
+    splits: dict[str, Split] = {}
+    for split, file in wanted.items():
+        table = read_table(file, glue.columns, glue.kind)
+        kept = Columns("text", "text_pair" if glue.text_pair else None, "label")
+        if glue.kind == "regression":
+            splits[split] = ArrowSplit(table, kept, table.data.column("label").to_numpy())
+        else:
+            numbers = [str(i) for i in range(len(glue.labels))]
+            splits[split] = ArrowSplit(table, kept, encode_labels(table, numbers, str(file)))
+    return splits
+
+
+def _hub_splits(name: str, glue: GlueTask) -> dict[str, Split]:
+    found = fetch(HUB_ID, name)
+    return {
+        split: ArrowSplit(rows, replace(glue.columns), _labels(rows, glue.kind))
+        for split, rows in found.items()
+        if not split.startswith("test")
+    }
+
+
+def _labels(rows: datasets.Dataset, kind: Kind) -> np.ndarray:
+    return np.asarray(rows.data.column("label").to_numpy(), dtype=np.float64 if kind == "regression" else np.int64)

@@ -1,0 +1,131 @@
+"""Reading: CSV, TSV, JSON lines and Parquet as one stream of rows, each with the place it came from.
+
+Rows are read one at a time, so a file of any size passes through little memory, and a bad row is named `file:line`.
+Text must be UTF-8: guessing an encoding wrongly would change the texts without a word.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from quickstudy.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+Row = tuple[str, dict[str, Any]]  # ("file:line", {column: value})
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield (`file:line`, row) for each row of a data file.
+
+    Raises:
+        DataError: No such file, an unknown suffix, not UTF-8, a broken line, or no rows at all.
+    """
+    if not path.is_file():
+        raise DataError("there is no such file", where=str(path), fix="Check the path.")
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise DataError(
+            f"files of type {path.suffix or 'without a suffix'!r} cannot be read",
+            where=str(path),
+            fix=f"Save it as one of: {', '.join(SUFFIXES)}.",
+        )
+    empty = True
+    for row in readers[path.suffix.lower()](path):
+        empty = False
+        yield row
+    if empty:
+        raise DataError("the file has no rows", where=str(path), fix="Write one labelled text per row.")
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if number == 1:
+                if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    raise DataError(
+                        "the file is UTF-16, not UTF-8",
+                        where=f"{path}:1",
+                        fix=f"Save it as UTF-8, e.g. iconv -f UTF-16 -t UTF-8 {path.name} > utf8{path.suffix}",
+                    )
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            try:
+                yield raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"not valid UTF-8 (byte 0x{raw[error.start]:02x} at position {error.start + 1} of the line)",
+                    where=f"{path}:{number}",
+                    fix=f"Save it as UTF-8, e.g. iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8{path.suffix}",
+                ) from None
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    lines = _read_lines(path)
+    first = next(lines, "")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in first and "," not in first else ","
+    reader = csv.reader(_chain(first, lines), delimiter=delimiter, strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        start = reader.line_num + 1
+        for values in reader:
+            where, start = f"{path}:{start}", reader.line_num + 1
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise DataError(
+                    f"{len(values)} fields where the header has {len(header)}",
+                    where=where,
+                    fix=f'Put texts that contain {delimiter!r}, quotes or line breaks in "double quotes".',
+                )
+            yield where, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"broken CSV ({error})",
+            where=f"{path}:{reader.line_num}",
+            fix='Write quotes inside a quoted field twice (""), and close every quoted field.',
+        ) from None
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    if first:
+        yield first
+    yield from rest
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_read_lines(path), 1):
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"not valid JSON ({error.msg} at column {error.colno})",
+                where=where,
+                fix='Each line must be one JSON object, e.g. {"text": "...", "label": "..."}',
+            ) from None
+        if not isinstance(row, dict):
+            raise DataError(
+                f"a JSON {type(row).__name__} where an object is expected",
+                where=where,
+                fix='Each line must be one JSON object, e.g. {"text": "...", "label": "..."}',
+            )
+        yield where, row
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:{number}", row
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"not a readable Parquet file ({error})", where=str(path), fix="Write it again.") from None

@@ -1,0 +1,212 @@
+"""Table: a data file checked row by row and kept as a memory-mapped Arrow file.
+
+The checked rows go to the cache folder once per file content and column choice; from then on `datasets` maps the file
+into memory, so a million rows cost the labels (8 bytes each) and nothing else. The key is a hash of the file's bytes: a
+changed file is read again, an unchanged one never.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from quickstudy.data.reading import read_rows
+from quickstudy.errors import DataError, did_you_mean
+from quickstudy.tasks.split import Example
+from quickstudy.tasks.task import Kind
+
+_FORMAT = 1  # raise it when the cached layout changes
+_BATCH = 10_000  # rows written at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns that hold the text, the second text (if any) and the label.
+
+    `text_pair="auto"` takes a column called `text_pair` where the file has one; `label=None` is for texts to predict.
+    """
+
+    text: str = "text"
+    text_pair: str | None = "auto"
+    label: str | None = "label"
+
+
+class ArrowSplit:
+    """Rows of a `datasets.Dataset` as `Example`s, read from disk when asked for.
+
+    Args:
+        dataset: The rows.
+        columns: Where the texts are; `text_pair` None for single texts.
+        labels: (B,) label positions (int64) or scores (float64).
+    """
+
+    def __init__(
+        self, dataset: datasets.Dataset, columns: Columns, labels: NDArray[np.int64] | NDArray[np.float64]
+    ) -> None:
+        self._dataset, self._columns, self.labels = dataset, columns, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> Example:
+        row = self._dataset[index]
+        pair = self._columns.text_pair
+        return Example(row[self._columns.text], row[pair] if pair else None, self.labels[index].item())
+
+
+def cache_folder() -> Path:
+    """Where checked tables are kept: $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy."""
+    if "QUICKSTUDY_CACHE" in os.environ:
+        return Path(os.environ["QUICKSTUDY_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
+
+
+def read_table(path: Path, columns: Columns, kind: Kind) -> datasets.Dataset:
+    """Read and check a data file.
+
+    Args:
+        path: CSV, TSV, JSONL or Parquet.
+        columns: Which columns to take.
+        kind: Labels are kept as strings (classification) or as float64 (regression).
+
+    Returns:
+        A memory-mapped data set with the columns `text`, `text_pair` (pairs only) and `label`.
+
+    Raises:
+        DataError: Unreadable file, missing column, empty text, missing or non-numeric label; with `file:line`.
+    """
+    key = sha256(f"{_FORMAT}|{columns}|{kind}|{path.suffix.lower()}|".encode())
+    key.update(_file_hash(path))
+    target = cache_folder() / f"{key.hexdigest()}.arrow"
+    if not target.exists():
+        _write_arrow(_checked(path, columns, kind), kind, target)
+    return datasets.Dataset.from_file(str(target))
+
+
+def encode_labels(table: datasets.Dataset, values: Sequence[str], where: str) -> NDArray[np.int64]:
+    """Return the position of each row's label in `values`; a label that is not there is a `DataError`."""
+    column = table.data.column("label")
+    positions = pc.index_in(column, value_set=pa.array(values, type=column.type))
+    if positions.null_count:
+        odd = next(v for v, p in zip(column.to_pylist(), positions.to_pylist(), strict=True) if p is None)
+        raise DataError(f"label {odd!r} is not among the known labels", where=where, fix=did_you_mean(odd, values))
+    return np.asarray(positions.to_numpy(), dtype=np.int64)
+
+
+def label_values(tables: Sequence[datasets.Dataset]) -> list[str]:
+    """Return the distinct labels of some tables, in numeric order if they are whole numbers, else by name."""
+    found = {value for table in tables for value in pc.unique(table.data.column("label")).to_pylist()}
+    numeric = all(value.lstrip("-").isdigit() for value in found)
+    return sorted(found, key=int) if numeric else sorted(found)
+
+
+def _file_hash(path: Path) -> bytes:
+    if not path.is_file():
+        raise DataError("there is no such file", where=str(path), fix="Check the path.")
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+def resolve_columns(columns: Columns, row: Mapping[str, Any], where: str) -> Columns:
+    """Return the columns with `auto` settled, after checking that a row has all of them.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    pair = columns.text_pair
+    if pair == "auto":
+        pair = "text_pair" if "text_pair" in row else None
+    for name in filter(None, (columns.text, pair, columns.label)):
+        if name not in row:
+            raise DataError(
+                f"there is no column {name!r}; the columns are: {', '.join(map(str, row)) or 'none'}",
+                where=where,
+                fix=f"{did_you_mean(name, map(str, row))} Rename the column, or name it with --text-column, "
+                "--pair-column or --label-column.",
+            )
+    return Columns(columns.text, pair, columns.label)
+
+
+def checked_text(row: Mapping[str, Any], column: str, where: str) -> str:
+    """Return a row's text, or raise `DataError` if there is none."""
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise DataError(f"{column!r} is {value!r}, not a text", where=where, fix="Put a text in it or delete the row.")
+    if not value.strip():
+        raise DataError(f"the text in {column!r} is empty", where=where, fix="Fill it in or delete the row.")
+    return value
+
+
+def _checked(path: Path, columns: Columns, kind: Kind) -> Iterator[tuple[str, str | None, str | float]]:
+    settled: Columns | None = None
+    for where, row in read_rows(path):
+        settled = settled or resolve_columns(columns, row, where)
+        text = checked_text(row, settled.text, where)
+        second = checked_text(row, settled.text_pair, where) if settled.text_pair else None
+        label = settled.label or "label"
+        yield text, second, _label(row.get(label), label, kind, where)
+
+
+def _label(value: Any, column: str, kind: Kind, where: str) -> str | float:
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    if missing or str(value).strip().lower() in {"", "nan"}:
+        raise DataError(f"the label in {column!r} is missing (empty or NaN)", where=where, fix="Label the row.")
+    if kind == "regression":
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise DataError(
+                f"{column!r} is {value!r}, not a number", where=where, fix="A regression label is a number."
+            )
+        return number
+    if isinstance(value, dict | list):
+        raise DataError(f"{column!r} is {value!r}, not a label", where=where, fix="Give one label as text or number.")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _write_arrow(rows: Iterator[tuple[str, str | None, str | float]], kind: Kind, target: Path) -> None:
+    """Write the rows to `target`, which appears whole or not at all."""
+    first = next(rows)
+    fields = [("text", pa.large_string())]
+    if first[1] is not None:
+        fields.append(("text_pair", pa.large_string()))
+    fields.append(("label", pa.float64() if kind == "regression" else pa.string()))
+    schema = pa.schema(fields)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
+        part = Path(file.name)
+    try:
+        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            batch = [first]
+            for row in rows:
+                batch.append(row)
+                if len(batch) == _BATCH:
+                    writer.write_batch(_record_batch(batch, schema))
+                    batch = []
+            if batch:
+                writer.write_batch(_record_batch(batch, schema))
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _record_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = [c for c in zip(*rows, strict=True) if c[0] is not None]
+    return pa.record_batch([pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)

@@ -1,0 +1,80 @@
+"""Draws: the support sets a task is evaluated with; the same for every learner, every time.
+
+    draw d of K shots = K rows of each class of the train split, chosen by (seed, task, K, d)
+
+Tasks with published draws (`fixed_draws`) use those. Regression tasks, which have no classes, draw 2 K rows.
+"""
+
+import numpy as np
+
+from quickstudy.errors import DataError
+from quickstudy.seeding import rng
+from quickstudy.tasks.split import Example, Split, hold_out
+from quickstudy.tasks.task import Task
+
+Support = tuple[Example, ...]
+
+
+def with_test_split(task: Task, seed: int) -> Task:
+    """Return the task with something to score on: half of its rows are held out if it has no test or validation split."""
+    if "test" in task.splits or "validation" in task.splits:
+        return task
+    kept, held = hold_out(task.train_split, 0.5, seed=seed, stratify=task.kind == "classification")
+    return Task(
+        name=task.name,
+        splits={"train": kept, "test": held},
+        label_names=task.label_names,
+        kind=task.kind,
+        pair=task.pair,
+        metric=task.metric,
+        description=task.description,
+        domain=task.domain,
+    )
+
+
+def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Support]:
+    """Return the support set of each draw, by draw number.
+
+    Args:
+        task: Where from.
+        shots: Examples per class (K).
+        draws: How many.
+        seed: Which.
+
+    Raises:
+        DataError: A class has fewer than K examples; published draws do not include this K.
+    """
+    if task.fixed_draws:
+        return {d: _all(rows) for (k, d), rows in sorted(task.fixed_draws.items()) if k == shots and d < draws}
+    split = task.train_split
+    if task.kind == "regression":
+        if len(split) < 2 * shots:
+            raise DataError(f"task {task.name!r} has {len(split)} rows, fewer than 2 x {shots}", fix="Use fewer shots.")
+        chosen = {d: rng(seed, "draw", task.name, shots, d).choice(len(split), 2 * shots, False) for d in range(draws)}
+        return {d: tuple(split[int(row)] for row in rows) for d, rows in chosen.items()}
+    rows_of = [task.rows_of("train", label) for label in range(len(task.label_names))]
+    for name, rows in zip(task.label_names, rows_of, strict=True):
+        if len(rows) < shots:
+            raise DataError(
+                f"task {task.name!r} has {len(rows)} training examples of {name!r}, fewer than the {shots} shots asked for",
+                fix=f"Use --shots {max(1, min(map(len, rows_of)))} or fewer, or add examples.",
+            )
+    found = {}
+    for d in range(draws):
+        random = rng(seed, "draw", task.name, shots, d)
+        rows = np.concatenate([random.choice(rows, shots, replace=False) for rows in rows_of])
+        found[d] = tuple(split[int(row)] for row in rows)
+    return found
+
+
+def test_examples(task: Task, limit: int | None, seed: int) -> Support:
+    """Return what is scored: the whole test split, or a fixed random sample of `limit` rows."""
+    split = task.test_split
+    if limit is None or limit >= len(split):
+        return _all(split)
+    rows = np.sort(rng(seed, "limit", task.name).choice(len(split), limit, replace=False))
+    return tuple(split[int(row)] for row in rows)
+
+
+def _all(split: Split) -> Support:
+    return tuple(split[i] for i in range(len(split)))

@@ -1,0 +1,156 @@
+"""Evaluate: learners × tasks × shots × draws → one row of metrics each, and a summary with intervals.
+
+Every learner sees the same support sets and the same test texts. What of the test texts does not depend on the draw (all of
+the encoder when only the head adapts, its lower layers when the top ones do) runs once per learner and task, not per draw.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from quickstudy.errors import DataError
+from quickstudy.evaluation.draws import support_sets, test_examples, with_test_split
+from quickstudy.evaluation.metrics import main_metric, score
+from quickstudy.evaluation.statistics import summarize
+from quickstudy.methods.adapted import AdaptedModel
+from quickstudy.methods.base import MetaLearner
+from quickstudy.models.batch import EncodedSet, encode_set
+from quickstudy.models.partition import Prefix
+from quickstudy.tasks.split import Example
+from quickstudy.tasks.task import Task
+
+Row = dict[str, Any]
+
+_CHUNK = 512  # test texts per encoder pass
+_KEEP_TOKENS = 400_000  # prefixes of up to so many tokens are kept between draws (0.6 GB at D = 384)
+
+
+def evaluate_learners(
+    learners: Mapping[str, MetaLearner],
+    tasks: Sequence[Task],
+    *,
+    shots: Sequence[int] = (4, 8, 16),
+    draws: int = 10,
+    seed: int = 0,
+    limit: int | None = None,
+    on_row: Callable[[Row], None] = lambda _: None,
+) -> list[Row]:
+    """Evaluate learners on tasks.
+
+    Args:
+        learners: By the name they have in the table.
+        tasks: Held-out tasks.
+        shots: Labelled examples per class (K), several values.
+        draws: Support sets per K.
+        seed: Which support sets, and which rows when there is a limit.
+        limit: Score at most so many test rows, a fixed random sample; None for all.
+        on_row: Told of every row as it is made.
+
+    Returns:
+        One row per (task, learner, shots, draw), with the metrics, seconds to adapt and to predict.
+
+    Raises:
+        DataError: Too few examples for the shots asked for; nothing to score.
+    """
+    plans = []
+    for task in (with_test_split(task, seed) for task in tasks):
+        sets = {k: support_sets(task, k, draws, seed) for k in shots}
+        plans.append((task, test_examples(task, limit, seed), {k: s for k, s in sets.items() if s}))
+    if not any(sets for _, _, sets in plans):
+        raise DataError(f"no task has draws of {', '.join(map(str, shots))} shots", fix="Use other --shots.")
+    rows = []
+    for task, tests, sets in plans:
+        for name, learner in learners.items():
+            for row in _evaluate_one(name, learner, task, tests, sets):
+                rows.append(row)
+                on_row(row)
+    return rows
+
+
+def _evaluate_one(
+    name: str,
+    learner: MetaLearner,
+    task: Task,
+    tests: Sequence[Example],
+    sets: Mapping[int, Mapping[int, Sequence[Example]]],
+) -> Iterable[Row]:
+    encoded = encode_set(learner.encoder, tests)
+    labels = encoded.labels.cpu().numpy()
+    prefixes = _Prefixes(learner, tests, encoded)
+    for k, draws in sets.items():
+        for draw, examples in draws.items():
+            tick = time.perf_counter()
+            model = learner.adapt(encode_set(learner.encoder, examples), task.label_names, task.kind)
+            adapted = time.perf_counter()
+            predictions = prefixes.predict(model)
+            yield {
+                "task": task.name,
+                "domain": task.domain,
+                "kind": task.kind,
+                "learner": name,
+                "shots": k,
+                "draw": draw,
+                "n_test": len(tests),
+                "main": main_metric(task),
+                **score(task, labels, predictions),
+                "seconds_adapt": adapted - tick,
+                "seconds_predict": time.perf_counter() - adapted,
+            }
+
+
+class _Prefixes:
+    """Runs a model on the test texts, keeping what does not depend on the draw if it fits."""
+
+    def __init__(self, learner: MetaLearner, tests: Sequence[Example], encoded: EncodedSet) -> None:
+        self._learner = learner
+        self._chunks = [tests[i : i + _CHUNK] for i in range(0, len(tests), _CHUNK)]
+        keep = sum(map(len, encoded.sequences.ids)) <= _KEEP_TOKENS
+        self._kept = [self._prefix(chunk) for chunk in self._chunks] if keep else None
+
+    @torch.no_grad()
+    def predict(self, model: AdaptedModel) -> list[float]:
+        prefixes = self._kept or (self._prefix(chunk) for chunk in self._chunks)
+        scores = torch.cat([model.scores(prefix) for prefix in prefixes])
+        best = scores.squeeze(-1) if model.kind == "regression" else scores.argmax(-1)
+        return list(best.tolist())
+
+    @torch.no_grad()
+    def _prefix(self, chunk: Sequence[Example]) -> Prefix:
+        return self._learner.partition.prefix(self._learner.encoder.tokenize(chunk))
+
+
+def summarize_rows(rows: Sequence[Row], *, reference: str) -> list[Row]:
+    """Return mean, sd and 95 % interval per (task, shots, learner), and of the average over tasks.
+
+    Args:
+        rows: From `evaluate_learners`.
+        reference: The learner whose paired difference to each other one is given (`difference`, on identical draws).
+
+    Returns:
+        Summary rows; the task `average` is the mean over the tasks that have draws of that many shots.
+    """
+    value = {(r["task"], r["shots"], r["learner"], r["draw"]): r[r["main"]] for r in rows}
+    tasks = list(dict.fromkeys(r["task"] for r in rows))
+    learners = list(dict.fromkeys(r["learner"] for r in rows))
+    summary: list[Row] = []
+    for k in sorted({r["shots"] for r in rows}):
+        present = [task for task in tasks if any(key[:2] == (task, k) for key in value)]
+        groups = [(task, [task]) for task in present]
+        if len(present) > 1:
+            groups.append(("average", present))
+        for title, members in groups:
+            draws = sorted(set.intersection(*({key[3] for key in value if key[:2] == (m, k)} for m in members)))
+
+            def mean(learner: str, draw: int, members: list[str] = members, k: int = k) -> float:
+                return float(np.mean([value[m, k, learner, draw] for m in members]))
+
+            for learner in learners:
+                own = [mean(learner, d) for d in draws]
+                line: Row = {"task": title, "shots": k, "learner": learner, **summarize(own)}
+                if learner != reference and reference in learners:
+                    line["difference"] = summarize([mean(reference, d) - v for d, v in zip(draws, own, strict=True)])
+                summary.append(line)
+    return summary

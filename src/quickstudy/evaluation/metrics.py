@@ -1,0 +1,64 @@
+"""Metrics: scikit-learn and scipy compute, this module names.
+
+    accuracy, precision, recall, f1 (macro), mcc        classification
+    pearson, spearman, mse                              regression
+    metric                                              the task's own, as GLUE defines it
+
+GLUE's own: MCC for CoLA; the mean of accuracy and F1 of label 1 for MRPC and QQP; the mean of Pearson and Spearman for STS-B;
+accuracy for the others. A score that is undefined (a constant prediction has no correlation) is 0, as in GLUE's own scripts.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
+
+from quickstudy.tasks.task import Task
+
+
+def score(task: Task, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+    """Return the metrics of a task's predictions.
+
+    Args:
+        task: Says which metrics apply.
+        labels: (B,) true label positions or scores.
+        predictions: (B,) predicted ones.
+    """
+    y, p = np.asarray(labels), np.asarray(predictions)
+    found = _regression(y, p) if task.kind == "regression" else _classification(y, p, len(task.label_names))
+    return found | {"metric": _own(task.metric, y, p, found)}
+
+
+def main_metric(task: Task) -> str:
+    """Return the metric that tables show: accuracy, or for regression the task's own."""
+    return "metric" if task.kind == "regression" else "accuracy"
+
+
+def _classification(y: NDArray[np.int64], p: NDArray[np.int64], n_way: int) -> dict[str, float]:
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        y, p, labels=np.arange(n_way), average="macro", zero_division=0.0
+    )
+    return {
+        "accuracy": float(accuracy_score(y, p)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "mcc": float(matthews_corrcoef(y, p)),
+    }
+
+
+def _regression(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, float]:
+    constant = len(y) < 2 or np.ptp(y) == 0 or np.ptp(p) == 0
+    return {
+        "pearson": 0.0 if constant else float(pearsonr(y, p).statistic),
+        "spearman": 0.0 if constant else float(spearmanr(y, p).statistic),
+        "mse": float(np.mean((y - p) ** 2)),
+    }
+
+
+def _own(name: str, y: ArrayLike, p: ArrayLike, found: dict[str, float]) -> float:
+    if name == "accuracy_f1":
+        return (found["accuracy"] + float(f1_score(y, p, pos_label=1, zero_division=0.0))) / 2
+    if name == "pearson_spearman":
+        return (found["pearson"] + found["spearman"]) / 2
+    return found[name]

@@ -1,0 +1,1 @@
+"""Inner loop: update rules and the one function that unrolls them."""

@@ -1,0 +1,101 @@
+"""InnerOptimizer: the update rule of the inner loop, as a pure (init, update) pair.
+
+    SGD     φ ← φ - α g
+    Adam    m ← β1 m + (1 - β1) g,   v ← β2 v + (1 - β2) g²,   φ ← φ - α m̂ / (sqrt(v̂) + ε)
+
+State goes in and comes out, nothing is kept, so one optimizer serves many episodes at once and the gradient can flow
+through every step. What an optimizer learns are its `nn.Parameter`s: they are meta-parameters. Adam: Kingma and Ba 2015,
+arXiv:1412.6980, in the form of `torch.optim.Adam`.
+
+Heads start from zero on features of unit length and need rates a thousand times those of the layers below; hence `head_lr`
+for the names that start with `head.`.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+Params = dict[str, Tensor]
+State = Any
+
+HEAD = "head."  # names of head parameters start with it
+
+
+class InnerOptimizer(nn.Module, ABC):
+    """An update rule."""
+
+    @abstractmethod
+    def init(self, params: Params) -> State:
+        """Return the state before the first step."""
+
+    @abstractmethod
+    def update(self, grads: Params, state: State, params: Params, *, loss: Tensor) -> tuple[Params, State]:
+        """Return (new parameters, new state); changes nothing in place.
+
+        Args:
+            grads: Gradient of the support loss, by parameter name.
+            state: From `init` or the last `update`.
+            params: The parameters the gradient was taken at.
+            loss: The support loss, (), for rules that look at it.
+        """
+
+
+class SGD(InnerOptimizer):
+    """Gradient descent.
+
+    Args:
+        lr: Inner rate α of encoder parameters.
+        head_lr: Inner rate of head parameters; `lr` by default.
+
+    >>> import torch
+    >>> rule = SGD(lr=0.5)
+    >>> rule.update({"w": torch.tensor(2.0)}, (), {"w": torch.tensor(1.0)}, loss=torch.tensor(0.0))[0]["w"].item()
+    0.0
+    """
+
+    def __init__(self, lr: float, head_lr: float | None = None) -> None:
+        super().__init__()
+        self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
+
+    def init(self, params: Params) -> State:
+        return ()
+
+    def update(self, grads: Params, state: State, params: Params, *, loss: Tensor) -> tuple[Params, State]:
+        rate = {name: self.head_lr if name.startswith(HEAD) else self.lr for name in params}
+        return {name: p - rate[name] * grads[name] for name, p in params.items()}, state
+
+
+class Adam(InnerOptimizer):
+    """Adam, with bias correction.
+
+    Args:
+        lr: Inner rate α of encoder parameters.
+        head_lr: Inner rate of head parameters; `lr` by default.
+        betas: Decay rates of the moments.
+        eps: Added to the denominator.
+    """
+
+    def __init__(
+        self, lr: float, head_lr: float | None = None, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        super().__init__()
+        self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
+        self.betas, self.eps = betas, eps
+
+    def init(self, params: Params) -> State:
+        zeros = {name: p.new_zeros(p.shape) for name, p in params.items()}
+        return 0, zeros, zeros
+
+    def update(self, grads: Params, state: State, params: Params, *, loss: Tensor) -> tuple[Params, State]:
+        step, first, second = state
+        step += 1
+        b1, b2 = self.betas
+        first = {name: b1 * first[name] + (1 - b1) * g for name, g in grads.items()}
+        second = {name: b2 * second[name] + (1 - b2) * g * g for name, g in grads.items()}
+        new = {}
+        for name, p in params.items():
+            rate = self.head_lr if name.startswith(HEAD) else self.lr
+            denominator = (second[name] / (1 - b2**step)).sqrt() + self.eps
+            new[name] = p - rate * (first[name] / (1 - b1**step)) / denominator
+        return new, (step, first, second)

@@ -1,0 +1,181 @@
+"""AdaptedModel: a classifier (or regressor) for one task; what `adapt` gives and what is saved, loaded and served.
+
+    p = softmax(head(f_φ(x)))
+
+It holds the adapted parameters φ only, and shares everything else with the encoder it came from. Saved, it is a folder:
+`encoder/` (a plain Hugging Face folder, φ merged in), `head.safetensors` and `adapted.json`. Where the features are what the
+architecture's own sequence classifier puts its last layer on (`pooling = "pooler"`: BERT, RoBERTa), `encoder/` opens with
+`AutoModelForSequenceClassification` and gives the same logits.
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from quickstudy.errors import DataError, RunError
+from quickstudy.models.classifier import save_sequence_classifier
+from quickstudy.models.encoder import Encoder
+from quickstudy.models.head import HEADS, KernelHead, LinearHead, head_tensors
+from quickstudy.models.partition import Params, Partition, Prefix
+from quickstudy.storage import new_folder, write_json
+from quickstudy.tasks.split import Example
+from quickstudy.tasks.task import Kind
+
+Text = str | tuple[str, str] | Example
+
+_FILE = "adapted.json"
+_CHUNK = 1024  # examples per pass when predicting: bounds memory
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A model of one task.
+
+    Attributes:
+        partition: The encoder and which of its parameters adapt.
+        params: Adapted encoder parameters φ by name.
+        head: Features to scores.
+        label_names: N names; empty for regression.
+        kind: Classification or regression.
+        pair: Whether it reads two texts.
+        method: Name of the method that made it, for the record.
+    """
+
+    partition: Partition
+    params: Params
+    head: LinearHead | KernelHead
+    label_names: tuple[str, ...]
+    kind: Kind
+    pair: bool
+    method: str = ""
+
+    @property
+    def classes_(self) -> tuple[str, ...]:
+        """The label names, under the name scikit-learn uses."""
+        return self.label_names
+
+    @torch.no_grad()
+    def scores(self, prefix: Prefix) -> Tensor:
+        """Return (B, N) logits, or (B, 1) numbers, of examples whose prefix has run already."""
+        return self.head(self.partition.features(self.params, prefix))
+
+    def predict_proba(self, texts: Iterable[Text]) -> Tensor:
+        """Return the probability of each label, (B, N), rows in the order of `texts`.
+
+        Args:
+            texts: Texts, (text, second text) tuples for pairs, or `Example`s.
+
+        Raises:
+            DataError: A single text where a pair is needed or the other way round; a regression model.
+        """
+        if self.kind == "regression":
+            raise DataError("a regression model has no label probabilities", fix="Use predict().")
+        return torch.softmax(self._all_scores(texts), dim=-1)
+
+    def predict(self, texts: Iterable[Text]) -> list[str] | list[float]:
+        """Return the most probable label name of each text, or its number for regression."""
+        if self.kind == "regression":
+            return [float(v) for v in self._all_scores(texts).squeeze(-1)]
+        return [self.label_names[i] for i in self.predict_proba(texts).argmax(-1).tolist()]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model to a new folder, whole or not at all, and return its path.
+
+        Raises:
+            RunError: The folder exists.
+        """
+        target = Path(folder)
+        with new_folder(target) as part:
+            merged = self.merged_encoder()
+            standard = (
+                isinstance(self.head, LinearHead)
+                and self.kind == "classification"
+                and save_sequence_classifier(merged, self.head, self.label_names, self.pair, part / "encoder")
+            )
+            if not standard:
+                merged.save(part / "encoder")
+            save_file(head_tensors(self.head), part / "head.safetensors")
+            head = next(name for name, kind in HEADS.items() if isinstance(self.head, kind))
+            settings = {
+                "head": head,
+                "label_names": list(self.label_names),
+                "kind": self.kind,
+                "pair": self.pair,
+                "method": self.method,
+                "sequence_classifier": standard,
+            }
+            write_json(part / _FILE, settings)
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "AdaptedModel":
+        """Read a saved model.
+
+        Raises:
+            RunError: Not such a folder, or a broken one.
+        """
+        source = Path(folder)
+        if not (source / _FILE).is_file():
+            raise RunError("this is not a model folder", where=str(source), fix="Make one with: quickstudy adapt")
+        try:
+            settings: dict[str, Any] = json.loads((source / _FILE).read_text(encoding="utf-8"))
+            tensors = load_file(source / "head.safetensors")
+            head = HEADS[settings["head"]](**tensors)
+        except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
+            raise RunError(f"the model folder is broken ({error})", where=str(source), fix="Adapt again.") from error
+        partition = Partition(Encoder.load(str(source / "encoder")), "head")
+        return cls(
+            partition,
+            {},
+            head,
+            tuple(settings["label_names"]),
+            settings["kind"],
+            settings["pair"],
+            settings["method"],
+        )
+
+    def merged_encoder(self) -> Encoder:
+        """Return an encoder of its own with φ merged in."""
+        encoder = self.partition.encoder
+        merged = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
+        own = dict(merged.model.named_parameters())
+        with torch.no_grad():
+            for name, value in self.params.items():
+                own[name].copy_(value)
+        return merged
+
+    @torch.no_grad()
+    def _all_scores(self, texts: Iterable[Text]) -> Tensor:
+        examples = [self._example(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        if not examples:
+            raise DataError("there is no text to predict", fix="Give at least one text.")
+        # Sorting by length first keeps padding small across the chunks too.
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].text) + len(examples[i].text_pair or ""))
+        scores = [
+            self.scores(self.partition.prefix(self.partition.encoder.tokenize([examples[i] for i in rows])))
+            for rows in _chunks(order, _CHUNK)
+        ]
+        return torch.cat(scores)[torch.tensor(order).argsort()].cpu()
+
+    def _example(self, text: Text) -> Example:
+        example = (
+            text if isinstance(text, Example) else Example(text) if isinstance(text, str) else Example(text[0], text[1])
+        )
+        if (example.text_pair is not None) != self.pair:
+            needs = "pairs of texts" if self.pair else "single texts"
+            raise DataError(f"this model reads {needs}", fix="Give (text, second text) for pairs, a text otherwise.")
+        if not example.text.strip():
+            raise DataError("a text to predict is empty", fix="Leave it out.")
+        return example
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

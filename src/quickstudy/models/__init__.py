@@ -1,0 +1,1 @@
+"""Models: encoders, the heads on top of them, and which parameters adapt."""

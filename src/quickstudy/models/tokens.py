@@ -1,0 +1,121 @@
+"""Tokens: each text is tokenised once, however many episodes draw it.
+
+`Sequences` are token ids without padding. Padding is added when a batch is made, to the longest sequence of that batch
+only, over batches of similar length: on short texts most of the arithmetic of a carelessly padded batch is on padding.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from quickstudy.tasks.split import Example
+
+_CACHE_TOKENS = 50_000_000  # about 1 GB of ids; the cache starts afresh above it
+_BATCH_TOKENS = 4096  # padded tokens per encoder pass: enough to fill the matrix units, small enough for the caches
+
+Ids = tuple[int, ...]
+Key = tuple[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Token ids of B examples.
+
+    Attributes:
+        ids: One id tuple per sequence; B of them, or 2B (all first texts, then all second texts) for separate pairs.
+        types: Token type ids in the same layout, or None where the tokenizer gives none.
+        pairs: Whether the sequences are separate pairs.
+    """
+
+    ids: tuple[Ids, ...]
+    types: tuple[Ids, ...] | None
+    pairs: bool
+
+    def __len__(self) -> int:
+        """Number of examples B."""
+        return len(self.ids) // 2 if self.pairs else len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One padded batch of sequences.
+
+    Attributes:
+        rows: (B,) positions of its sequences in the `Sequences` it was cut from.
+        inputs: Keyword arguments of the encoder, each (B, T).
+    """
+
+    rows: Tensor
+    inputs: dict[str, Tensor]
+
+
+class TokenCache:
+    """Tokenises texts, and remembers them.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        max_length: Longer sequences are cut; of a joint pair the longer text first.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self._tokenizer, self._max_length = tokenizer, max_length
+        self._known: dict[Key, tuple[Ids, Ids | None]] = {}
+        self._size = 0
+
+    def __call__(self, examples: Iterable[Example], *, separate: bool) -> Sequences:
+        """Return the sequences of some examples, all single texts or all pairs."""
+        examples = list(examples)
+        pairs = separate and bool(examples) and examples[0].text_pair is not None
+        keys: list[Key] = [(e.text, None if pairs else e.text_pair) for e in examples]
+        if pairs:
+            keys += [(e.text_pair or "", None) for e in examples]
+        self._learn([key for key in dict.fromkeys(keys) if key not in self._known])
+        found = [self._known[key] for key in keys]
+        types = None if any(t is None for _, t in found) else tuple(t for _, t in found if t is not None)
+        return Sequences(tuple(ids for ids, _ in found), types, pairs)
+
+    def _learn(self, keys: Sequence[Key]) -> None:
+        if self._size > _CACHE_TOKENS:
+            self._known.clear()
+            self._size = 0
+        for paired in (False, True):
+            wanted = [key for key in keys if (key[1] is not None) == paired]
+            if not wanted:
+                continue
+            second = [key[1] for key in wanted] if paired else None
+            out = self._tokenizer([key[0] for key in wanted], second, truncation=True, max_length=self._max_length)
+            types = out.get("token_type_ids") or [None] * len(wanted)
+            for key, ids, type_ids in zip(wanted, out["input_ids"], types, strict=True):
+                self._known[key] = (tuple(ids), None if type_ids is None else tuple(type_ids))
+                self._size += len(ids)
+
+
+def batches(sequences: Sequences, pad_id: int, device: torch.device) -> Iterator[Batch]:
+    """Cut sequences into padded batches of similar length."""
+    order = sorted(range(len(sequences.ids)), key=lambda row: len(sequences.ids[row]))
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and len(sequences.ids[order[stop]]) * (stop + 1 - start) <= _BATCH_TOKENS:
+            stop += 1
+        rows = order[start:stop]
+        yield _pad(sequences, rows, pad_id, device)
+        start = stop
+
+
+def _pad(sequences: Sequences, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:
+    longest = max(len(sequences.ids[row]) for row in rows)
+
+    def padded(values: tuple[Ids, ...], fill: int) -> Tensor:
+        return torch.tensor([values[row] + (fill,) * (longest - len(values[row])) for row in rows], device=device)
+
+    inputs = {
+        "input_ids": padded(sequences.ids, pad_id),
+        "attention_mask": padded(tuple((1,) * len(ids) for ids in sequences.ids), 0),
+    }
+    if sequences.types is not None:
+        inputs["token_type_ids"] = padded(sequences.types, 0)
+    return Batch(torch.tensor(rows, device=device), inputs)

@@ -1,0 +1,68 @@
+"""Model card: the README of a run folder; what it is, how to use it, what was measured.
+
+It names tasks and figures, never paths of the machine it was made on.
+"""
+
+from pathlib import Path
+
+from quickstudy.report.page import percent, read_run, result_table
+from quickstudy.storage import write_text
+
+
+def write_card(folder: Path) -> Path:
+    """Write `README.md` from the files of a run folder, and return its path."""
+    run = read_run(folder)
+    recipe, results = run["recipe"], run["results"]
+    method, encoder = recipe["method"]["name"], Path(recipe["encoder"]["name"]).name
+    tasks = ", ".join(_public(task) for task in recipe["tasks"]["train"])
+    lines = [
+        "---",
+        "library_name: quickstudy",
+        "pipeline_tag: text-classification",
+        "tags: [meta-learning, few-shot]",
+        "---",
+        f"# {run['name']}",
+        "",
+        f"A language encoder meta-pretrained with quickstudy: `{method}` on `{encoder}`, on the tasks {tasks}.",
+        "",
+        "## Use",
+        "",
+        "```bash",
+        "quickstudy adapt THIS_FOLDER --data few.csv --out model/",
+        'quickstudy predict model/ "a new text"',
+        "```",
+        "",
+        "`encoder/` is a plain Hugging Face folder: `AutoModel.from_pretrained` opens it without quickstudy.",
+        "",
+        "## Measured",
+        "",
+    ]
+    if results:
+        table = result_table(results)
+        lines += [
+            f"Accuracy in % with 95 % intervals over {results['draws']} draws of the support set.",
+            "",
+            f"| task | shots | {' | '.join(table['learners'])} |",
+            f"|---|---|{'---|' * len(table['learners'])}",
+        ]
+        for line in table["lines"]:
+            cells = " | ".join(percent(line["cells"][learner]) for learner in table["learners"])
+            lines.append(f"| {_public(line['task'])} | {line['shots']} | {cells} |")
+    else:
+        lines.append("Not evaluated yet: `quickstudy evaluate THIS_FOLDER --tasks ...`")
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "Few-shot accuracy varies with the examples given; measure it on your own task before you rely on it. The encoder",
+        "carries whatever its pre-training and meta-training texts carried.",
+        "",
+    ]
+    write_text(folder / "README.md", "\n".join(lines))
+    return folder / "README.md"
+
+
+def _public(reference: str) -> str:
+    """A task reference without the local part: no option, no folder."""
+    target = reference.partition("?")[0]
+    return target if ":" in target.split("/")[0] else target.rstrip("/").rsplit("/", 1)[-1]

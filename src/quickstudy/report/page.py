@@ -1,0 +1,108 @@
+"""Page: one self-contained HTML file of a run; headline, table with intervals, plots, settings.
+
+Everything is in the file (plots as inline SVG, no scripts, no fonts from elsewhere), so it opens offline, prints, and can be
+mailed. It follows the reader's light or dark setting and fits a phone.
+"""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from quickstudy.errors import RunError
+from quickstudy.report.plots import plot_shots, plot_training
+from quickstudy.storage import write_text
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` (and the plots) from the files of a run folder, and return its path.
+
+    Raises:
+        RunError: Not a run folder.
+    """
+    run = read_run(folder)
+    plots: dict[str, Markup] = {}
+    if run["metrics"]:
+        plot_training(run["metrics"], folder / "plots" / "training.svg")
+        plots["training"] = _inline(folder / "plots" / "training.svg")
+    results = run["results"]
+    if results:
+        plot_shots(results["summary"], folder / "plots" / "shots.svg")
+        plots["shots"] = _inline(folder / "plots" / "shots.svg")
+    page = _environment().get_template("page.html.jinja")
+    table = result_table(results) if results else None
+    write_text(folder / "report.html", page.render(**run, plots=plots, table=table))
+    return folder / "report.html"
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return the recipe, metrics and results of a run folder, as plain values.
+
+    Raises:
+        RunError: Not a run folder.
+    """
+    if not (folder / "config.toml").is_file():
+        raise RunError("this is not a run folder", where=str(folder), fix="Make one with: quickstudy pretrain")
+    text = (folder / "config.toml").read_text(encoding="utf-8")
+    log, results = folder / "metrics.jsonl", folder / "results.json"
+    return {
+        "name": folder.resolve().name,
+        "recipe": tomllib.loads(text),
+        "recipe_text": text,
+        "metrics": [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else [],
+        "results": json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
+    }
+
+
+def result_table(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary as learners (columns) and (task, shots) lines; the average last.
+
+    Each cell is a summary row; the best mean of a line is marked `best`.
+    """
+    summary = results["summary"]
+    learners = list(dict.fromkeys(row["learner"] for row in summary))
+    keys = sorted({(row["task"], row["shots"]) for row in summary}, key=lambda key: (key[0] == "average", *key))
+    lines = []
+    for task, shots in keys:
+        cells = {row["learner"]: row for row in summary if (row["task"], row["shots"]) == (task, shots)}
+        best = max(cells, key=lambda name: cells[name]["mean"])
+        lines.append({"task": task, "shots": shots, "cells": cells, "best": best})
+    return {"learners": learners, "lines": lines}
+
+
+def percent(row: dict[str, Any]) -> str:
+    """Return `mean ± half-width` in percent.
+
+    >>> percent({"mean": 0.5, "low": 0.45, "high": 0.55}), percent({"mean": 0.5, "low": None, "high": None})
+    ('50.0 ± 5.0', '50.0')
+    """
+    if row["low"] is None or row["low"] != row["low"]:
+        return f"{100 * row['mean']:.1f}"
+    return f"{100 * row['mean']:.1f} ± {100 * (row['high'] - row['mean']):.1f}"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("quickstudy.report"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    return environment
+
+
+def _inline(svg: Path) -> Markup:
+    """Return the drawing without the XML prolog, free to scale with the page; ids made unique by the file's name."""
+    text = svg.read_text(encoding="utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
+    )
+    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{svg.stem}-", text)
+    return Markup(text)

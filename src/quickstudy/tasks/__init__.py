@@ -1,0 +1,1 @@
+"""Step 2, task abstraction: tasks become episodes with a support set and a query set."""

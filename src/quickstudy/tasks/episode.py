@@ -1,0 +1,63 @@
+"""Episode: one support-query draw from a task, in text and integers only.
+
+Labels of an episode are positions 0..N-1 in its own `label_names`; the same class can sit at another position in the next
+episode, so nothing can be learned by heart about label order. A regression episode carries floats and no label names.
+"""
+
+from dataclasses import dataclass
+
+from quickstudy.errors import RecipeError
+from quickstudy.tasks.split import Example
+from quickstudy.tasks.task import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One support-query draw.
+
+    Attributes:
+        task: Name of the task it was drawn from.
+        label_names: Position = episode label; N names (empty for regression).
+        support: Labelled examples to adapt on.
+        query: Labelled examples to score on; no example is in both.
+        kind: `classification` or `regression`.
+    """
+
+    task: str
+    label_names: tuple[str, ...]
+    support: tuple[Example, ...]
+    query: tuple[Example, ...]
+    kind: Kind = "classification"
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSpec:
+    """How large episodes are. Each number is fixed (`4`) or a range, both ends included (`(2, 5)`).
+
+    Attributes:
+        n_way: Labels of an episode (N); never more than the task has.
+        k_shot: Support examples per label (K); a regression episode takes K * N in all, N from `n_way`.
+        n_query: Query examples per label (Q), likewise.
+    """
+
+    n_way: int | tuple[int, int] = (2, 5)
+    k_shot: int | tuple[int, int] = (2, 8)
+    n_query: int | tuple[int, int] = 8
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_way", 2), ("k_shot", 1), ("n_query", 1)):
+            low, high = bounds(getattr(self, name))
+            if low < least or high < low:
+                raise RecipeError(
+                    f"{name} = {getattr(self, name)} is not possible",
+                    fix=f"Give a whole number of at least {least}, or a range [low, high] with low <= high.",
+                )
+
+
+def bounds(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (low, high) of a number or a range.
+
+    >>> bounds(4), bounds((2, 5))
+    ((4, 4), (2, 5))
+    """
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -1,0 +1,69 @@
+"""Task: one labelled problem; named splits of examples, its label names and how it is scored.
+
+A task knows nothing of files or tensors. Its splits are any sequence of `Example`s with an array of labels beside it, so
+that a sampler can find the examples of a class without reading the texts: rows stay on disk until they are drawn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quickstudy.errors import DataError, did_you_mean
+from quickstudy.tasks.split import Split
+
+Kind = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A labelled problem.
+
+    Attributes:
+        name: Unique name, e.g. `glue:rte`.
+        splits: Split by name; `train` is drawn from, `test` (else `validation`) is scored.
+        label_names: Name of each label, in label order; empty for regression.
+        kind: `classification` or `regression`.
+        pair: Whether examples carry two texts.
+        metric: Name of the task's own metric (see `quickstudy.evaluation.metrics`).
+        description: One sentence that says what is being decided.
+        domain: Subject area, e.g. `finance`.
+        fixed_draws: Ready-made support sets by (K shots, draw number), for published few-shot protocols.
+    """
+
+    name: str
+    splits: Mapping[str, Split]
+    label_names: tuple[str, ...] = ()
+    kind: Kind = "classification"
+    pair: bool = False
+    metric: str = "accuracy"
+    description: str = ""
+    domain: str = "general"
+    fixed_draws: Mapping[tuple[int, int], Split] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind == "classification" and len(self.label_names) < 2:
+            found = f"only the label {self.label_names[0]!r}" if self.label_names else "no labels"
+            raise DataError(f"task {self.name!r} has {found}", fix="A classifier needs at least two labels.")
+
+    def split(self, name: str) -> Split:
+        """Return the split `name`, or raise `DataError` with the names that exist."""
+        if name not in self.splits:
+            raise DataError(f"task {self.name!r} has no split {name!r}", fix=did_you_mean(name, self.splits))
+        return self.splits[name]
+
+    @property
+    def train_split(self) -> Split:
+        """What support sets are drawn from."""
+        return self.split("train")
+
+    @property
+    def test_split(self) -> Split:
+        """What is scored: `test` where it exists, else `validation`."""
+        return self.splits["test"] if "test" in self.splits else self.split("validation")
+
+    def rows_of(self, split: str, label: int) -> NDArray[np.int64]:
+        """Return the row numbers in `split` that carry the label at position `label`."""
+        return np.flatnonzero(self.split(split).labels == label)

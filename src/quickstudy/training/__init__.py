@@ -1,0 +1,1 @@
+"""Step 3, meta-training: the outer loop over episodes."""
