@@ -18,10 +18,54 @@ from quickstudy.seeding import rng
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 
-WORDS = (
-    "good great fine bad awful poor film book bank loan card fee dose pill rash scan the a is was not very it this "
-    "and or to of in on late early high low new old big small red blue green one two three"
-).split()
+torch.set_num_threads(1)  # tiny models: threads that wait for each other cost more than they give
+
+WORDS = [
+    "good",
+    "great",
+    "fine",
+    "bad",
+    "awful",
+    "poor",
+    "film",
+    "book",
+    "bank",
+    "loan",
+    "card",
+    "fee",
+    "dose",
+    "pill",
+    "rash",
+    "scan",
+    "the",
+    "a",
+    "is",
+    "was",
+    "not",
+    "very",
+    "it",
+    "this",
+    "and",
+    "or",
+    "to",
+    "of",
+    "in",
+    "on",
+    "late",
+    "early",
+    "high",
+    "low",
+    "new",
+    "old",
+    "big",
+    "small",
+    "red",
+    "blue",
+    "green",
+    "one",
+    "two",
+    "three",
+]
 
 _BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 FAMILIES = {

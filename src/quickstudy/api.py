@@ -20,7 +20,7 @@ from quickstudy.adaptation.full import FullSettings, finetune_task
 from quickstudy.build import build
 from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.catalog import load_tasks
-from quickstudy.errors import DataError, RunError
+from quickstudy.errors import DataError, RecipeError, RunError
 from quickstudy.evaluation.evaluate import Row, evaluate_learners, summarize_rows
 from quickstudy.methods.adapted import AdaptedModel, Text
 from quickstudy.methods.linear_probe import LinearProbe
@@ -74,15 +74,19 @@ def pretrain(
     elif folder.exists():
         raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
     built = build(recipe)
+    trackers = recipe.outer.trackers
+    try:
+        accelerator = Accelerator(
+            mixed_precision=recipe.outer.mixed_precision, log_with=trackers or None, project_dir=str(folder)
+        )
+    except ValueError as error:  # an unknown tracker, or a precision that the machine does not have
+        key = "outer.trackers" if trackers else "outer.mixed_precision"
+        raise RecipeError(f"this cannot be set up: {error}", where=recipe.place(key)) from error
     if resume:
         state = load_checkpoint(folder / "checkpoints" / "last", built.learner)
         run.cut_log(state.step if state else -1)
     else:
         run = Run.create(folder, recipe)
-    trackers = recipe.outer.trackers
-    accelerator = Accelerator(
-        mixed_precision=recipe.outer.mixed_precision, log_with=trackers or None, project_dir=str(folder)
-    )
     if trackers:
         accelerator.init_trackers("quickstudy", config={"recipe": recipe.name, "method": recipe.method.name})
 
@@ -156,7 +160,7 @@ def finetune(
 
 def evaluate(
     run: str | Path | Run,
-    tasks: str | Iterable[str | Task],
+    tasks: str | Path | Task | Iterable[str | Path | Task],
     *,
     shots: Sequence[int] = (4, 8, 16),
     draws: int = 10,
@@ -213,10 +217,10 @@ def load_model(folder: str | Path) -> AdaptedModel:
     return AdaptedModel.load(folder)
 
 
-def _tasks(tasks: str | Iterable[str | Task]) -> list[Task]:
-    if isinstance(tasks, str):
-        return load_tasks(tasks)
-    return [task for item in tasks for task in ([item] if isinstance(item, Task) else load_tasks(item))]
+def _tasks(tasks: str | Path | Task | Iterable[str | Path | Task]) -> list[Task]:
+    if isinstance(tasks, str | Path | Task):
+        tasks = [tasks]
+    return [task for item in tasks for task in ([item] if isinstance(item, Task) else load_tasks(str(item)))]
 
 
 def _task(
@@ -242,8 +246,9 @@ def _task(
 
 def _labelled(text: Text, label: int) -> Example:
     if isinstance(text, Example):
-        return Example(text.text, text.text_pair, label)
-    first, second = (text, None) if isinstance(text, str) else text
-    if not first.strip():
+        first, second = text.text, text.text_pair
+    else:
+        first, second = (text, None) if isinstance(text, str) else text
+    if not first.strip() or (second is not None and not second.strip()):
         raise DataError("a text is empty", fix="Leave it out.")
     return Example(first, second, label)

@@ -1,15 +1,16 @@
 """Build: the only place where settings become objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from quickstudy.config import Recipe
 from quickstudy.data.catalog import load_tasks
-from quickstudy.errors import RecipeError
+from quickstudy.errors import QuickstudyError, RecipeError
 from quickstudy.evaluation.episodic import episodic_score
 from quickstudy.methods.base import MetaLearner
-from quickstudy.methods.catalog import make
+from quickstudy.methods.catalog import check_method, check_setting, make
 from quickstudy.models.encoder import Encoder
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
@@ -43,27 +44,34 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
     Raises:
         QuickstudyError: Data, encoder or method cannot be had, or do not fit together.
     """
-    train_tasks, validation_tasks = (
-        load_tasks(recipe.tasks.train, base=base),
-        load_tasks(recipe.tasks.validation, base=base),
-    )
+    with _placed(recipe, "tasks.train"):
+        train_tasks = load_tasks(recipe.tasks.train, base=base)
+    with _placed(recipe, "tasks.validation"):
+        validation_tasks = load_tasks(recipe.tasks.validation, base=base)
     shared = {task.name for task in train_tasks} & {task.name for task in validation_tasks}
     if shared:
         raise RecipeError(
             f"meta-training and meta-validation share the task {sorted(shared)[0]!r}",
+            where=recipe.place("tasks.validation"),
             fix="A task is validated on tasks it was not trained on: take it out of one of the two lists.",
         )
-    spec = EpisodeSpec(recipe.episodes.n_way, recipe.episodes.k_shot, recipe.episodes.n_query)
+    sizes = {name: getattr(recipe.episodes, name) for name in ("n_way", "k_shot", "n_query")}
+    for name, size in sizes.items():
+        with _placed(recipe, f"episodes.{name}"):
+            EpisodeSpec(**{name: size})  # one by one, so that a message names the right line
+    spec = EpisodeSpec(**sizes)
     weighting, temperature = recipe.episodes.weighting, recipe.episodes.temperature
-    sampler = EpisodeSampler(train_tasks, spec, seed=recipe.seed, weighting=weighting, temperature=temperature)
     validate = None
-    if validation_tasks:
-        held = EpisodeSampler(validation_tasks, spec, seed=recipe.seed + 1)
-        validate = episodic_score(held, recipe.outer.validation_episodes)
+    with _placed(recipe, "episodes.n_way"):
+        sampler = EpisodeSampler(train_tasks, spec, seed=recipe.seed, weighting=weighting, temperature=temperature)
+        if validation_tasks:
+            held = EpisodeSampler(validation_tasks, spec, seed=recipe.seed + 1)
+            validate = episodic_score(held, recipe.outer.validation_episodes)
     learner = build_learner(recipe)
     if not learner.meta_trains:
         raise RecipeError(
             f"{recipe.method.name!r} is a baseline: it learns nothing across tasks",
+            where=recipe.place("method.name"),
             fix="Evaluate it directly, or choose another method.",
         )
     names = {field.name for field in fields(OuterSettings)}
@@ -73,10 +81,30 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
 
 def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner:
     """Make the recipe's method on an encoder, by default the recipe's own, untouched."""
-    return make(recipe.method.name, encoder or build_encoder(recipe), recipe.method.settings)
+    name, settings = recipe.method.name, recipe.method.settings
+    with _placed(recipe, "method.name"):
+        check_method(name)
+    for key, value in settings.items():
+        with _placed(recipe, f"method.{key}"):
+            check_setting(name, key, value)
+    encoder = encoder or build_encoder(recipe)
+    with _placed(recipe, "method.adapts"):
+        return make(name, encoder, settings)
 
 
 def build_encoder(recipe: Recipe) -> Encoder:
     """Load the recipe's untouched encoder."""
     choices = recipe.encoder.model_dump(exclude_none=True, exclude={"name"})
-    return Encoder.load(recipe.encoder.name, **choices)
+    with _placed(recipe, "encoder.name"):
+        return Encoder.load(recipe.encoder.name, **choices)
+
+
+@contextmanager
+def _placed(recipe: Recipe, key: str) -> Iterator[None]:
+    """Name the line of a setting in an error that has no place of its own."""
+    try:
+        yield
+    except QuickstudyError as error:
+        if error.where:
+            raise
+        raise type(error)(error.what, where=recipe.place(key), fix=error.fix) from error

@@ -7,21 +7,27 @@ the line they stand on. The resolved recipe is kept in the run folder as `config
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from quickstudy.errors import RecipeError, did_you_mean
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Size = Positive | tuple[Positive, Positive]
+Place = Callable[[tuple[str, ...]], str]  # ("outer", "outer_lr") -> "recipe.toml:12"
+
+
+def _in_memory(key: tuple[str, ...]) -> str:
+    return "recipe: " + ".".join(key)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EncoderConfig(_Section):
@@ -44,6 +50,14 @@ class MethodConfig(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The method's own settings."""
         return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _no_none(self) -> Self:
+        # TOML has no null: it would be lost in `config.toml`, and the run would be opened with another setting.
+        for key, value in self.settings.items():
+            if value is None:
+                raise ValueError(f"{key} cannot be None; leave it out for the default")
+        return self
 
 
 class TasksConfig(_Section):
@@ -76,9 +90,17 @@ class OuterConfig(_Section):
     trains: Literal["all", "layers"] = "layers"
     validate_every: Positive = 100
     patience: Annotated[int, Field(ge=0)] = 0
+    keep: Literal["best", "last"] = "best"
     validation_episodes: Positive = 40
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     trackers: list[str] = []
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where the settings were written; recipes are equal wherever they come from."""
+
+    place: Place = field(compare=False)
 
 
 class Recipe(_Section):
@@ -91,6 +113,11 @@ class Recipe(_Section):
     tasks: TasksConfig
     episodes: EpisodesConfig = EpisodesConfig()
     outer: OuterConfig = OuterConfig()
+    _origin: _Origin = PrivateAttr(_Origin(_in_memory))
+
+    def place(self, key: str) -> str:
+        """Return where a setting was written, for messages: `recipe.toml:12`, or `--set outer.outer_lr=1`."""
+        return self._origin.place(tuple(key.split(".")))
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -107,34 +134,52 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"the recipe cannot be read ({error})", where=str(file), fix="Check the path.") from None
+        raise RecipeError(
+            f"the recipe cannot be read ({error})", where=str(file), fix="Check the path; a recipe is UTF-8 text."
+        ) from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        line = re.search(r"line (\d+)", str(error))
+        found = re.search(r"line (\d+)", str(error))
+        line = found[1] if found else len(text.splitlines())  # without a number it means the end of the file
         raise RecipeError(
-            f"not valid TOML ({error})", where=f"{file}:{line[1]}" if line else str(file), fix="Texts need quotes."
+            f"not valid TOML ({error})",
+            where=f"{file}:{line}",
+            fix="Texts need quotes, lists need brackets, each setting its own line.",
         ) from None
     origin: dict[tuple[str, ...], str] = {}
     for override in overrides:
-        key, place = _apply(values, override)
-        origin[key] = place
-    return check_recipe(values, lambda key: origin.get(key) or f"{file}:{_line_of(text, key)}")
+        key, where = _apply(values, override)
+        origin[key] = where
+
+    def place(key: tuple[str, ...]) -> str:
+        overriding = [override for name, override in origin.items() if name[: len(key)] == key]
+        return overriding[0] if overriding else f"{file}:{_line_of(text, key)}"
+
+    return check_recipe(values, place)
 
 
-def check_recipe(values: Mapping[str, Any], where: Any = lambda key: "recipe: " + ".".join(key)) -> Recipe:
+def check_recipe(values: Mapping[str, Any], place: Place = _in_memory) -> Recipe:
     """Check settings given as nested mappings.
+
+    Args:
+        values: Sections of settings.
+        place: Says where a setting was written.
 
     Raises:
         RecipeError: The first thing wrong, and how many more there are.
     """
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
         problems = error.errors()
-        first = problems[0]
-        key = tuple(part for part in first["loc"] if isinstance(part, str) and _is_key(part))
-        raise RecipeError(_what(first, key, len(problems) - 1), where=where(key), fix=_fix(first, key)) from None
+        first = min(
+            problems, key=lambda problem: problem["type"] != "extra_forbidden"
+        )  # a typo explains what is missing
+        key = tuple(map(str, first["loc"][:2]))  # what follows is a position in a list or a branch of a union
+        raise RecipeError(_what(first, key, len(problems) - 1), where=place(key), fix=_fix(first, key)) from None
+    recipe._origin = _Origin(place)
+    return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -148,7 +193,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _toml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)  # for numbers, booleans, texts and lists of them JSON is TOML
+    # For finite numbers, booleans, texts and lists of them JSON is TOML, once DEL is escaped.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def _apply(values: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]:
@@ -170,16 +216,12 @@ def _apply(values: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]
     return key, where
 
 
-def _is_key(part: str) -> bool:
-    return part.isidentifier() and part not in {"int", "tuple", "function"}  # pydantic adds the union's branch
-
-
 def _line_of(text: str, key: tuple[str, ...]) -> int:
     """Return the line a key stands on; of its section if it is missing, 1 if that is missing too."""
     section, found = "", 1
     wanted, name = ".".join(key[:-1]), key[-1] if key else ""
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([\w.]+)\s*\]", line):
+        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
             section = header[1]
             if section in {wanted, ".".join(key)}:
                 found = number
@@ -198,6 +240,8 @@ def _what(problem: Any, key: tuple[str, ...], more: int) -> str:
 
 
 def _fix(problem: Any, key: tuple[str, ...]) -> str | None:
+    if problem["type"] == "missing":
+        return 'A recipe needs at least: [tasks] train = ["samples:meta-train"]'
     if problem["type"] != "extra_forbidden":
         return None
     model: Any = Recipe

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -50,7 +51,9 @@ class Run:
         try:
             (folder / "checkpoints").mkdir(parents=True)
         except OSError as error:
-            raise RunError(f"the folder cannot be made ({error.strerror})", where=str(folder)) from error
+            raise RunError(
+                f"the folder cannot be made ({error.strerror})", where=str(folder), fix="Choose another --out."
+            ) from error
         write_text(folder / "config.toml", dump_recipe(recipe))
         return cls(folder, recipe)
 
@@ -87,7 +90,8 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`."""
         file = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut off by a kill
 
     def save(self, learner: MetaLearner) -> None:
         """Write the trained encoder and what was learned beside it."""
@@ -106,10 +110,17 @@ class Run:
                 "this run is not finished", where=str(self.folder), fix="Go on with: quickstudy pretrain --resume"
             )
         learner = build_learner(self.recipe, Encoder.load(str(self.folder / "encoder")))
-        saved = load_file(self.folder / _LEARNED)
-        with torch.no_grad():
-            for name, value in _beside(learner).items():
-                value.copy_(saved[name])
+        try:
+            saved = load_file(self.folder / _LEARNED)
+            with torch.no_grad():
+                for name, value in _beside(learner).items():
+                    value.copy_(saved[name])
+        except (SafetensorError, KeyError, RuntimeError) as error:
+            raise RunError(
+                f"what the method learned cannot be read ({error})",
+                where=str(self.folder / _LEARNED),
+                fix="Copy the run again, or train again.",
+            ) from error
         return learner
 
     def untouched(self) -> MetaLearner:

@@ -23,7 +23,9 @@ def new_folder(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise RunError(f"the folder cannot be made ({error.strerror})", where=str(target)) from error
+        raise RunError(
+            f"the folder cannot be made ({error.strerror})", where=str(target), fix="Choose another --out."
+        ) from error
     try:
         yield part
         part.chmod(0o755)  # mkdtemp makes folders that only their owner can read
@@ -48,12 +50,17 @@ def write_text(target: Path, text: str) -> None:
 
 def write_json(target: Path, value: Any) -> None:
     """Write JSON in one step; NaN becomes null, as JSON has none."""
-    write_text(target, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(target, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value with null instead of NaN, ready for JSON, which has no NaN.
+
+    >>> finite({"mean": 0.5, "sd": float("nan")})
+    {'mean': 0.5, 'sd': None}
+    """
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and value != value else value

@@ -4,7 +4,6 @@ The model is the encoder as it reads texts everywhere else (pooling, pairs) with
 `AdaptedModel` like any other: saved, loaded and served in the same way.
 """
 
-import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import label_scale, task_loss
@@ -76,6 +75,7 @@ def finetune_task(
             logging_strategy="no",
             disable_tqdm=True,
             remove_unused_columns=False,
+            dataloader_pin_memory=False,
         )
         trainer = Trainer(
             model=model,
@@ -84,8 +84,8 @@ def finetune_task(
             data_collator=_Collator(own),
             callbacks=list(callbacks),
         )
-        with contextlib.redirect_stdout(None):  # the Trainer prints its last log line whatever it is told
-            trainer.train()
+        trainer.remove_callback(PrinterCallback)  # it prints the last log line whatever the Trainer is told
+        trainer.train()
     head = LinearHead((model.head.weight * model.std).detach(), (model.head.bias * model.std + model.mean).detach())
     return AdaptedModel(Partition(own, "head"), {}, head, task.label_names, task.kind, task.pair, "full fine-tuning")
 

@@ -128,10 +128,11 @@ def adapt(
     """Turn a run into a classifier of your task from a few labels (step 4)."""
     import time
 
-    from quickstudy import api
     from quickstudy.storage import refuse_existing
 
     refuse_existing(out)
+    from quickstudy import api
+
     options = {"text": text_column, "pair": pair_column, "label": label_column}
     reference = _reference(data, options, regression)
     tick = time.perf_counter()
@@ -170,15 +171,15 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Label texts with an adapted model; probabilities beside (step 4)."""
+    if (data is None) == (not texts):
+        raise DataError("give texts or --data, one of the two", fix='quickstudy predict model/ "a text"')
+    if pair and len(pair) != len(texts or ()):
+        raise DataError(f"{len(texts or ())} texts but {len(pair)} --pair", fix="Give one --pair per text.")
     from quickstudy.cli.tables import print_predictions
     from quickstudy.data.texts import read_texts
     from quickstudy.methods.adapted import AdaptedModel
     from quickstudy.tasks.split import Example
 
-    if (data is None) == (not texts):
-        raise DataError("give texts or --data, one of the two", fix='quickstudy predict model/ "a text"')
-    if pair and len(pair) != len(texts or ()):
-        raise DataError(f"{len(texts or ())} texts but {len(pair)} --pair", fix="Give one --pair per text.")
     examples = (
         read_texts(data, text_column, pair_column)
         if data
@@ -215,14 +216,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a run on held-out tasks, beside two baselines on identical draws (step 5)."""
+    counts = _shots(shots)
     from quickstudy import api
     from quickstudy.cli.progress import RowProgress
     from quickstudy.cli.tables import print_results
 
     with RowProgress(quiet=as_json) as progress:
-        results = api.evaluate(
-            run, tasks, shots=_shots(shots), draws=draws, seed=seed, limit=limit, on_row=progress.row
-        )
+        results = api.evaluate(run, tasks, shots=counts, draws=draws, seed=seed, limit=limit, on_row=progress.row)
     if as_json:
         _print_json(results)
     else:
@@ -259,7 +259,9 @@ def _reference(data: str, options: dict[str, str], regression: bool) -> str:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    from quickstudy.storage import finite
+
+    print(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Hub: any classification data set of the Hugging Face Hub, by id and column mapping.
 
 The rows stay where `datasets` keeps them, mapped into memory. Label names come from the data set's `ClassLabel`, else
-from the values found.
+from the values found. Published sets mark withheld and undecided labels with -1 or null and have the odd empty text: rows
+without a text or a label are left out, and so is a split that has nothing else.
 """
 
 import datasets
@@ -9,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quickstudy.data.table import ArrowSplit, Columns
+from quickstudy.data.table import ArrowSplit, Columns, in_order
 from quickstudy.errors import DataError, did_you_mean
-from quickstudy.tasks.split import Split
+from quickstudy.tasks.split import Split, SubsetSplit
 from quickstudy.tasks.task import Kind, Task
 
 _SPLIT_NAMES = {"dev": "validation", "valid": "validation"}
@@ -44,7 +45,7 @@ def load_hub(
         config: Name of the configuration, where there are several.
 
     Raises:
-        DataError: It cannot be loaded, or a column is missing.
+        DataError: It cannot be loaded, a column is missing, or it holds something else.
     """
     found = fetch(repository, config)
     first = next(iter(found.values()))
@@ -63,8 +64,15 @@ def load_hub(
     splits: dict[str, Split] = {}
     for split, rows in found.items():
         labels = _labels(rows, label, names, kind)
-        if (labels >= 0).all() or kind == "regression":  # -1 marks a test split whose labels are withheld
-            splits[_SPLIT_NAMES.get(split, split)] = ArrowSplit(rows, columns, labels)
+        usable = np.isfinite(labels) if kind == "regression" else labels >= 0
+        for column in filter(None, (columns.text, pair)):
+            usable &= _has_text(rows, column)
+        whole = ArrowSplit(rows, columns, labels)
+        if usable.any():
+            kept = whole if usable.all() else SubsetSplit(whole, np.flatnonzero(usable))
+            splits[_SPLIT_NAMES.get(split, split)] = kept
+    if not splits:
+        raise DataError(f"no row of {repository!r} has both a text and a label", fix="Name other columns.")
     return Task(f"hub:{repository}", splits, tuple(names), kind, columns.text_pair is not None)
 
 
@@ -72,18 +80,35 @@ def _label_names(found: datasets.DatasetDict, column: str) -> list[str]:
     feature = next(iter(found.values())).features[column]
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
-    values = {str(v) for rows in found.values() for v in pc.unique(rows.data.column(column)).to_pylist()}
-    return sorted(values)
+    texts = (_cast(rows, column, pa.string()) for rows in found.values())
+    return in_order(value for column in texts for value in pc.unique(column).to_pylist() if value is not None)
 
 
 def _labels(rows: datasets.Dataset, column: str, names: list[str], kind: Kind) -> np.ndarray:
-    values = rows.data.column(column)
+    """Return (B,) label positions or scores; -1 or NaN where there is none."""
     if kind == "regression":
-        return np.asarray(values.to_numpy(), dtype=np.float64)
+        return np.asarray(_cast(rows, column, pa.float64()).to_numpy(), dtype=np.float64)
     if isinstance(rows.features[column], datasets.ClassLabel):
-        return np.asarray(values.to_numpy(), dtype=np.int64)
-    positions = pc.index_in(pc.cast(values, pa.string()), value_set=pa.array(names))
-    return np.asarray(positions.to_numpy(), dtype=np.int64)
+        positions = rows.data.column(column)
+    else:
+        positions = pc.index_in(_cast(rows, column, pa.string()), value_set=pa.array(names, pa.string()))
+    return np.asarray(pc.fill_null(positions, -1).to_numpy(), dtype=np.int64)
+
+
+def _has_text(rows: datasets.Dataset, column: str) -> np.ndarray:
+    """Return (B,) whether a row's text is there and not blank."""
+    texts = _cast(rows, column, pa.large_string())
+    blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
+    return ~np.asarray(pc.fill_null(blank, True).to_numpy(), dtype=bool)
+
+
+def _cast(rows: datasets.Dataset, column: str, kind: pa.DataType) -> pa.ChunkedArray:
+    values = rows.data.column(column)
+    try:
+        return pc.cast(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        what = f"the column {column!r} holds {values.type}, not {'numbers' if kind == pa.float64() else 'text'}"
+        raise DataError(what, fix="Name another column.") from None
 
 
 def _first_line(error: Exception) -> str:

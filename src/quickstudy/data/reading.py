@@ -47,7 +47,7 @@ def _read_lines(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
-                if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
                     raise DataError(
                         "the file is UTF-16, not UTF-8",
                         where=f"{path}:1",
@@ -104,6 +104,14 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line)
+            if "\\ud" in line.lower():
+                json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                "half of a surrogate pair (\\ud...), which is no character",
+                where=where,
+                fix="Write the character itself, or delete what was cut in half.",
+            ) from None
         except json.JSONDecodeError as error:
             raise DataError(
                 f"not valid JSON ({error.msg} at column {error.colno})",

@@ -7,7 +7,8 @@ changed file is read again, an unchanged one never.
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,7 @@ from quickstudy.tasks.task import Kind
 
 _FORMAT = 1  # raise it when the cached layout changes
 _BATCH = 10_000  # rows written at a time
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,18 @@ def encode_labels(table: datasets.Dataset, values: Sequence[str], where: str) ->
 
 def label_values(tables: Sequence[datasets.Dataset]) -> list[str]:
     """Return the distinct labels of some tables, in numeric order if they are whole numbers, else by name."""
-    found = {value for table in tables for value in pc.unique(table.data.column("label")).to_pylist()}
-    numeric = all(value.lstrip("-").isdigit() for value in found)
-    return sorted(found, key=int) if numeric else sorted(found)
+    return in_order({value for table in tables for value in pc.unique(table.data.column("label")).to_pylist()})
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Return distinct labels in numeric order if they are whole numbers, else by name.
+
+    >>> in_order({"10", "9", "-1"}), in_order({"10", "9", "n/a"})
+    (['-1', '9', '10'], ['10', '9', 'n/a'])
+    """
+    found = set(labels)
+    numeric = all(_WHOLE.fullmatch(value) for value in found)
+    return sorted(found, key=lambda value: (int(value), value)) if numeric else sorted(found)
 
 
 def _file_hash(path: Path) -> bytes:
@@ -134,8 +145,8 @@ def resolve_columns(columns: Columns, row: Mapping[str, Any], where: str) -> Col
             raise DataError(
                 f"there is no column {name!r}; the columns are: {', '.join(map(str, row)) or 'none'}",
                 where=where,
-                fix=f"{did_you_mean(name, map(str, row))} Rename the column, or name it with --text-column, "
-                "--pair-column or --label-column.",
+                fix=f"{did_you_mean(name, map(str, row))} Rename the column, or name yours with --text-column, --pair-column "
+                "or --label-column, or in a task reference: data.csv?text=...&pair=...&label=...",
             )
     return Columns(columns.text, pair, columns.label)
 
@@ -153,7 +164,7 @@ def checked_text(row: Mapping[str, Any], column: str, where: str) -> str:
 def _checked(path: Path, columns: Columns, kind: Kind) -> Iterator[tuple[str, str | None, str | float]]:
     settled: Columns | None = None
     for where, row in read_rows(path):
-        settled = settled or resolve_columns(columns, row, where)
+        settled = settled or resolve_columns(columns, row, f"{path}:1")
         text = checked_text(row, settled.text, where)
         second = checked_text(row, settled.text_pair, where) if settled.text_pair else None
         label = settled.label or "label"
@@ -167,7 +178,7 @@ def _label(value: Any, column: str, kind: Kind, where: str) -> str | float:
     if kind == "regression":
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
             raise DataError(

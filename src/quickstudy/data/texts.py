@@ -16,7 +16,7 @@ def read_texts(path: Path, text: str = "text", pair: str | None = "auto") -> lis
     examples = []
     columns: Columns | None = None
     for where, row in read_rows(path):
-        columns = columns or resolve_columns(Columns(text, pair, None), row, str(path))
+        columns = columns or resolve_columns(Columns(text, pair, None), row, f"{path}:1")
         second = checked_text(row, columns.text_pair, where) if columns.text_pair else None
         examples.append(Example(checked_text(row, columns.text, where), second))
     return examples

@@ -53,12 +53,12 @@ def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Sup
         chosen = {d: rng(seed, "draw", task.name, shots, d).choice(len(split), 2 * shots, False) for d in range(draws)}
         return {d: tuple(split[int(row)] for row in rows) for d, rows in chosen.items()}
     rows_of = [task.rows_of("train", label) for label in range(len(task.label_names))]
-    for name, rows in zip(task.label_names, rows_of, strict=True):
-        if len(rows) < shots:
-            raise DataError(
-                f"task {task.name!r} has {len(rows)} training examples of {name!r}, fewer than the {shots} shots asked for",
-                fix=f"Use --shots {max(1, min(map(len, rows_of)))} or fewer, or add examples.",
-            )
+    fewest, name = min((len(rows), name) for name, rows in zip(task.label_names, rows_of, strict=True))
+    if fewest < shots:
+        raise DataError(
+            f"task {task.name!r} has {fewest} training examples of {name!r}, fewer than the {shots} shots asked for",
+            fix=f"Use --shots {fewest} or fewer, or add examples." if fewest else "Add examples of it.",
+        )
     found = {}
     for d in range(draws):
         random = rng(seed, "draw", task.name, shots, d)

@@ -17,7 +17,7 @@ from quickstudy.evaluation.metrics import main_metric, score
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
-from quickstudy.models.batch import EncodedSet, encode_set
+from quickstudy.models.batch import encode_set
 from quickstudy.models.partition import Prefix
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
@@ -58,13 +58,22 @@ def evaluate_learners(
     plans = []
     for task in (with_test_split(task, seed) for task in tasks):
         sets = {k: support_sets(task, k, draws, seed) for k in shots}
-        plans.append((task, test_examples(task, limit, seed), {k: s for k, s in sets.items() if s}))
+        tests = test_examples(task, limit, seed)
+        if not tests:
+            raise DataError(
+                f"task {task.name!r} has no row left to score",
+                fix="Add a test file, or more rows: half of those of each label are held out.",
+            )
+        plans.append((task, tests, {k: s for k, s in sets.items() if s}))
     if not any(sets for _, _, sets in plans):
         raise DataError(f"no task has draws of {', '.join(map(str, shots))} shots", fix="Use other --shots.")
     rows = []
     for task, tests, sets in plans:
+        shared: dict[tuple[int, str], _Prefixes] = {}  # learners that run one encoder in one way share its work
         for name, learner in learners.items():
-            for row in _evaluate_one(name, learner, task, tests, sets):
+            key = id(learner.encoder), learner.partition.which
+            shared[key] = prefixes = shared.get(key) or _Prefixes(learner, tests)
+            for row in _evaluate_one(name, learner, task, prefixes, sets):
                 rows.append(row)
                 on_row(row)
     return rows
@@ -74,12 +83,9 @@ def _evaluate_one(
     name: str,
     learner: MetaLearner,
     task: Task,
-    tests: Sequence[Example],
+    prefixes: "_Prefixes",
     sets: Mapping[int, Mapping[int, Sequence[Example]]],
 ) -> Iterable[Row]:
-    encoded = encode_set(learner.encoder, tests)
-    labels = encoded.labels.cpu().numpy()
-    prefixes = _Prefixes(learner, tests, encoded)
     for k, draws in sets.items():
         for draw, examples in draws.items():
             tick = time.perf_counter()
@@ -93,19 +99,21 @@ def _evaluate_one(
                 "learner": name,
                 "shots": k,
                 "draw": draw,
-                "n_test": len(tests),
+                "n_test": len(prefixes.labels),
                 "main": main_metric(task),
-                **score(task, labels, predictions),
+                **score(task, prefixes.labels, predictions),
                 "seconds_adapt": adapted - tick,
                 "seconds_predict": time.perf_counter() - adapted,
             }
 
 
 class _Prefixes:
-    """Runs a model on the test texts, keeping what does not depend on the draw if it fits."""
+    """Runs models on the test texts, keeping what does not depend on the draw if it fits."""
 
-    def __init__(self, learner: MetaLearner, tests: Sequence[Example], encoded: EncodedSet) -> None:
+    def __init__(self, learner: MetaLearner, tests: Sequence[Example]) -> None:
         self._learner = learner
+        encoded = encode_set(learner.encoder, tests)
+        self.labels = encoded.labels.cpu().numpy()
         self._chunks = [tests[i : i + _CHUNK] for i in range(0, len(tests), _CHUNK)]
         keep = sum(map(len, encoded.sequences.ids)) <= _KEEP_TOKENS
         self._kept = [self._prefix(chunk) for chunk in self._chunks] if keep else None
@@ -143,6 +151,8 @@ def summarize_rows(rows: Sequence[Row], *, reference: str) -> list[Row]:
             groups.append(("average", present))
         for title, members in groups:
             draws = sorted(set.intersection(*({key[3] for key in value if key[:2] == (m, k)} for m in members)))
+            if not draws:  # published draws of several tasks may have no number in common: no average then
+                continue
 
             def mean(learner: str, draw: int, members: list[str] = members, k: int = k) -> float:
                 return float(np.mean([value[m, k, learner, draw] for m in members]))

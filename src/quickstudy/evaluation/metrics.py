@@ -43,7 +43,7 @@ def _classification(y: NDArray[np.int64], p: NDArray[np.int64], n_way: int) -> d
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
-        "mcc": float(matthews_corrcoef(y, p)),
+        "mcc": float(matthews_corrcoef(y, p)) if np.ptp(np.concatenate([y, p])) else 0.0,
     }
 
 

@@ -128,18 +128,11 @@ class AdaptedModel:
             settings: dict[str, Any] = json.loads((source / _FILE).read_text(encoding="utf-8"))
             tensors = load_file(source / "head.safetensors")
             head = HEADS[settings["head"]](**tensors)
+            described = tuple(settings["label_names"]), settings["kind"], settings["pair"], settings["method"]
         except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
             raise RunError(f"the model folder is broken ({error})", where=str(source), fix="Adapt again.") from error
         partition = Partition(Encoder.load(str(source / "encoder")), "head")
-        return cls(
-            partition,
-            {},
-            head,
-            tuple(settings["label_names"]),
-            settings["kind"],
-            settings["pair"],
-            settings["method"],
-        )
+        return cls(partition, {}, head, *described)
 
     def merged_encoder(self) -> Encoder:
         """Return an encoder of its own with φ merged in."""
@@ -169,9 +162,11 @@ class AdaptedModel:
             text if isinstance(text, Example) else Example(text) if isinstance(text, str) else Example(text[0], text[1])
         )
         if (example.text_pair is not None) != self.pair:
-            needs = "pairs of texts" if self.pair else "single texts"
-            raise DataError(f"this model reads {needs}", fix="Give (text, second text) for pairs, a text otherwise.")
-        if not example.text.strip():
+            if self.pair:
+                way = "Give (text, second text); on the command line --pair, or a file with a column text_pair."
+                raise DataError("this model reads pairs of texts, and a second text is missing", fix=way)
+            raise DataError("this model reads single texts, and there is a second one", fix="Leave it out.")
+        if not example.text.strip() or (self.pair and not (example.text_pair or "").strip()):
             raise DataError("a text to predict is empty", fix="Leave it out.")
         return example
 

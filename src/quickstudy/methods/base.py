@@ -77,8 +77,9 @@ def task_loss(scores: Tensor, labels: Tensor, kind: Kind) -> Tensor:
 
 
 def label_scale(support: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (mean, standard deviation), each (), of a regression episode's support labels (B,)."""
-    return support.mean(), support.std(correction=0).clamp_min(1e-6)
+    """Return (mean, standard deviation), each (), of a regression episode's support labels (B,); 1 if all are equal."""
+    std = support.std(correction=0)
+    return support.mean(), torch.where(std > 1e-6, std, 1.0)
 
 
 def accuracy(counts: Sequence[tuple[Tensor, Tensor]]) -> float:

@@ -10,9 +10,11 @@
 What adapts, rates and steps are settings; the table gives the defaults. Adding a method is one file and one line here.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from inspect import signature
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.inner.optimizer import SGD, Adam
@@ -80,13 +82,36 @@ def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None)
     Raises:
         RecipeError: An unknown method, or a setting it does not have.
     """
+    check_method(name)
+    for key, value in (settings or {}).items():
+        check_setting(name, key, value)
+    return METHODS[name](encoder, **(settings or {}))
+
+
+def check_method(name: str) -> None:
+    """Raise `RecipeError` unless there is a method of that name."""
     if name not in METHODS:
         raise RecipeError(f"there is no method {name!r}", fix=did_you_mean(name, METHODS))
-    known = set(signature(METHODS[name]).parameters) - {"encoder", "name"}
-    for key in settings or {}:
-        if key not in known:
-            raise RecipeError(f"method {name!r} has no setting {key!r}", fix=did_you_mean(key, known))
-    return METHODS[name](encoder, **(settings or {}))
+
+
+def check_setting(name: str, key: str, value: Any) -> None:
+    """Raise `RecipeError` unless a method has a setting `key` that can be `value`.
+
+    >>> check_setting("maml", "inner_lr", "fast")
+    Traceback (most recent call last):
+    quickstudy.errors.RecipeError: inner_lr = 'fast': method 'maml' takes float here
+    """
+    known = {k: p.annotation for k, p in signature(METHODS[name], eval_str=True).parameters.items()}
+    settings = set(known) - {"encoder", "name"}
+    if key not in settings:
+        raise RecipeError(f"method {name!r} has no setting {key!r}", fix=did_you_mean(key, settings))
+    kinds = get_args(known[key]) or (known[key],)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and float in kinds) and type(value) not in kinds:
+        wanted = " or ".join(kind.__name__ for kind in kinds if kind is not NoneType)
+        raise RecipeError(f"{key} = {value!r}: method {name!r} takes {wanted} here")
+    if number and not 0 <= value < math.inf:
+        raise RecipeError(f"{key} = {value!r} is not possible", fix="Give a finite number that is not negative.")
 
 
 def _gradient(

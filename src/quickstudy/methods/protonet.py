@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from quickstudy.errors import RecipeError
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
@@ -36,6 +37,8 @@ class ProtoNet(MetaLearner):
     episodes_at_once: ClassVar[int | None] = None
 
     def __init__(self, encoder: Encoder, *, scale: float = 10.0, name: str = "protonet") -> None:
+        if scale <= 0:
+            raise RecipeError(f"scale = {scale} is not possible", fix="Give a number above 0.")
         super().__init__(encoder, "head", name)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 

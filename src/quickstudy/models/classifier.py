@@ -30,7 +30,7 @@ def save_sequence_classifier(
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = "single_label_classification"
     try:
-        model: Any = AutoModelForSequenceClassification.from_config(config).eval()
+        model: Any = AutoModelForSequenceClassification.from_config(config).eval().to(encoder.device)
     except ValueError:  # the architecture has no such class
         return False
     model.base_model.load_state_dict(encoder.model.state_dict(), strict=False)
@@ -43,12 +43,15 @@ def save_sequence_classifier(
     with torch.no_grad():
         last.weight.copy_(head.weight)
         last.bias.copy_(head.bias)
-        probe = encoder.tokenizer(["a short text", "another, somewhat longer text"], padding=True, return_tensors="pt")
+        texts = ["a short text", "another, somewhat longer text"]
+        probe = encoder.tokenizer(texts, padding=True, return_tensors="pt").to(encoder.device)
         states = encoder.model(**probe).last_hidden_state
         wanted = head(encoder.pool(states, probe["attention_mask"]))
         if (model(**probe).logits - wanted).abs().max() > _TOLERANCE:
             return False
     encoder.save(folder)
     (folder / "model.safetensors").unlink()
-    model.save_pretrained(folder)
+    # RoBERTa's classifier has no pooler: without the encoder's, quickstudy would read the folder with a random one.
+    whole = {f"{model.base_model_prefix}.{name}": value for name, value in encoder.model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=whole | model.state_dict())
     return True

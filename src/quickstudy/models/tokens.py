@@ -72,15 +72,15 @@ class TokenCache:
         keys: list[Key] = [(e.text, None if pairs else e.text_pair) for e in examples]
         if pairs:
             keys += [(e.text_pair or "", None) for e in examples]
+        if self._size > _CACHE_TOKENS:  # before the look-up, so that nothing this call needs is forgotten
+            self._known.clear()
+            self._size = 0
         self._learn([key for key in dict.fromkeys(keys) if key not in self._known])
         found = [self._known[key] for key in keys]
         types = None if any(t is None for _, t in found) else tuple(t for _, t in found if t is not None)
         return Sequences(tuple(ids for ids, _ in found), types, pairs)
 
     def _learn(self, keys: Sequence[Key]) -> None:
-        if self._size > _CACHE_TOKENS:
-            self._known.clear()
-            self._size = 0
         for paired in (False, True):
             wanted = [key for key in keys if (key[1] is not None) == paired]
             if not wanted:

@@ -17,6 +17,8 @@ from quickstudy.errors import RunError
 from quickstudy.report.plots import plot_shots, plot_training
 from quickstudy.storage import write_text
 
+_FOLDERS = re.compile(r"""(^|["=])(?:~|[A-Za-z]:)?[\\/](?:[^"?&]*[\\/])?(?=[^"?&\\/])""")
+
 
 def write_report(folder: Path) -> Path:
     """Write `report.html` (and the plots) from the files of a run folder, and return its path.
@@ -27,7 +29,7 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     plots: dict[str, Markup] = {}
     if run["metrics"]:
-        plot_training(run["metrics"], folder / "plots" / "training.svg")
+        plot_training(run["metrics"], folder / "plots" / "training.svg", keep=run["recipe"]["outer"]["keep"])
         plots["training"] = _inline(folder / "plots" / "training.svg")
     results = run["results"]
     if results:
@@ -49,11 +51,13 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise RunError("this is not a run folder", where=str(folder), fix="Make one with: quickstudy pretrain")
     text = (folder / "config.toml").read_text(encoding="utf-8")
     log, results = folder / "metrics.jsonl", folder / "results.json"
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
     return {
         "name": folder.resolve().name,
         "recipe": tomllib.loads(text),
         "recipe_text": text,
-        "metrics": [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else [],
+        # A line without its end was cut off when the run was killed.
+        "metrics": [json.loads(line) for line in lines if line.endswith("\n")],
         "results": json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
     }
 
@@ -85,6 +89,15 @@ def percent(row: dict[str, Any]) -> str:
     return f"{100 * row['mean']:.1f} ± {100 * (row['high'] - row['mean']):.1f}"
 
 
+def public(text: str) -> str:
+    """Return text without the folders of absolute paths: a page that is handed on does not tell of the machine.
+
+    >>> public('train = ["/home/ann/few.csv", "glue:rte?path=/data/glue", "samples"]')
+    'train = ["…/few.csv", "glue:rte?path=…/glue", "samples"]'
+    """
+    return _FOLDERS.sub(r"\1…/", text)
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("quickstudy.report"),
@@ -93,7 +106,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "public": public}
     return environment
 
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 
 
-def plot_training(metrics: Sequence[dict[str, Any]], target: Path) -> None:
-    """Draw the meta-loss (dots, and a running mean) and the meta-validation score of a run."""
+def plot_training(metrics: Sequence[dict[str, Any]], target: Path, *, keep: str = "best") -> None:
+    """Draw the meta-loss (dots, and a running mean) and the meta-validation score of a run; a star marks what was kept."""
     steps = [m for m in metrics if m["loss"] is not None]
     checks = [m for m in metrics if m["validation"] is not None]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -25,9 +25,9 @@ def plot_training(metrics: Sequence[dict[str, Any]], target: Path) -> None:
     left.plot(x, _running_mean(y), color=COLORS[0], label="running mean")
     _finish(left, "outer step", "meta-loss (query)")
     if checks:
-        best = max(checks, key=lambda m: float(m["validation"]))
+        kept = max(checks, key=lambda m: float(m["validation"])) if keep == "best" else checks[-1]
         right.plot([m["step"] for m in checks], [100 * m["validation"] for m in checks], "o-", color=COLORS[2])
-        right.plot(best["step"], 100 * best["validation"], "*", color=COLORS[4], markersize=13, label="kept")
+        right.plot(kept["step"], 100 * kept["validation"], "*", color=COLORS[4], markersize=13, label="kept")
     else:
         right.text(0.5, 0.5, "no meta-validation tasks", ha="center", transform=right.transAxes)
     _finish(right, "outer step", "meta-validation score (%)")

@@ -71,9 +71,9 @@ class EpisodeSampler:
         task, rows = self.tasks[position], self._rows[position]
         n, k, q = (_draw(random, size) for size in (self.spec.n_way, self.spec.k_shot, self.spec.n_query))
         split = task.split(self.split)
-        if task.kind == "regression":
-            return _regression_episode(task, split, random, n * k, n * q)
         least = bounds(self.spec.k_shot)[0]
+        if task.kind == "regression":
+            return _regression_episode(task, split, random, n * k, n * q, bounds(self.spec.n_way)[0] * least)
         usable = [label for label, of_label in enumerate(rows) if len(of_label) > least]
         chosen = random.permutation(usable)[:n]
         support: list[Example] = []
@@ -129,9 +129,11 @@ def _relabel(example: Example, label: int) -> Example:
     return Example(example.text, example.text_pair, label)
 
 
-def _regression_episode(task: Task, split: Split, random: np.random.Generator, n_support: int, n_query: int) -> Episode:
+def _regression_episode(
+    task: Task, split: Split, random: np.random.Generator, n_support: int, n_query: int, least: int
+) -> Episode:
     total = min(n_support + n_query, len(split))
-    cut = max(2, min(n_support, total * n_support // (n_support + n_query)))
+    cut = max(least, min(n_support, total * n_support // (n_support + n_query)))
     drawn = random.choice(len(split), size=total, replace=False)
     examples = tuple(split[int(row)] for row in drawn)
     return Episode(task.name, (), examples[:cut], examples[cut:], "regression")

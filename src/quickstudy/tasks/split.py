@@ -96,6 +96,7 @@ def hold_out(split: Split, fraction: float, *, seed: int, stratify: bool = True)
     random = rng(seed, "hold_out")
     everything = np.arange(len(split))
     groups = [everything[split.labels == label] for label in np.unique(split.labels)] if stratify else [everything]
-    held = [random.permutation(group)[: max(1, round(fraction * len(group)))] for group in groups if len(group) >= 2]
+    sizes = [min(len(group) - 1, max(1, round(fraction * len(group)))) for group in groups]
+    held = [random.permutation(group)[:size] for group, size in zip(groups, sizes, strict=True) if size]
     held_rows = np.sort(np.concatenate(held)) if held else everything[:0]
     return SubsetSplit(split, np.setdiff1d(everything, held_rows)), SubsetSplit(split, held_rows)

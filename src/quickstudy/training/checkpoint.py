@@ -29,13 +29,13 @@ class TrainState:
 
     Attributes:
         step: Steps done.
-        best: Best meta-validation score so far.
+        best: Best meta-validation score so far; None without meta-validation.
         stale: Meta-validations since then.
         seconds: Time spent.
     """
 
     step: int = 0
-    best: float = 0.0
+    best: float | None = None
     stale: int = 0
     seconds: float = 0.0
 
@@ -76,17 +76,26 @@ def load_checkpoint(
             break
     else:
         return None
-    state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    for name, expected in state.pop("sha256").items():
+    try:
+        values = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        hashes = dict(values.pop("sha256"))
+        state = TrainState(**values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(folder / _STATE) from None
+    for name, expected in hashes.items():
         if not (folder / name).is_file() or _hash(folder / name) != expected:
-            raise RunError("this checkpoint is damaged", where=str(folder / name), fix="Remove it and train again.")
+            raise _damaged(folder / name)
     weights = load_file(folder / _WEIGHTS)
     with torch.no_grad():
         for name, parameter in learner.named_parameters():
             parameter.copy_(weights[name])
     if optimizer:
         _restore(optimizer, load_file(folder / _MOMENTS))
-    return TrainState(**state)
+    return state
+
+
+def _damaged(file: Path) -> RunError:
+    return RunError("this checkpoint is damaged", where=str(file), fix="Remove its folder and train again.")
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ class OuterSettings:
         trains: Encoder parameters that are meta-parameters: `all`, or `layers` to leave the embeddings as they are.
         validate_every: Steps between meta-validations.
         patience: Meta-validations without a better score before the loop stops; 0 never stops early.
+        keep: Meta-parameters to end with: `best` by meta-validation, or `last`.
     """
 
     outer_steps: int = 500
@@ -58,6 +59,7 @@ class OuterSettings:
     trains: str = "layers"
     validate_every: int = 100
     patience: int = 0
+    keep: str = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def train(
     on_step: Callable[[StepRecord], None],
     validate: Validate | None = None,
 ) -> MetaLearner:
-    """Meta-train, and leave the learner with its best (by meta-validation) or last meta-parameters.
+    """Meta-train, and leave the learner with its best or last meta-parameters.
 
     Args:
         learner: What to train; changed in place.
@@ -114,7 +116,7 @@ def train(
     params = [p for group in groups for p in group["params"]]
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     state = load_checkpoint(folder / "last", learner, optimizer)
-    best, stale, start = (state.best, state.stale, state.step) if state else (-math.inf, 0, 0)
+    best, stale, start = (state.best, state.stale, state.step) if state else (None, 0, 0)
     began = time.perf_counter() - (state.seconds if state else 0.0)
     if validate and not state:
         best = validate(learner)
@@ -122,6 +124,8 @@ def train(
         nan = math.nan
         on_step(StepRecord(0, nan, nan, 0.0, nan, time.perf_counter() - began, nan, best))
     for step in range(start, settings.outer_steps):
+        if settings.patience and stale >= settings.patience:
+            break
         tick = time.perf_counter()
         rate = schedule(step, settings)
         for group in optimizer.param_groups:
@@ -140,8 +144,9 @@ def train(
         last = step + 1 == settings.outer_steps
         if validate and ((step + 1) % settings.validate_every == 0 or last):
             score = validate(learner)
-            stale = 0 if score > best else stale + 1
-            if score > best:
+            better = best is None or score > best
+            stale = 0 if better else stale + 1
+            if better:
                 best = score
                 save_checkpoint(folder / "best", learner)
         seconds = time.perf_counter() - began
@@ -149,9 +154,7 @@ def train(
         on_step(StepRecord(step + 1, loss, accuracy, settings.outer_lr * rate, norm, seconds, speed, score))
         if (step + 1) % settings.validate_every == 0 or last:
             save_checkpoint(folder / "last", learner, optimizer, step=step + 1, best=best, stale=stale, seconds=seconds)
-        if settings.patience and stale >= settings.patience:
-            break
-    if validate:
+    if validate and settings.keep == "best":
         load_checkpoint(folder / "best", learner)
     return learner
 

@@ -1,0 +1,431 @@
+"""Evaluation: metrics, intervals and draws against scikit-learn, scipy and closed forms."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics as sk
+from sklearn.linear_model import LogisticRegression, Ridge
+
+import quickstudy
+from conftest import score_task, tiny_encoder, word_task
+from quickstudy.data.glue import GLUE
+from quickstudy.errors import DataError
+from quickstudy.evaluation import draws as draw
+from quickstudy.evaluation import evaluate as evaluation
+from quickstudy.evaluation.evaluate import evaluate_learners, summarize_rows
+from quickstudy.evaluation.metrics import main_metric, score
+from quickstudy.evaluation.statistics import summarize
+from quickstudy.methods.adapted import AdaptedModel
+from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.catalog import make
+from quickstudy.methods.linear_probe import LinearProbe
+from quickstudy.methods.protonet import ProtoNet
+from quickstudy.models.batch import EncodedSet, encode_set
+from quickstudy.models.encoder import Encoder
+from quickstudy.runs import Run
+from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.task import Task
+
+EXACT = {"rel": 1e-12, "abs": 1e-12}
+
+
+@pytest.mark.parametrize("n_way", [2, 3, 6])
+@pytest.mark.parametrize("seed", range(4))
+def test_classification_metrics_are_those_of_scikit_learn(n_way: int, seed: int) -> None:
+    y, p = np.random.default_rng(seed).integers(n_way, size=(2, 40))
+    found = score(_task(n_way), y, p)
+    macro: dict[str, Any] = {"average": "macro", "labels": range(n_way), "zero_division": 0.0}
+    assert found == pytest.approx(
+        {
+            "accuracy": sk.accuracy_score(y, p),
+            "precision": sk.precision_score(y, p, **macro),
+            "recall": sk.recall_score(y, p, **macro),
+            "f1": sk.f1_score(y, p, **macro),
+            "mcc": sk.matthews_corrcoef(y, p),
+            "metric": sk.accuracy_score(y, p),
+        },
+        **EXACT,
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_regression_metrics_are_those_of_scipy(seed: int) -> None:
+    y, noise = np.random.default_rng(seed).normal(size=(2, 30))
+    y, p = y.round(1), y + noise  # rounding makes ties
+    found = score(_task(0, kind="regression", metric="pearson_spearman"), y, p)
+    pearson, spearman = stats.pearsonr(y, p).statistic, stats.spearmanr(y, p).statistic
+    assert found == pytest.approx(
+        {
+            "pearson": pearson,
+            "spearman": spearman,
+            "mse": sk.mean_squared_error(y, p),
+            "metric": (pearson + spearman) / 2,
+        },
+        **EXACT,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(GLUE))
+def test_a_glue_task_is_scored_by_its_own_metric(name: str) -> None:
+    y, p = np.random.default_rng(5).integers(2, size=(2, 50))
+    real = np.random.default_rng(6).normal(size=(2, 50))
+    wanted = {
+        "cola": sk.matthews_corrcoef(y, p),
+        "mrpc": (sk.accuracy_score(y, p) + sk.f1_score(y, p)) / 2,
+        "qqp": (sk.accuracy_score(y, p) + sk.f1_score(y, p)) / 2,
+        "stsb": (stats.pearsonr(*real).statistic + stats.spearmanr(*real).statistic) / 2,
+    }
+    kind = "regression" if name == "stsb" else "classification"
+    task = _task(0 if name == "stsb" else 2, kind=kind, metric=GLUE[name].metric)
+    found = score(task, *(real if name == "stsb" else (y, p)))
+    assert found["metric"] == pytest.approx(wanted.get(name, sk.accuracy_score(y, p)), **EXACT)
+    assert main_metric(task) == ("metric" if name == "stsb" else "accuracy")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mcc", "accuracy_f1"])
+@pytest.mark.parametrize(("true", "predicted"), [([0, 1, 0, 1], [0] * 4), ([0] * 4, [0] * 4), ([1] * 4, [0] * 4)])
+def test_constant_predictions_are_scored_without_a_warning(true: list[int], predicted: list[int], metric: str) -> None:
+    found = score(_task(2, metric=metric), true, predicted)
+    right = float(np.mean(np.array(true) == predicted))
+    assert found["accuracy"] == right
+    assert found["mcc"] == 0.0
+    assert found["metric"] == {"accuracy": right, "mcc": 0.0, "accuracy_f1": right / 2}[metric]
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted"), [([1.0, 2.0, 3.0], [2.0] * 3), ([2.0] * 3, [1.0, 2.0, 3.0]), ([1.0], [3.0])]
+)
+def test_a_constant_has_no_correlation(true: list[float], predicted: list[float]) -> None:
+    found = score(_task(0, kind="regression", metric="pearson_spearman"), true, predicted)
+    assert (found["pearson"], found["spearman"], found["metric"]) == (0.0, 0.0, 0.0)
+    assert found["mse"] == pytest.approx(np.mean((np.array(true) - predicted) ** 2))
+
+
+def test_an_affine_prediction_correlates_fully() -> None:
+    y = np.arange(10.0)
+    found = score(_task(0, kind="regression", metric="pearson_spearman"), y, 3 * y - 2)
+    assert found["metric"] == pytest.approx(1.0, **EXACT)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 30])
+def test_the_interval_is_student_s(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.7, 0.1, size=n)
+    found = summarize(list(values))
+    low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
+    wanted = {"mean": values.mean(), "sd": values.std(ddof=1), "low": low, "high": high, "n": n}
+    assert found == pytest.approx(wanted, **EXACT)
+
+
+def test_the_interval_covers_the_mean_in_95_of_100_evaluations() -> None:
+    values = np.random.default_rng(0).normal(0.6, 0.05, size=(2000, 10))
+    found = [summarize(list(row)) for row in values]
+    assert 0.93 <= np.mean([row["low"] <= 0.6 <= row["high"] for row in found]) <= 0.97
+
+
+def test_one_draw_has_a_mean_and_no_interval() -> None:
+    found = summarize([0.4])
+    assert (found["mean"], found["n"]) == (0.4, 1)
+    assert all(np.isnan(found[key]) for key in ("sd", "low", "high"))
+
+
+def test_draws_are_a_function_of_seed_task_shots_and_number() -> None:
+    task = word_task(n_way=3)
+    few, many = draw.support_sets(task, 4, 2, seed=1), draw.support_sets(task, 4, 6, seed=1)
+    assert list(many) == list(range(6))
+    assert few == {d: many[d] for d in range(2)}  # asking for more changes none of the first
+    assert len({frozenset(support) for support in many.values()}) == 6
+    assert many != draw.support_sets(task, 4, 6, seed=2)
+    assert many != draw.support_sets(word_task("other", n_way=3), 4, 6, seed=1)
+    train = [task.train_split[i] for i in range(len(task.train_split))]
+    for support in many.values():
+        assert [e.label for e in support] == [0] * 4 + [1] * 4 + [2] * 4
+        assert len(set(support)) == 12
+        assert set(support) <= set(train)
+
+
+def test_a_regression_draw_is_twice_k_rows() -> None:
+    task = score_task()
+    found = draw.support_sets(task, 5, 3, seed=0)
+    assert {len(support) for support in found.values()} == {10}
+    with pytest.raises(DataError, match="fewer than 2 x 31"):
+        draw.support_sets(task, 31, 3, seed=0)
+
+
+def test_too_few_examples_of_a_class_are_refused_with_the_number_that_works() -> None:
+    with pytest.raises(DataError, match="Use --shots 6 or fewer"):
+        draw.support_sets(word_task(rows=12), 7, 1, seed=0)
+
+
+def test_published_draws_are_used_where_there_are_any() -> None:
+    task = word_task()
+    own = {(4, d): ListSplit([Example(f"draw {d}", label=i) for i in (0, 1)]) for d in (1, 2, 7)}
+    fixed = Task(
+        task.name, task.splits, task.label_names, fixed_draws=own | {(8, 0): ListSplit([Example("x", label=0)])}
+    )
+    found = draw.support_sets(fixed, 4, 5, seed=0)
+    assert {d: [e.text for e in support] for d, support in found.items()} == {1: ["draw 1"] * 2, 2: ["draw 2"] * 2}
+    assert draw.support_sets(fixed, 4, 5, seed=3) == found
+    assert draw.support_sets(fixed, 16, 5, seed=0) == {}
+    rows = evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], shots=(4, 16), draws=5)
+    assert [(row["shots"], row["draw"]) for row in rows] == [(4, 1), (4, 2)]
+    with pytest.raises(DataError, match="no task has draws of 16 shots"):
+        evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], shots=(16,))
+
+
+def test_a_limit_scores_a_fixed_sample_in_the_order_of_the_file() -> None:
+    task = word_task()
+    whole = [task.test_split[i] for i in range(60)]
+    sample = draw.test_examples(task, 20, seed=0)
+    assert sample == draw.test_examples(task, 20, seed=0) != draw.test_examples(task, 20, seed=1)
+    places = [whole.index(example) for example in sample]
+    assert len(sample) == 20
+    assert places == sorted(places)
+    assert places != list(range(20))
+    for limit in (None, 60, 61):
+        assert draw.test_examples(task, limit, seed=0) == tuple(whole)
+
+
+def test_a_task_without_a_test_split_holds_half_of_its_rows_out() -> None:
+    alone = Task("alone", {"train": word_task(n_way=3).train_split}, ("a", "b", "c"))
+    cut = draw.with_test_split(alone, seed=0)
+    train, test = ({split[i] for i in range(len(split))} for split in (cut.splits["train"], cut.splits["test"]))
+    assert (len(train), len(test)) == (30, 30)
+    assert not train & test
+    assert np.bincount(cut.splits["test"].labels).tolist() == [10, 10, 10]
+    kept = word_task()
+    assert draw.with_test_split(kept, seed=0) is kept
+
+
+def test_every_learner_adapts_to_the_same_examples() -> None:
+    class Witness(ProtoNet):
+        seen: list[Any]
+
+        def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Any) -> AdaptedModel:
+            self.seen.append((support.sequences.ids, support.labels.tolist()))
+            return super().adapt(support, label_names, kind)
+
+    learners = {name: Witness(tiny_encoder()) for name in ("a", "b")}
+    for learner in learners.values():
+        learner.seen = []
+    task = word_task()
+    told: list[Any] = []
+    rows = evaluate_learners(learners, [task], shots=(2, 4), draws=3, seed=5, on_row=told.append)
+    assert told == rows
+    assert learners["a"].seen == learners["b"].seen
+    encoder = tiny_encoder()
+    wanted = [s for k in (2, 4) for s in draw.support_sets(task, k, 3, seed=5).values()]
+    assert [ids for ids, _ in learners["a"].seen] == [encoder.tokenize(support).ids for support in wanted]
+    numbers = [{k: v for k, v in row.items() if not k.startswith("seconds") and k != "learner"} for row in rows]
+    assert numbers[:6] == numbers[6:]  # two learners that are alike get the same figures
+
+
+@pytest.mark.parametrize("method", ["protonet", "linear-probe", "fomaml", "maml", "finetune"])
+def test_a_separable_task_is_solved_fully(method: str) -> None:
+    words = {"a": "good good", "b": "bad", "c": "red blue green"}
+    splits = {
+        name: ListSplit(Example(text, label=i) for i, text in enumerate(words.values()) for _ in range(count))
+        for name, count in (("train", 4), ("test", 7))
+    }
+    task = Task("separable", splits, tuple(words), domain="tests")
+    settings = {} if method in ("protonet", "linear-probe") else {"adapts": "head"}
+    (row,) = evaluate_learners({"x": make(method, tiny_encoder(normalize=True), settings)}, [task], shots=(2,), draws=1)
+    assert [row[key] for key in ("accuracy", "precision", "recall", "f1", "mcc", "metric")] == pytest.approx([1.0] * 6)
+    assert (row["task"], row["domain"], row["learner"], row["n_test"]) == ("separable", "tests", "x", 21)
+    assert min(row["seconds_adapt"], row["seconds_predict"]) >= 0
+
+
+def test_rows_are_what_the_adapted_model_predicts() -> None:
+    task, learner = word_task(n_way=3), make("fomaml", tiny_encoder(normalize=True), {"inner_steps": 2})
+    rows = evaluate_learners({"x": learner}, [task], shots=(3,), draws=2, limit=25)
+    tests = draw.test_examples(task, 25, seed=0)
+    for row, support in zip(rows, draw.support_sets(task, 3, 2, seed=0).values(), strict=True):
+        model = learner.adapt(encode_set(learner.encoder, support), task.label_names, task.kind)
+        predicted = [task.label_names.index(str(name)) for name in model.predict(tests)]
+        wanted = score(task, [e.label for e in tests], predicted)
+        assert {key: row[key] for key in wanted} == wanted
+        assert row["n_test"] == 25
+
+
+@pytest.mark.parametrize("adapts", ["head", "layers:-1", "all"])
+@pytest.mark.parametrize("pair", [False, True])
+def test_kept_and_recomputed_prefixes_give_the_same_rows(
+    adapts: str, pair: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = tiny_encoder(normalize=True, pair="separate")
+    learner = make("fomaml", encoder, {"adapts": adapts, "inner_steps": 1})
+    monkeypatch.setattr(evaluation, "_CHUNK", 16)
+
+    def rows() -> list[dict[str, Any]]:
+        found = evaluate_learners({"x": learner}, [word_task(pair=pair)], shots=(2,), draws=2)
+        return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in found]
+
+    kept = rows()
+    monkeypatch.setattr(evaluation, "_KEEP_TOKENS", 0)
+    assert rows() == kept
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize("n_way", [2, 3])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("c", [10.0, 0.5])
+def test_the_linear_probe_is_scikit_learn_s_logistic_regression(n_way: int, normalize: bool, c: float) -> None:
+    task = word_task(n_way=n_way)
+    train, test = ([split[i] for i in range(30)] for split in (task.train_split, task.test_split))
+    encoder = tiny_encoder(dtype=torch.float64, normalize=normalize)
+    x, new = (_features(encoder, examples) for examples in (train, test))
+    length = 1.0 if normalize else np.linalg.norm(x, axis=1).mean()
+    reference = LogisticRegression(C=c, max_iter=2000).fit(x / length, [e.label for e in train])
+    model = LinearProbe(encoder, c=c).adapt(encode_set(encoder, train), task.label_names, "classification")
+    np.testing.assert_allclose(model.predict_proba(test).numpy(), reference.predict_proba(new / length), atol=1e-9)
+    assert model.predict(test) == [task.label_names[i] for i in reference.predict(new / length)]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_linear_probe_of_scores_is_scikit_learn_s_ridge(normalize: bool) -> None:
+    task = score_task()
+    train, test = ([split[i] for i in range(30)] for split in (task.train_split, task.test_split))
+    encoder = tiny_encoder(dtype=torch.float64, normalize=normalize)
+    x, new = (_features(encoder, examples) for examples in (train, test))
+    length = 1.0 if normalize else np.linalg.norm(x, axis=1).mean()
+    reference = Ridge(alpha=0.1).fit(x / length, [e.label for e in train])
+    model = LinearProbe(encoder, c=10.0).adapt(encode_set(encoder, train), (), "regression")
+    np.testing.assert_allclose(model.predict(test), reference.predict(new / length), atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["linear-probe", "protonet", "fomaml"])
+def test_a_regression_task_is_scored_by_its_correlations(method: str) -> None:
+    task, learner = score_task(), make(method, tiny_encoder(normalize=True))
+    (row,) = evaluate_learners({"x": learner}, [task], shots=(8,), draws=1)
+    support = draw.support_sets(task, 8, 1, seed=0)[0]
+    tests = draw.test_examples(task, None, seed=0)
+    predicted = learner.adapt(encode_set(learner.encoder, support), (), "regression").predict(tests)
+    truth = [e.label for e in tests]
+    assert (row["kind"], row["main"], "accuracy" in row) == ("regression", "metric", False)
+    wanted = stats.pearsonr(truth, predicted).statistic, stats.spearmanr(truth, predicted).statistic
+    assert (row["pearson"], row["spearman"]) == pytest.approx(wanted, abs=1e-6)
+    assert row["metric"] == pytest.approx(sum(wanted) / 2, abs=1e-6)
+    if method == "linear-probe":  # the others were never trained
+        assert row["metric"] > 0.2
+
+
+def test_the_summary_is_mean_interval_and_paired_difference() -> None:
+    after, before = [0.9, 0.8, 0.7, 0.8], [0.5, 0.6, 0.4, 0.7]
+    summary = summarize_rows(_rows({"one": {"after": after, "before": before}}), reference="after")
+    assert [(row["task"], row["shots"], row["learner"]) for row in summary] == [
+        ("one", 4, "after"),
+        ("one", 4, "before"),
+    ]
+    assert {key: summary[0][key] for key in ("mean", "sd", "low", "high", "n")} == summarize(after)
+    assert "difference" not in summary[0]
+    differences = np.array(after) - before
+    low, high = stats.t.interval(0.95, 3, loc=differences.mean(), scale=stats.sem(differences))
+    wanted = {"mean": differences.mean(), "sd": differences.std(ddof=1), "low": low, "high": high, "n": 4}
+    assert summary[1]["difference"] == pytest.approx(wanted, **EXACT)
+    paired = stats.ttest_rel(after, before).confidence_interval()
+    assert (low, high) == pytest.approx((paired.low, paired.high), **EXACT)
+
+
+def test_the_average_is_the_mean_over_tasks_of_each_draw() -> None:
+    values = {
+        "one": {"after": [0.9, 0.8, 0.7], "before": [0.5, 0.6, 0.4]},
+        "two": {
+            "after": [0.3, 0.2, 0.1, 0.9],
+            "before": [0.2, 0.2, 0.2, 0.2],
+        },  # one draw more, left out of the average
+    }
+    summary = summarize_rows(_rows(values), reference="after")
+    average = {row["learner"]: row for row in summary if row["task"] == "average"}
+    after, before = [0.6, 0.5, 0.4], [0.35, 0.4, 0.3]
+    for learner, wanted in (("after", after), ("before", before)):
+        found = {key: average[learner][key] for key in ("mean", "sd", "low", "high", "n")}
+        assert found == pytest.approx(summarize(wanted), **EXACT)
+    assert average["before"]["difference"] == pytest.approx(
+        summarize([a - b for a, b in zip(after, before, strict=True)]), **EXACT
+    )
+    assert [row["n"] for row in summary if row["task"] == "two"] == [4, 4]
+    assert list(dict.fromkeys(row["task"] for row in summary)) == ["one", "two", "average"]
+
+
+def test_a_task_without_draws_of_some_shots_is_left_out_of_that_average_only() -> None:
+    rows = _rows({"one": {"after": [0.5, 0.7]}, "two": {"after": [0.1, 0.3]}})
+    rows += [row | {"shots": 8} for row in rows if row["task"] == "one"]
+    summary = summarize_rows(rows, reference="after")
+    assert [(row["task"], row["shots"], round(row["mean"], 12)) for row in summary] == [
+        ("one", 4, 0.6),
+        ("two", 4, 0.2),
+        ("average", 4, 0.4),
+        ("one", 8, 0.6),
+    ]
+
+
+def test_tasks_whose_draws_have_no_number_in_common_have_no_average() -> None:
+    rows = _rows({"one": {"after": [0.5, 0.7]}, "two": {"after": [0.1, 0.3]}})
+    rows = [row for row in rows if (row["task"] == "one") == (row["draw"] == 0)]
+    summary = summarize_rows(rows, reference="after")
+    assert [(row["task"], row["mean"]) for row in summary] == [("one", 0.5), ("two", 0.3)]
+
+
+def test_scores_of_regression_tasks_enter_by_their_own_metric() -> None:
+    rows = [{"task": "s", "shots": 4, "learner": "after", "draw": 0, "main": "metric", "metric": 0.25, "accuracy": 0.9}]
+    assert summarize_rows(rows, reference="after")[0]["mean"] == 0.25
+
+
+def test_a_run_is_evaluated_beside_two_baselines_on_identical_draws(tiny_folder: Path, tmp_path: Path) -> None:
+    recipe = {
+        "encoder": {"name": str(tiny_folder), "normalize": True},
+        "method": {"name": "protonet"},
+        "tasks": {"train": ["samples:meta-validation"]},
+        "episodes": {"n_way": 2, "k_shot": 2, "n_query": 2},
+        "outer": {"outer_steps": 3, "outer_lr": 1e-2, "trains": "all", "warmup_steps": 0},
+    }
+    run = quickstudy.pretrain(recipe, tmp_path / "run")
+    tasks = [word_task("tone"), word_task("colour", n_way=3)]
+    results = quickstudy.evaluate(run, tasks, shots=(2, 4), draws=3, seed=1, limit=30)
+    names = ("meta-trained", "untouched", "linear probe")
+    wanted = {(t, n, k, d) for t in ("tone", "colour") for n in names for k in (2, 4) for d in range(3)}
+    assert {(r["task"], r["learner"], r["shots"], r["draw"]) for r in results["rows"]} == wanted
+    assert len(results["rows"]) == len(wanted)
+    untouched = Encoder.load(str(tiny_folder), normalize=True)
+    learners: dict[str, MetaLearner] = {
+        "meta-trained": Run.open(tmp_path / "run").learner(),
+        "untouched": make("protonet", untouched),
+        "linear probe": make("linear-probe", untouched),
+    }
+    again = evaluate_learners(learners, tasks, shots=(2, 4), draws=3, seed=1, limit=30)
+    assert [_figures(row) for row in again] == [_figures(row) for row in results["rows"]]
+    by_name = {name: [_figures(r) for r in again if r["learner"] == name] for name in names}
+    assert by_name["meta-trained"] != [f | {"learner": "meta-trained"} for f in by_name["untouched"]]
+    assert {row["task"] for row in results["summary"]} == {"tone", "colour", "average"}
+    assert [("difference" in row) for row in results["summary"]] == [
+        row["learner"] != names[0] for row in results["summary"]
+    ]
+    assert (results["shots"], results["draws"], results["seed"], results["limit"]) == ([2, 4], 3, 1, 30)
+    assert results["seen_in_meta_training"] == []
+
+
+def _task(n_way: int, kind: Any = "classification", metric: str = "accuracy") -> Task:
+    return Task("t", {}, tuple(f"class{i}" for i in range(n_way)), kind=kind, metric=metric)
+
+
+def _features(encoder: Encoder, examples: Sequence[Example]) -> np.ndarray:
+    with torch.no_grad():
+        return encoder(encoder.tokenize(examples)).numpy()
+
+
+def _rows(values: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
+    """Rows as `evaluate_learners` gives them, of task → learner → accuracy of each draw."""
+    return [
+        {"task": task, "shots": 4, "learner": learner, "draw": d, "main": "accuracy", "accuracy": value}
+        for task, learners in values.items()
+        for learner, found in learners.items()
+        for d, value in enumerate(found)
+    ]
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if not key.startswith("seconds")}

@@ -1,0 +1,210 @@
+"""Meta-gradients through a tiny BERT in float64: gradcheck, finite differences, and the attention kernels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError, gradcheck
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from conftest import score_task, tiny_encoder, word_task
+from quickstudy.inner.optimizer import SGD, Params, State
+from quickstudy.inner.unroll import unroll
+from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.catalog import make
+from quickstudy.methods.gradient import GradientMetaLearner
+from quickstudy.models.batch import EncodedEpisode, encode_episode
+from quickstudy.models.encoder import Encoder
+from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.tasks.task import Kind
+
+_LAYER = "encoder.model.encoder.layer"
+CHECKED = (  # below, at and above every place where an episode can be cut
+    "encoder.model.embeddings.token_type_embeddings.weight",
+    "encoder.model.embeddings.LayerNorm.bias",
+    f"{_LAYER}.0.attention.self.query.weight",
+    f"{_LAYER}.0.intermediate.dense.bias",
+    f"{_LAYER}.1.attention.self.value.weight",
+    f"{_LAYER}.1.output.dense.weight",
+    f"{_LAYER}.1.output.LayerNorm.weight",
+)
+_ENTRIES = 2  # of each tensor: gradcheck runs the loss twice per entry
+KINDS: tuple[Kind, ...] = ("classification", "regression")
+ADAPTS = ("head", "layers:-1", "all")
+_INNER = {"inner_lr": 0.3, "head_lr": 1.0, "inner_steps": 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("adapts", ADAPTS)
+def test_maml_passes_gradcheck(adapts: str, kind: Kind) -> None:
+    learner = make("maml", _double_encoder(), {"adapts": adapts, **_INNER})
+    assert _gradcheck(learner, _episodes(learner.encoder, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("adapts", ADAPTS)
+def test_first_order_fails_the_same_gradcheck(adapts: str, kind: Kind) -> None:
+    learner = make("fomaml", _double_encoder(), {"adapts": adapts, **_INNER})
+    with pytest.raises(GradcheckError, match="Jacobian mismatch"):
+        _gradcheck(learner, _episodes(learner.encoder, kind))
+
+
+@pytest.mark.parametrize("cut", ["head.bias", "encoder.layer.1.output.LayerNorm.weight", ""])
+def test_gradcheck_catches_a_gradient_lost_in_the_inner_loop(cut: str) -> None:
+    learner = GradientMetaLearner(
+        _double_encoder(), _LeakySGD(0.3, 1.0, cut), adapts="layers:-1", inner_steps=2, order="second"
+    )
+    with pytest.raises(GradcheckError, match="Jacobian mismatch"):
+        _gradcheck(learner, _episodes(learner.encoder, "classification"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_protonet_passes_gradcheck(kind: Kind) -> None:
+    learner = make("protonet", _double_encoder(), {"scale": 0.5}).double()
+    assert _gradcheck(learner, _episodes(learner.encoder, kind), also=("log_scale",))
+
+
+@pytest.mark.parametrize("setting", ["classification", "regression", "joint pairs", "separate pairs"])
+@pytest.mark.parametrize("method", ["maml head", "maml layers:-1", "maml all", "protonet"])
+def test_meta_gradient_equals_finite_differences_over_all_parameters(method: str, setting: str) -> None:
+    name, _, adapts = method.partition(" ")
+    encoder = _double_encoder(pair="separate" if setting == "separate pairs" else "joint")
+    learner = make(name, encoder, {"adapts": adapts, **_INNER} if adapts else {"scale": 0.5}).double()
+    kind: Kind = "regression" if setting == "regression" else "classification"
+    episodes = _episodes(encoder, kind, count=2, pair="pairs" in setting)
+    theta = {name: p.detach() for name, p in learner.named_parameters()}
+    random = torch.Generator().manual_seed(0)
+    direction = {name: torch.randn(p.shape, generator=random, dtype=p.dtype) for name, p in theta.items()}
+    found = _meta_gradient(learner, episodes)
+    slope = torch.stack([(found[name] * direction[name]).sum() for name in theta]).sum()
+    module = _Loss(learner, episodes)
+
+    def loss(step: float) -> Tensor:
+        moved = {f"learner.{name}": (p + step * direction[name]).requires_grad_() for name, p in theta.items()}
+        return functional_call(module, moved).detach()
+
+    h = 1e-4
+    numeric = (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h)  # the error is of the order h⁴
+    assert slope.abs() > 1e-2
+    torch.testing.assert_close(slope, numeric, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("adapts", ADAPTS)
+def test_a_model_loaded_with_default_attention_runs_second_order(tiny_folder: Path, adapts: str) -> None:
+    gradients = []
+    for attention in ("sdpa", "eager"):
+        encoder = Encoder.load(str(tiny_folder)).double()
+        if attention == "eager":
+            encoder.model.set_attn_implementation("eager")
+        assert encoder.model.config._attn_implementation == attention  # sdpa without anyone asking for it
+        learner = make("maml", encoder, {"adapts": adapts, **_INNER})
+        gradients.append(_meta_gradient(learner, _episodes(encoder, "classification", n_query=3)))
+    fused, eager = gradients
+    assert fused.keys() == eager.keys()
+    assert any(value.abs().max() > 1e-3 for value in fused.values())
+    for name in fused:
+        torch.testing.assert_close(fused[name], eager[name], rtol=0, atol=1e-9)
+
+
+def test_without_the_math_kernel_second_order_would_raise() -> None:
+    encoder = tiny_encoder()
+    sequences = _episodes(encoder, "classification", n_query=3)[0].support.sequences
+    weight = dict(encoder.model.named_parameters())["encoder.layer.0.attention.self.query.weight"]
+    theta = {"w": weight}
+
+    def loss_fn(params: Params) -> Tensor:
+        return functional_call(
+            encoder, {"model.encoder.layer.0.attention.self.query.weight": params["w"]}, (sequences,)
+        ).sum()
+
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        (once,) = torch.autograd.grad(loss_fn(theta), weight, create_graph=True)
+        try:
+            torch.autograd.grad(once.square().sum(), weight)
+        except RuntimeError as error:
+            assert "not implemented" in str(error)  # noqa: PT017
+        else:
+            pytest.skip("this torch differentiates fused attention twice")
+        # The guard holds even inside a caller's own choice of the fused kernel.
+        phi = unroll(loss_fn, theta, SGD(0.1), steps=2, order="second")
+    assert torch.autograd.grad(phi["w"].square().sum(), weight)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("method", ["maml", "fomaml", "protonet"])
+def test_meta_loss_of_a_batch_is_the_mean_over_its_episodes(method: str) -> None:
+    learner = make(method, _double_encoder(), {} if method == "protonet" else {"adapts": "layers:-1", **_INNER})
+    episodes = [
+        *_episodes(learner.encoder, "classification", count=2, n_query=3),
+        *_episodes(learner.encoder, "classification", pair=True, n_query=3),
+        *_episodes(learner.encoder, "regression", n_query=3),
+    ]
+    whole = _meta_gradient(learner, episodes)
+    single = [_meta_gradient(learner, [episode]) for episode in episodes]
+    for name, value in whole.items():
+        mean = torch.stack([found.get(name, torch.zeros_like(value)) for found in single]).mean(0)
+        torch.testing.assert_close(value, mean, rtol=0, atol=1e-10)
+
+
+class _Loss(torch.nn.Module):
+    """The meta-loss as a module, so that `functional_call` can replace any meta-parameter of the learner."""
+
+    def __init__(self, learner: MetaLearner, episodes: Sequence[EncodedEpisode]) -> None:
+        super().__init__()
+        self.learner, self.episodes = learner, episodes
+
+    def forward(self) -> Tensor:
+        return self.learner.meta_loss(self.episodes).loss
+
+
+class _LeakySGD(SGD):
+    """SGD that loses the graph of some gradients; of all when `cut` is empty."""
+
+    def __init__(self, lr: float, head_lr: float, cut: str) -> None:
+        super().__init__(lr, head_lr)
+        self.cut = cut
+
+    def update(self, grads: Params, state: State, params: Params, *, loss: Tensor) -> tuple[Params, State]:
+        leaky = {name: g.detach() if name.startswith(self.cut) else g for name, g in grads.items()}
+        return super().update(leaky, state, params, loss=loss)
+
+
+def _double_encoder(**settings: object) -> Encoder:
+    return tiny_encoder("bert", torch.float64, **settings)
+
+
+def _episodes(
+    encoder: Encoder, kind: Kind, *, count: int = 1, n_query: int = 1, pair: bool = False
+) -> list[EncodedEpisode]:
+    """2-way 1-shot episodes; a regression episode has three support scores."""
+    regression = kind == "regression"
+    task = score_task() if regression else word_task(pair=pair)
+    sampler = EpisodeSampler([task], EpisodeSpec(3 if regression else 2, 1, n_query), seed=1)
+    return [encode_episode(encoder, sampler[i]) for i in range(count)]
+
+
+def _gradcheck(learner: MetaLearner, episodes: Sequence[EncodedEpisode], *, also: Sequence[str] = ()) -> bool:
+    """Check the meta-gradient in the first entries of some parameter tensors."""
+    names = [*CHECKED, *also]
+    theta = {name: p.detach() for name, p in learner.named_parameters() if name in names}
+    module = _Loss(learner, episodes)
+
+    def loss(*values: Tensor) -> Tensor:
+        replaced = {}
+        for name, value in zip(names, values, strict=True):
+            rest = theta[name].flatten()[_ENTRIES:]
+            replaced[f"learner.{name}"] = torch.cat([value, rest]).view_as(theta[name])
+        return functional_call(module, replaced)
+
+    return gradcheck(loss, tuple(theta[name].flatten()[:_ENTRIES].clone().requires_grad_() for name in names))
+
+
+def _meta_gradient(learner: MetaLearner, episodes: Sequence[EncodedEpisode]) -> dict[str, Tensor]:
+    named = dict(learner.named_parameters())
+    found = torch.autograd.grad(
+        learner.meta_loss(episodes).loss, list(named.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(named, found, strict=True))

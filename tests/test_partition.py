@@ -1,0 +1,209 @@
+"""Which parameters adapt, and that every cheap way to run the encoder for them is exact."""
+
+import copy
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import FAMILIES, tiny_encoder, word_task
+from quickstudy.errors import RecipeError
+from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.catalog import make
+from quickstudy.models.batch import encode_episode
+from quickstudy.models.encoder import Encoder
+from quickstudy.models.partition import Partition, layer_stack, select
+from quickstudy.models.tokens import Sequences
+from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.tasks.split import Example
+
+_FAMILY_FILTERS = [
+    (family, which)
+    for family in FAMILIES
+    for which in ("head", "layers:-1", "layers:-2", "bias", "all")
+    if (family, which) != ("modernbert", "bias")  # it has none
+]
+# These compute their norm, or softmax and positions, in float32 whatever the model's dtype.
+_ROUNDING = {"deberta": 1e-7, "modernbert": 1e-8}
+TEXTS = ("good film", "the book was not very good and it is late", "fee", "red red blue [SEP] low bank loan")
+
+
+@pytest.mark.parametrize(("family", "which"), _FAMILY_FILTERS)
+def test_features_are_those_of_the_whole_encoder(family: str, which: str) -> None:
+    encoder = tiny_encoder(family)
+    partition, sequences = Partition(encoder, which), _sequences(encoder)
+    with torch.no_grad():
+        found = partition.features(partition.initial(), partition.prefix(sequences))
+        torch.testing.assert_close(found, encoder(sequences), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("family", "which"), [pair for pair in _FAMILY_FILTERS if pair[1] != "head"])
+def test_features_under_other_parameters_are_those_of_an_encoder_that_has_them(family: str, which: str) -> None:
+    encoder = tiny_encoder(family, pair="separate")
+    partition, sequences = Partition(encoder, which), _sequences(encoder, pair=True)
+    before = copy.deepcopy(encoder.state_dict())
+    moved = {
+        name: p.detach() + 0.1 * torch.cos(torch.arange(p.numel())).view_as(p)
+        for name, p in partition.initial().items()
+    }
+    other = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
+    other.model.load_state_dict(moved, strict=False)
+    with torch.no_grad():
+        found = partition.features(moved, partition.prefix(sequences))
+        torch.testing.assert_close(found, other(sequences), rtol=0, atol=1e-6)
+        assert (found - encoder(sequences)).abs().max() > 1e-2
+    torch.testing.assert_close(encoder.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_can_be_cut_below_its_top_layer(family: str) -> None:
+    encoder = tiny_encoder(family)
+    partition = Partition(encoder, "layers:-1")
+    assert partition._cut is not None
+    ran = _layers_run(encoder, lambda: partition.prefix(_sequences(encoder)))
+    assert ran == list(range(len(layer_stack(encoder.model)[1]) - 1))  # all but the top one, once each
+
+
+@pytest.mark.parametrize("which", ["bias", "all"])
+def test_there_is_no_cut_where_parameters_below_all_layers_adapt(which: str) -> None:
+    assert Partition(tiny_encoder(), which)._cut is None
+
+
+def test_an_inner_step_runs_only_the_layers_that_adapt() -> None:
+    encoder = tiny_encoder()
+    for which, wanted in (("head", []), ("layers:-1", [1]), ("layers:-2", [0, 1]), ("all", [0, 1])):
+        partition = Partition(encoder, which)
+        prefix = partition.prefix(_sequences(encoder))
+        assert _layers_run(encoder, lambda p=partition, x=prefix: p.features(p.initial(), x)) == wanted
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_cut_changes_no_meta_gradient(family: str) -> None:
+    encoder = tiny_encoder(family, torch.float64)
+    learner = make("maml", encoder, {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 2})
+    with_cut = _meta_gradient(learner)
+    assert learner.partition._cut is not None
+    learner.partition._cut = None
+    without = _meta_gradient(learner)
+    assert with_cut.keys() == without.keys()
+    stack, _ = layer_stack(encoder.model)
+    atol = _ROUNDING.get(family, 1e-10)
+    assert (
+        with_cut[f"{stack}.0.{_first_weight(encoder, stack)}"].abs().max() > 1e-4
+    )  # it reaches what lies below the cut
+    for name, value in with_cut.items():
+        torch.testing.assert_close(value, without[name], rtol=0, atol=atol, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_the_cut_follows_the_encoder_when_its_weights_change() -> None:
+    encoder = tiny_encoder()
+    partition, sequences = Partition(encoder, "layers:-1"), _sequences(encoder)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(0.7)
+        found = partition.features(partition.initial(), partition.prefix(sequences))
+        torch.testing.assert_close(found, encoder(sequences), rtol=0, atol=1e-6)
+
+
+def test_a_model_that_goes_on_after_its_layers_is_run_whole() -> None:
+    encoder = tiny_encoder()
+    stack = encoder.model.encoder
+    stack.register_forward_hook(
+        lambda _module, _args, output: type(output)(last_hidden_state=output.last_hidden_state * 2)
+    )
+    partition, sequences = Partition(encoder, "layers:-1"), _sequences(encoder)
+    assert partition._cut is None
+    with torch.no_grad():
+        found = partition.features(partition.initial(), partition.prefix(sequences))
+        torch.testing.assert_close(found, encoder(sequences), rtol=0, atol=1e-6)
+        torch.testing.assert_close(found, 2 * tiny_encoder()(sequences), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("which", "wanted"),
+    [
+        ("head", set()),
+        ("bias", {"embeddings.LayerNorm.bias", "encoder.layer.0.output.dense.bias", "pooler.dense.bias"}),
+        ("layers:-1", {"encoder.layer.1.output.dense.weight", "encoder.layer.1.output.LayerNorm.bias"}),
+        ("layers:-2", {"encoder.layer.0.output.dense.weight", "encoder.layer.1.output.LayerNorm.bias"}),
+        ("all", {"embeddings.word_embeddings.weight", "encoder.layer.0.output.dense.weight", "pooler.dense.bias"}),
+    ],
+)
+def test_select_gives_the_parameters_a_filter_names(which: str, wanted: set[str]) -> None:
+    model = tiny_encoder().model
+    names = {name for name, _ in model.named_parameters()}
+    found = select(model, which)
+    prefix, suffix = {
+        "head": ("nothing", ""),
+        "bias": ("", "bias"),
+        "layers:-1": ("encoder.layer.1.", ""),
+        "layers:-2": ("encoder.layer.", ""),
+        "all": ("", ""),
+    }[which]
+    assert wanted <= found == {name for name in names if name.startswith(prefix) and name.endswith(suffix)}
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("lora", "there is no parameter filter 'lora'\n  Choose head, all, bias or layers:-m (the top m layers)."),
+        (
+            "layers:1",
+            "there is no parameter filter 'layers:1'\n  Choose head, all, bias or layers:-m (the top m layers).",
+        ),
+        ("", "there is no parameter filter ''\n  Choose head, all, bias or layers:-m (the top m layers)."),
+        ("layers:-3", "'layers:-3': the encoder has 2 layers\n  Choose 1 to 2."),
+        ("layers:-0", "'layers:-0': the encoder has 2 layers\n  Choose 1 to 2."),
+    ],
+)
+def test_a_filter_that_cannot_be_is_refused_with_the_way_out(which: str, message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Partition(tiny_encoder(), which)
+    assert str(error.value) == message
+
+
+def test_biases_of_an_encoder_without_any_are_refused_with_the_way_out() -> None:
+    with pytest.raises(RecipeError, match=r"no biases\n  Use adapts = 'head', 'layers:-m' or 'all'"):
+        Partition(tiny_encoder("modernbert"), "bias")
+
+
+def test_a_model_without_layers_is_refused_with_the_way_out() -> None:
+    with pytest.raises(RecipeError, match=r"no stack of layers\n  Use adapts"):
+        layer_stack(nn.Linear(2, 2))
+
+
+def _sequences(encoder: Encoder, *, pair: bool = False) -> Sequences:
+    seconds = reversed(TEXTS) if pair else [None] * len(TEXTS)
+    return encoder.tokenize(Example(text, second) for text, second in zip(TEXTS, seconds, strict=True))
+
+
+def _first_weight(encoder: Encoder, stack: str) -> str:
+    prefix = f"{stack}.0."
+    return next(
+        name.removeprefix(prefix)
+        for name, p in encoder.model.named_parameters()
+        if name.startswith(prefix) and p.dim() == 2
+    )
+
+
+def _layers_run(encoder: Encoder, run: Callable[[], object]) -> list[int]:
+    """The numbers of the layers that `run` runs, in order."""
+    ran: list[int] = []
+    layers = layer_stack(encoder.model)[1]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _module, _args, i=i: ran.append(i)) for i, layer in enumerate(layers)
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return ran
+
+
+def _meta_gradient(learner: MetaLearner) -> Mapping[str, Tensor]:
+    sampler = EpisodeSampler([word_task()], EpisodeSpec(2, 2, 2), seed=0)
+    named = dict(learner.encoder.model.named_parameters())
+    loss = learner.meta_loss([encode_episode(learner.encoder, sampler[i]) for i in range(2)]).loss
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(named, found, strict=True))
