@@ -32,7 +32,7 @@ METHODS = {"maml": GRADIENT, "fomaml": GRADIENT, "protonet": {"scale": 2.0}}
 SHORT = OuterSettings(outer_steps=6, outer_lr=1e-3, meta_batch_size=2, warmup_steps=2, trains="all", validate_every=2)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill signal: leaves the loop at once, from wherever it is."""
 
 
@@ -68,9 +68,9 @@ def test_a_killed_run_goes_on_bit_for_bit(method: str, killed_in: int, tmp_path:
 
     def kill(record: StepRecord) -> None:
         if record.step == killed_in:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_on(_learner(method), tmp_path / "cut", SHORT, kill, validate=_score)
     resumed, again = _learner(method), []
     train_on(resumed, tmp_path / "cut", SHORT, again.append, validate=_score)
@@ -136,11 +136,11 @@ def test_a_half_written_checkpoint_does_not_hide_the_whole_one(tmp_path: Path) -
     folder = tmp_path / "last"
     assert load_checkpoint(folder, learner) is None
     save_checkpoint(folder, learner, optimizer, step=2, best=0.5, stale=1, seconds=3.0)
-    # Killed while the files were written: an unfinished folder of another name lies about.
+    # KilledError while the files were written: an unfinished folder of another name lies about.
     (tmp_path / ".last.new.abc").mkdir()
     (tmp_path / ".last.new.abc" / "meta_parameters.safetensors").write_bytes(b"half")
     assert load_checkpoint(folder, learner, optimizer) == TrainState(2, 0.5, 1, 3.0)
-    # Killed between the two renames: the old one has moved away, the new one is whole but not yet in its place.
+    # KilledError between the two renames: the old one has moved away, the new one is whole but not yet in its place.
     folder.replace(tmp_path / "last.old")
     save_checkpoint(tmp_path / "last", learner, optimizer, step=4)
     folder.replace(tmp_path / "last.new")

@@ -75,7 +75,6 @@ def finetune_task(
             logging_strategy="no",
             disable_tqdm=True,
             remove_unused_columns=False,
-            dataloader_pin_memory=False,
         )
         trainer = Trainer(
             model=model,
