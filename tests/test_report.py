@@ -23,25 +23,22 @@ VOID = {"meta", "link", "br", "hr", "img", "input", "col", "source", "base", "ar
 LEARNERS = ("meta-trained", "untouched", "linear probe")
 
 
-@pytest.mark.parametrize("draws", [1, 5])
-def test_the_page_shows_the_figures_of_the_results(tmp_path: Path, draws: int) -> None:
-    run = _run(tmp_path, draws=draws)
-    page = _parse(write_report(run))
-    results = json.loads((run / "results.json").read_text())
-    head, *lines = page.rows
-    assert head == ["task", "shots", *LEARNERS, "difference"]
-    wanted: dict[tuple[str, str], list[str]] = {}
-    for row in results["summary"]:
-        wanted.setdefault((row["task"], str(row["shots"])), [""] * 4)[LEARNERS.index(row["learner"])] = _percent(row)
-        if row["learner"] == "untouched":
-            wanted[row["task"], str(row["shots"])][3] = _percent(row["difference"])
-    assert {(line[0], line[1]): line[2:] for line in lines} == wanted
-    assert [line[0] for line in lines] == ["<b>bold</b> & co", "<b>bold</b> & co", "tone", "tone", "average", "average"]
-    assert ("±" in lines[0][2]) == (draws > 1)
-    best = max((r for r in results["summary"] if (r["task"], r["shots"]) == ("average", 8)), key=lambda r: r["mean"])
-    assert _percent(best) in page.best
-    for name in ("protonet", "tiny", "2 outer steps of 4 episodes", "test machine"):
-        assert name in page.text
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything in it, and its page; not to be changed."""
+    run = _run(tmp_path_factory.mktemp("whole"))
+    write_report(run)
+    return run
+
+
+def test_the_page_shows_the_figures_of_the_results(whole: Path) -> None:
+    _check_figures(whole, draws=5)
+
+
+def test_figures_of_one_draw_have_no_interval(tmp_path: Path) -> None:
+    run = _run(tmp_path, draws=1, metrics=False)
+    write_report(run)
+    _check_figures(run, draws=1)
 
 
 @pytest.mark.parametrize("results", [True, False])
@@ -62,8 +59,8 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path, results: bool, metr
     assert (run / "plots" / "shots.svg").is_file() == results
 
 
-def test_ids_are_unique_and_every_reference_meets_one(tmp_path: Path) -> None:
-    page = _parse(write_report(_run(tmp_path)))
+def test_ids_are_unique_and_every_reference_meets_one(whole: Path) -> None:
+    page = _parse(whole / "report.html")
     ids = Counter(value for name, value in page.attributes if name == "id")
     assert [name for name, count in ids.items() if count > 1] == []
     values = [value for name, value in page.attributes if name != "id"]
@@ -73,8 +70,8 @@ def test_ids_are_unique_and_every_reference_meets_one(tmp_path: Path) -> None:
     assert wanted <= ids.keys()
 
 
-def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
-    page = _parse(write_report(_run(tmp_path)))
+def test_names_are_text_and_never_markup(whole: Path) -> None:
+    page = _parse(whole / "report.html")
     assert page.tags["b"] == len(LEARNERS)  # the cards' own, one each
     assert page.tags["script"] == 0
     assert "<b>bold</b> & co" in page.text
@@ -93,7 +90,7 @@ def test_the_card_shows_the_figures_of_the_results(tmp_path: Path) -> None:
 
 def test_page_and_card_name_no_place_of_the_machine(tmp_path: Path) -> None:
     tasks = ["/home/ann/notes/complaints.csv?text=body", "glue:rte?path=/home/ann/glue", "samples:meta-train"]
-    run = _run(tmp_path, tasks=tasks, encoder="/home/ann/models/tiny")
+    run = _run(tmp_path, tasks=tasks, encoder="/home/ann/models/tiny", results=False, metrics=False)
     for text in (_parse(write_report(run)).text, write_card(run).read_text(encoding="utf-8")):
         assert "ann" not in re.findall(r"\w+", text)
         assert "complaints.csv" in text
@@ -103,7 +100,7 @@ def test_page_and_card_name_no_place_of_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_page_can_be_written_again(tmp_path: Path) -> None:
-    run = _run(tmp_path)
+    run = _run(tmp_path, results=False)
     first = write_report(run).read_text(encoding="utf-8")
     assert _without_ids(write_report(run).read_text(encoding="utf-8")) == _without_ids(first)
     assert not list(run.glob(".*"))
@@ -134,6 +131,26 @@ def test_writing_a_page_loads_no_torch(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert (run / "report.html").is_file()
     assert (run / "README.md").is_file()
+
+
+def _check_figures(run: Path, draws: int) -> None:
+    page = _parse(run / "report.html")
+    results = json.loads((run / "results.json").read_text())
+    head, *lines = page.rows
+    assert head == ["task", "shots", *LEARNERS, "difference"]
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for row in results["summary"]:
+        wanted.setdefault((row["task"], str(row["shots"])), [""] * 4)[LEARNERS.index(row["learner"])] = _percent(row)
+        if row["learner"] == "untouched":
+            wanted[row["task"], str(row["shots"])][3] = _percent(row["difference"])
+    assert {(line[0], line[1]): line[2:] for line in lines} == wanted
+    assert [line[0] for line in lines] == ["<b>bold</b> & co", "<b>bold</b> & co", "tone", "tone", "average", "average"]
+    assert ("±" in lines[0][2]) == (draws > 1)
+    best = max((r for r in results["summary"] if (r["task"], r["shots"]) == ("average", 8)), key=lambda r: r["mean"])
+    assert _percent(best) in page.best
+    for name in ("protonet", "tiny", "test machine"):
+        assert name in page.text
+    assert ("2 outer steps of 4 episodes" in page.text) == (run / "metrics.jsonl").exists()
 
 
 def _run(

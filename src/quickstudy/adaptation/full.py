@@ -75,6 +75,7 @@ def finetune_task(
             logging_strategy="no",
             disable_tqdm=True,
             remove_unused_columns=False,
+            dataloader_pin_memory=False,  # token ids are padded later, and the labels are on the device already
         )
         trainer = Trainer(
             model=model,
