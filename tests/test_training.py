@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ def _fresh_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)  # it outlives an Accelerator, and other tests may use a GPU
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoints of a short run; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    _train(_learner("protonet"), folder, SHORT)
+    return folder
+
+
+@pytest.fixture
+def mine(trained: Path, tmp_path: Path) -> Path:
+    """A copy of them, to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "mine"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -99,9 +114,8 @@ def test_a_run_that_had_ended_early_stays_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["meta_parameters.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
-def test_a_damaged_checkpoint_is_refused(file: str, damage: str, tmp_path: Path) -> None:
-    _train(_learner("protonet"), tmp_path, SHORT)
-    target = tmp_path / "last" / file
+def test_a_damaged_checkpoint_is_refused(file: str, damage: str, mine: Path) -> None:
+    target = mine / "last" / file
     content = target.read_bytes()
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 0x80
@@ -109,25 +123,23 @@ def test_a_damaged_checkpoint_is_refused(file: str, damage: str, tmp_path: Path)
     learner = _learner("protonet")
     before = _copy(learner)
     with pytest.raises(RunError, match="damaged") as caught:
-        _train(learner, tmp_path, SHORT)
+        _train(learner, mine, SHORT)
     assert str(caught.value).startswith(str(target))
     assert _equal(before, _copy(learner))
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"step": 2, "sha256": {}, "colour": 1}', '{"step": 2, "sha256": 3}'])
-def test_a_state_file_that_holds_something_else_is_refused(text: str, tmp_path: Path) -> None:
-    _train(_learner("protonet"), tmp_path, SHORT)
-    (tmp_path / "last" / "state.json").write_text(text)
+def test_a_state_file_that_holds_something_else_is_refused(text: str, mine: Path) -> None:
+    (mine / "last" / "state.json").write_text(text)
     with pytest.raises(RunError, match="damaged"):
-        _train(_learner("protonet"), tmp_path, SHORT)
+        _train(_learner("protonet"), mine, SHORT)
 
 
 @pytest.mark.parametrize("file", ["meta_parameters.safetensors", "optimizer.safetensors"])
-def test_a_checkpoint_with_a_missing_file_is_refused(file: str, tmp_path: Path) -> None:
-    _train(_learner("protonet"), tmp_path, SHORT)
-    (tmp_path / "last" / file).unlink()
+def test_a_checkpoint_with_a_missing_file_is_refused(file: str, mine: Path) -> None:
+    (mine / "last" / file).unlink()
     with pytest.raises(RunError, match="damaged"):
-        _train(_learner("protonet"), tmp_path, SHORT)
+        _train(_learner("protonet"), mine, SHORT)
 
 
 def test_a_half_written_checkpoint_does_not_hide_the_whole_one(tmp_path: Path) -> None:

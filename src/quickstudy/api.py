@@ -9,29 +9,30 @@ import datetime
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
 import quickstudy
 from quickstudy.adaptation.few import adapt_task
-from quickstudy.adaptation.full import FullSettings, finetune_task
 from quickstudy.build import build
 from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.catalog import load_tasks
 from quickstudy.errors import DataError, RecipeError, RunError
-from quickstudy.evaluation.evaluate import Row, evaluate_learners, summarize_rows
 from quickstudy.methods.adapted import AdaptedModel, Text
-from quickstudy.methods.linear_probe import LinearProbe
-from quickstudy.report.card import write_card
-from quickstudy.report.page import write_report
 from quickstudy.runs import Run
 from quickstudy.storage import write_json
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 from quickstudy.training.checkpoint import load_checkpoint
 from quickstudy.training.outer import StepRecord, train
+
+if TYPE_CHECKING:
+    from quickstudy.adaptation.full import FullSettings
+    from quickstudy.evaluation.evaluate import Row
+
+# The Trainer, matplotlib and scipy's statistics are imported by the functions that need them: `adapt` should start fast.
 
 __all__ = ["adapt", "evaluate", "finetune", "load_model", "load_tasks", "pretrain"]
 
@@ -110,8 +111,7 @@ def pretrain(
     if trackers:
         accelerator.end_training()
     run.save(learner)
-    write_card(run.folder)
-    write_report(run.folder)
+    _write_pages(run.folder)
     return run
 
 
@@ -142,7 +142,7 @@ def adapt(
 
 
 def finetune(
-    run: str | Path | Run, data: str | Path | Task, *, settings: FullSettings | None = None, **options: Any
+    run: str | Path | Run, data: str | Path | Task, *, settings: "FullSettings | None" = None, **options: Any
 ) -> AdaptedModel:
     """Fine-tune the whole meta-learned encoder on a large train set.
 
@@ -152,6 +152,8 @@ def finetune(
         settings: Epochs, rate, batch size, seed; or give them as keywords.
         options: Fields of `FullSettings`, or `callbacks` for `transformers.Trainer`.
     """
+    from quickstudy.adaptation.full import FullSettings, finetune_task
+
     callbacks = options.pop("callbacks", ())
     opened = run if isinstance(run, Run) else Run.open(run)
     learner = opened.learner()
@@ -166,7 +168,7 @@ def evaluate(
     draws: int = 10,
     seed: int = 0,
     limit: int | None = None,
-    on_row: Callable[[Row], None] = lambda _: None,
+    on_row: Callable[["Row"], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate a run on held-out tasks, beside two baselines on identical draws.
 
@@ -184,6 +186,9 @@ def evaluate(
     Returns:
         The content of `results.json`.
     """
+    from quickstudy.evaluation.evaluate import evaluate_learners, summarize_rows
+    from quickstudy.methods.linear_probe import LinearProbe
+
     opened = run if isinstance(run, Run) else Run.open(run)
     loaded = _tasks(tasks)
     untouched = opened.untouched()
@@ -207,14 +212,21 @@ def evaluate(
         "rows": rows,
     }
     write_json(opened.folder / "results.json", results)
-    write_card(opened.folder)
-    write_report(opened.folder)
+    _write_pages(opened.folder)
     return results
 
 
 def load_model(folder: str | Path) -> AdaptedModel:
     """Read a model that `AdaptedModel.save` or `quickstudy adapt` wrote."""
     return AdaptedModel.load(folder)
+
+
+def _write_pages(folder: Path) -> None:
+    from quickstudy.report.card import write_card
+    from quickstudy.report.page import write_report
+
+    write_card(folder)
+    write_report(folder)
 
 
 def _tasks(tasks: str | Path | Task | Iterable[str | Path | Task]) -> list[Task]:

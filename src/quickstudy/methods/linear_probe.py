@@ -1,6 +1,6 @@
 """Linear probe: logistic regression on the features of an encoder that does not change.
 
-    min_{W,b}  C sum_i CE(W f_i + b, y_i) + ||W||^2 / 2            f scaled to unit length
+    min_{W,b}  C sum_i CE(W f_i + b, y_i) + ||W||^2 / 2            f scaled to a mean length of 1
 
 The baseline to beat: nothing is learned across tasks. scikit-learn fits it (L-BFGS); for regression it is ridge regression
 with penalty 1 / C.
@@ -49,7 +49,7 @@ class LinearProbe(MetaLearner):
     @torch.no_grad()
     def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:
         features = self.encoder(support.sequences)
-        # The probe sees unit-length features; its weights are scaled back so that the head takes them as they are.
+        # One scale for all, so that C means the same for every encoder; it is put back into the weights.
         length = features.norm(dim=-1, keepdim=True).mean()
         x = (features / length).double().cpu().numpy()
         y = support.labels.cpu().numpy()
