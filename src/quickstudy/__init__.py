@@ -2,7 +2,7 @@
 
     >>> import quickstudy
     >>> sorted(quickstudy.__all__)[:3]
-    ['AdaptedModel', 'Episode', 'EpisodeSampler']
+    ['AdaptedModel', 'Encoder', 'Episode']
 
 Names are resolved on first use, so that `import quickstudy` stays fast and imports no torch.
 """
