@@ -91,8 +91,6 @@ class Encoder(nn.Module):
         settings = replace(_default_settings(source), **choices)
         if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
             raise RecipeError(f"the encoder {name!r} has no pooler", fix="Use pooling = 'mean' or 'cls'.")
-        if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
-            raise RunError(f"the encoder {name!r} has no pooler", fix="Use pooling = 'mean' or 'cls'.")
         limit = model.config.max_position_embeddings - (4 if model.config.model_type in _OFFSET_POSITIONS else 0)
         return cls(model, tokenizer, replace(settings, max_length=min(settings.max_length, limit)))
 
