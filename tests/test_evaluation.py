@@ -1,6 +1,7 @@
 """Evaluation: metrics, intervals and draws against scikit-learn, scipy and closed forms."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,18 +164,28 @@ def test_too_few_examples_of_a_class_are_refused_with_the_number_that_works() ->
 
 def test_published_draws_are_used_where_there_are_any() -> None:
     task = word_task()
-    own = {(4, d): ListSplit([Example(f"draw {d}", label=i) for i in (0, 1)]) for d in (1, 2, 7)}
+    own = {(4, d): ListSplit([Example(f"draw {d}", label=i) for i in (0, 1) * 4]) for d in (1, 2, 7)}
     fixed = Task(
         task.name, task.splits, task.label_names, fixed_draws=own | {(8, 0): ListSplit([Example("x", label=0)])}
     )
     found = draw.support_sets(fixed, 4, 5, seed=0)
-    assert {d: [e.text for e in support] for d, support in found.items()} == {1: ["draw 1"] * 2, 2: ["draw 2"] * 2}
+    assert {d: [e.text for e in support] for d, support in found.items()} == {1: ["draw 1"] * 8, 2: ["draw 2"] * 8}
     assert draw.support_sets(fixed, 4, 5, seed=3) == found
     assert draw.support_sets(fixed, 16, 5, seed=0) == {}
     rows = evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], shots=(4, 16), draws=5)
     assert [(row["shots"], row["draw"]) for row in rows] == [(4, 1), (4, 2)]
     with pytest.raises(DataError, match="no task has draws of 16 shots"):
         evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], shots=(16,))
+
+
+@pytest.mark.parametrize("labels", [[0] * 4, [0] * 4 + [1] * 3, [0] * 4 + [1] * 5])
+def test_a_published_draw_that_is_not_k_of_each_class_is_refused(labels: list[int]) -> None:
+    good, odd = (ListSplit([Example("x", label=i) for i in found]) for found in ([0, 1] * 4, labels))
+    task = replace(word_task(), fixed_draws={(4, 0): good, (4, 1): odd, (8, 0): odd})
+    assert len(draw.support_sets(task, 4, 1, seed=0)) == 1  # the odd one is not used
+    message = rf"draw 1 of 4 shots of task 'tone' has {labels.count(1)} rows of the label 'class1', not 4\n.*train_1_4"
+    with pytest.raises(DataError, match=message):
+        draw.support_sets(task, 4, 2, seed=0)
 
 
 def test_a_limit_scores_a_fixed_sample_in_the_order_of_the_file() -> None:
@@ -199,6 +210,9 @@ def test_a_task_without_a_test_split_holds_half_of_its_rows_out() -> None:
     assert np.bincount(cut.splits["test"].labels).tolist() == [10, 10, 10]
     kept = word_task()
     assert draw.with_test_split(kept, seed=0) is kept
+    drawn = replace(alone, metric="mcc", fixed_draws={(4, 0): alone.train_split})
+    cut = draw.with_test_split(drawn, seed=0)
+    assert cut == replace(drawn, splits=cut.splits)
 
 
 def test_every_learner_adapts_to_the_same_examples() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,11 @@ def test_no_tasks_and_missing_splits_are_refused() -> None:
         EpisodeSampler([], SPEC, seed=0)
     with pytest.raises(DataError, match=r"no split 'tset'\n  Did you mean 'test'\?"):
         EpisodeSampler([word_task()], SPEC, seed=0, split="tset")
+    only_test = Task("t", {"test": word_task().test_split}, ("a", "b"))
+    with pytest.raises(DataError, match=r"no split 'train'\n  Add one, e.g. as a file train.jsonl .*; it has: test\."):
+        EpisodeSampler([only_test], SPEC, seed=0)
+    with pytest.raises(DataError, match=r"no split 'train'\n  Its published draws serve evaluation only"):
+        EpisodeSampler([replace(only_test, fixed_draws={(4, 0): word_task().test_split})], SPEC, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -368,6 +374,12 @@ def test_a_split_needs_labels() -> None:
 def test_a_classification_task_needs_two_labels(names: tuple[str, ...], found: str) -> None:
     with pytest.raises(DataError, match=rf"task 't' has {found}\n  A classifier needs at least two labels"):
         Task("t", {}, names)
+
+
+def test_the_metric_of_a_regression_task_is_its_correlations_by_default() -> None:
+    assert Task("t", {}, ("a", "b")).metric == "accuracy"
+    assert Task("t", {}, kind="regression").metric == "pearson_spearman"
+    assert Task("t", {}, ("a", "b"), metric="mcc").metric == "mcc"
 
 
 def test_the_test_split_is_test_then_validation() -> None:

@@ -7,6 +7,7 @@ What they are for, and what not: docs/samples.md.
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -53,11 +54,6 @@ def _load(name: str, entry: dict[str, Any]) -> Task:
     splits: dict[str, Split] = dict(whole.splits)
     if entry["part"] != "meta-train":
         splits["train"], splits["test"] = hold_out(whole.train_split, 0.5, seed=0)
-    return Task(
-        name=f"samples:{name}",
-        splits=splits,
-        label_names=whole.label_names,
-        pair=whole.pair,
-        description=entry["description"],
-        domain=entry["domain"],
+    return replace(
+        whole, name=f"samples:{name}", splits=splits, description=entry["description"], domain=entry["domain"]
     )

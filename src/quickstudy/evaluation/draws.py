@@ -5,6 +5,8 @@
 Tasks with published draws (`fixed_draws`) use those. Regression tasks, which have no classes, draw 2 K rows.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from quickstudy.errors import DataError
@@ -20,16 +22,7 @@ def with_test_split(task: Task, seed: int) -> Task:
     if "test" in task.splits or "validation" in task.splits:
         return task
     kept, held = hold_out(task.train_split, 0.5, seed=seed, stratify=task.kind == "classification")
-    return Task(
-        name=task.name,
-        splits={"train": kept, "test": held},
-        label_names=task.label_names,
-        kind=task.kind,
-        pair=task.pair,
-        metric=task.metric,
-        description=task.description,
-        domain=task.domain,
-    )
+    return replace(task, splits={"train": kept, "test": held})
 
 
 def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Support]:
@@ -42,10 +35,11 @@ def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Sup
         seed: Which.
 
     Raises:
-        DataError: A class has fewer than K examples; published draws do not include this K.
+        DataError: A class has fewer than K examples, or not K in a published draw.
     """
     if task.fixed_draws:
-        return {d: _all(rows) for (k, d), rows in sorted(task.fixed_draws.items()) if k == shots and d < draws}
+        numbers = sorted(d for k, d in task.fixed_draws if k == shots and d < draws)
+        return {d: _published(task, shots, d) for d in numbers}
     split = task.train_split
     if task.kind == "regression":
         if len(split) < 2 * shots:
@@ -74,6 +68,19 @@ def test_examples(task: Task, limit: int | None, seed: int) -> Support:
         return _all(split)
     rows = np.sort(rng(seed, "limit", task.name).choice(len(split), limit, replace=False))
     return tuple(split[int(row)] for row in rows)
+
+
+def _published(task: Task, shots: int, number: int) -> Support:
+    """Return a published draw, which must be what its name says: a class without rows would have no prototype."""
+    split = task.fixed_draws[shots, number]
+    for label, name in enumerate(task.label_names):
+        found = np.count_nonzero(split.labels == label)
+        if found != shots:
+            raise DataError(
+                f"draw {number} of {shots} shots of task {task.name!r} has {found} rows of the label {name!r}, not {shots}",
+                fix=f"Correct or remove the file train_{number}_{shots}.",
+            )
+    return _all(split)
 
 
 def _all(split: Split) -> Support:

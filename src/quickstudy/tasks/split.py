@@ -10,6 +10,17 @@ from numpy.typing import NDArray
 from quickstudy.errors import DataError
 from quickstudy.seeding import rng
 
+# What published data call their splits, and what a task calls them.
+SPLIT_NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "eval": "test",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quickstudy.errors import DataError, did_you_mean
-from quickstudy.tasks.split import Split
+from quickstudy.tasks.split import SPLIT_NAMES, Split
 
 Kind = Literal["classification", "regression"]
 
@@ -27,7 +27,8 @@ class Task:
         label_names: Name of each label, in label order; empty for regression.
         kind: `classification` or `regression`.
         pair: Whether examples carry two texts.
-        metric: Name of the task's own metric (see `quickstudy.evaluation.metrics`).
+        metric: Name of the task's own metric (see `quickstudy.evaluation.metrics`); by default `accuracy`, and
+            `pearson_spearman` for regression.
         description: One sentence that says what is being decided.
         domain: Subject area, e.g. `finance`.
         fixed_draws: Ready-made support sets by (K shots, draw number), for published few-shot protocols.
@@ -38,12 +39,14 @@ class Task:
     label_names: tuple[str, ...] = ()
     kind: Kind = "classification"
     pair: bool = False
-    metric: str = "accuracy"
+    metric: str = ""
     description: str = ""
     domain: str = "general"
     fixed_draws: Mapping[tuple[int, int], Split] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.metric:
+            object.__setattr__(self, "metric", "pearson_spearman" if self.kind == "regression" else "accuracy")
         if self.kind == "classification" and len(self.label_names) < 2:
             found = f"only the label {self.label_names[0]!r}" if self.label_names else "no labels"
             raise DataError(f"task {self.name!r} has {found}", fix="A classifier needs at least two labels.")
@@ -51,7 +54,12 @@ class Task:
     def split(self, name: str) -> Split:
         """Return the split `name`, or raise `DataError` with the names that exist."""
         if name not in self.splits:
-            raise DataError(f"task {self.name!r} has no split {name!r}", fix=did_you_mean(name, self.splits))
+            fix = did_you_mean(name, self.splits)
+            if self.fixed_draws and name == "train":
+                fix = "Its published draws serve evaluation only; add a file train.jsonl or train.csv to train on it."
+            elif name in SPLIT_NAMES.values():
+                fix = f"Add one, e.g. as a file {name}.jsonl or {name}.csv; it has: {', '.join(self.splits) or 'none'}."
+            raise DataError(f"task {self.name!r} has no split {name!r}", fix=fix)
         return self.splits[name]
 
     @property
