@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from quickstudy.data import glue as glue_module
+from quickstudy.data import hub as hub_module
 from quickstudy.data.catalog import load_tasks
 from quickstudy.data.glue import GLUE
 from quickstudy.data.hub import load_hub
@@ -84,6 +85,7 @@ def test_relative_paths_start_from_the_base(tmp_path: Path) -> None:
         (("train.jsonl", "valid.csv"), {"train", "validation"}),
         (("train.tsv", "dev.parquet", "notes.txt"), {"train", "validation"}),
         (("eval.csv", "train.csv"), {"train", "test"}),
+        (("Train.csv", "val.csv", "._test.csv", ".test.csv"), {"train", "validation"}),
     ],
 )
 def test_a_folder_with_splits_is_one_task(files: Sequence[str], splits: set[str], tmp_path: Path) -> None:
@@ -125,6 +127,84 @@ def test_a_folder_with_published_draws_keeps_them(tmp_path: Path) -> None:
     assert task.fixed_draws[16, 10][1] == Example("10 16 1", None, 1)
     assert task.label_names == ("a", "b", "c")
     assert list(task.splits) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        (("a.csv", "b.csv", "test.csv"), ("(test.csv) lie beside other data (a.csv, b.csv)", "a folder of its own")),
+        (("train.csv", "sub/train.csv"), ("(train.csv) lie beside other data (sub)", "a folder of its own")),
+        (("train_0_4.csv", "eval.csv", "a.csv"), ("(eval.csv) lie beside other data (a.csv)",)),
+        (("train_0_4.csv", "a.csv"), ("(draws) lie beside other data (a.csv)",)),
+        (("test.csv", "val.csv"), ("there is test.csv, val.csv and no train file", "Add a train file")),
+        (("train_0_4.csv", "train_1_4.csv"), ("no file to score on", "Add eval.")),
+        (("train_0_4.csv", "train.csv"), ("no file to score on", "Add eval.")),
+        (("train.csv", "train.jsonl"), ("train.csv and train.jsonl stand for the same", "Rename or remove one")),
+        (("train.csv", "val.csv", "dev.csv"), ("dev.csv and val.csv stand for the same",)),
+        (("train_0_4.csv", "train_0_4.tsv", "eval.csv"), ("train_0_4.csv and train_0_4.tsv stand for the same",)),
+        (("a.csv", "a.jsonl"), ("a.csv and a.jsonl stand for the same", "Rename or remove one")),
+        (("a.csv", "a/train.csv"), ("a.csv and a stand for the same",)),
+    ],
+)
+def test_a_folder_that_can_be_read_in_two_ways_is_refused(
+    files: Sequence[str], parts: Sequence[str], tmp_path: Path
+) -> None:
+    for file in files:
+        write_rows(tmp_path / "t" / file, "ab")
+    with pytest.raises(DataError) as caught:
+        load_tasks(str(tmp_path / "t"))
+    assert str(caught.value).startswith(f"{tmp_path / 't'}: ")
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    for file in ("a.csv", "._a.csv", ".ipynb_checkpoints/a-checkpoint.csv", "c/train.csv", "c/.git/x.csv"):
+        write_rows(tmp_path / "t" / file, "ab")
+    (tmp_path / "t" / "a").mkdir()  # holds nothing, so it is no other task `a`
+    assert [task.name for task in load_tasks(str(tmp_path / "t"))] == ["t/a", "t/c"]
+
+
+def test_folders_keep_their_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("v1.2", "v1.3"):
+        write_rows(tmp_path / "sets" / version / "train.csv", "ab")
+    assert [task.name for task in load_tasks(str(tmp_path / "sets"))] == ["sets/v1.2", "sets/v1.3"]
+    monkeypatch.chdir(tmp_path / "sets" / "v1.2")
+    assert [task.name for task in load_tasks(".")] == ["v1.2"]
+    assert [task.name for task in load_tasks("..")] == ["sets/v1.2", "sets/v1.3"]
+
+
+def test_a_second_text_can_be_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "few.csv").write_text("text,text_pair,label\na,b,x\nc,d,y\n", encoding="utf-8")
+    [pair], [single] = (load_tasks(f"{tmp_path / 'few.csv'}{query}") for query in ("", "?pair=none"))
+    assert (pair.pair, single.pair) == (True, False)
+    assert rows_of(single) == [("a", None, "x"), ("c", None, "y")]
+
+
+@pytest.mark.parametrize(
+    ("reference", "what", "fix"),
+    [
+        ("samples:spam?text=foo", "option 'text'", "It takes no options"),
+        ("samples?kind=regression", "option 'kind'", "It takes no options"),
+        ("glue:rte?label=x", "option 'label'", "Choose one of: path."),
+        ("few.csv?config=x", "option 'config'", "Choose one of: kind, label, pair, text."),
+        ("hub:x?path=y", "option 'path'", "Choose one of: config, kind, label, pair, text."),
+        ("few.csv?pair=", "option 'pair' in 'few.csv?pair=' has no value", "Write pair=..., or leave it out."),
+        ("few.csv?text", "option 'text' in 'few.csv?text' has no value", "Write text=..."),
+        ("few.csv?text=text&text=label", "is given twice", "Leave one of them out."),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(reference: str, what: str, fix: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / "few.csv", "ab")
+    with pytest.raises(DataError) as caught:
+        load_tasks(reference, base=tmp_path)
+    assert what in str(caught.value)
+    assert fix in str(caught.value)
+
+
+def test_a_name_that_the_system_refuses_is_no_crash() -> None:
+    with pytest.raises(DataError, match="File name too long"):
+        load_tasks("x" * 300)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +302,27 @@ def test_glue_refuses_a_label_it_does_not_have(tmp_path: Path) -> None:
     path = tmp_path / "rte" / "train.jsonl"
     write_glue(path, "rte", "train")
     path.write_text(path.read_text(encoding="utf-8").replace('"label": 1', '"label": 2'), encoding="utf-8")
-    with pytest.raises(DataError, match="label '2' is not among the known labels"):
+    with pytest.raises(
+        DataError, match=r"train\.jsonl:2: label '2' is not among the known labels\n  Choose one of: 0, 1"
+    ):
+        load_tasks(f"glue:rte?path={tmp_path}")
+
+
+def test_glue_takes_its_labels_by_name_too(tmp_path: Path) -> None:
+    path = tmp_path / "rte" / "train.csv"
+    path.parent.mkdir()
+    path.write_text("sentence1,sentence2,label\na,b,not_entailment\nc,d,entailment\n", encoding="utf-8")
+    [task] = load_tasks(f"glue:rte?path={tmp_path}")
+    assert task.train_split.labels.tolist() == [1, 0]
+    path.write_text("sentence1,sentence2,label\na,b,not_entailment\nc,d,entailmen\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"train\.csv:3: label 'entailmen' .*\n  Did you mean 'entailment'?"):
+        load_tasks(f"glue:rte?path={tmp_path}")
+
+
+def test_glue_refuses_two_files_of_one_split(tmp_path: Path) -> None:
+    for suffix in ("jsonl", "parquet"):
+        write_glue(tmp_path / "rte" / f"train.{suffix}", "rte", "train")
+    with pytest.raises(DataError, match=r"train\.jsonl and train\.parquet stand for the same"):
         load_tasks(f"glue:rte?path={tmp_path}")
 
 
@@ -316,6 +416,64 @@ def test_hub_columns_are_named_in_the_reference(save: Callable[..., str]) -> Non
     [task] = load_tasks(f"hub:{folder}?text=q&pair=a&label=grade&kind=regression")
     assert (task.kind, task.pair, task.label_names) == ("regression", True, ())
     assert [task.train_split[i] for i in range(2)] == [Example("x", "v", 0.5), Example("y", "w", 2.0)]
+    assert score(task, [0.5, 2.0], [1.0, 3.0])["metric"] == pytest.approx(1)
+
+
+def test_every_hub_split_must_have_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = datasets.Dataset.from_dict({"text": ["a", "b"], "text_pair": ["c", "d"], "label": ["x", "y"]})
+    for name in ("label", "text_pair"):
+        parts = datasets.DatasetDict({"train": whole, "test": whole.remove_columns(name)})
+        monkeypatch.setattr(hub_module, "fetch", lambda *_, parts=parts: parts)
+        with pytest.raises(DataError, match=f"the split 'test' of hub:some has no column '{name}'; it has: text"):
+            load_hub("some")
+    assert not load_hub("some", Columns(text_pair="none")).pair
+
+
+def test_hub_columns_that_are_not_needed_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = pa.array([2**60, 2**60], pa.timestamp("us"))  # a date that Python cannot hold
+    rows = datasets.Dataset(pa.table({"text": ["a", "b"], "label": ["x", "y"], "when": far}))
+    monkeypatch.setattr(hub_module, "fetch", lambda *_: datasets.DatasetDict({"train": rows}))
+    assert rows_of(load_hub("some")) == [("a", None, "x"), ("b", None, "y")]
+
+
+def test_hub_splits_take_the_names_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"]})
+    for found, wanted in (
+        (("train", "dev", "eval"), {"train", "validation", "test"}),
+        (
+            ("train", "validation", "dev", "extra"),
+            {"train", "validation", "dev", "extra"},
+        ),  # none takes another's place
+    ):
+        parts = datasets.DatasetDict(dict.fromkeys(found, rows))
+        monkeypatch.setattr(hub_module, "fetch", lambda *_, parts=parts: parts)
+        assert set(load_hub("some").splits) == wanted
+
+
+def test_a_hub_configuration_is_named_and_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    for name in ("one", "two"):
+        datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["x", name]}).to_parquet(
+            repository / f"{name}.parquet"
+        )
+    configs = [{"config_name": name, "data_files": f"{name}.parquet"} for name in ("one", "two")]
+    (repository / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n", encoding="utf-8")
+    tasks = load_tasks([f"hub:{repository}?config={name}" for name in ("one", "two")])
+    assert [task.name for task in tasks] == [f"hub:{repository}?config=one", f"hub:{repository}?config=two"]
+    assert [task.label_names for task in tasks] == [("one", "x"), ("two", "x")]
+    with pytest.raises(DataError, match=rf"Name one: hub:{repository}\?config=\.\.\. .*'one', 'two'"):
+        load_tasks(f"hub:{repository}")
+
+
+def test_an_error_of_the_hub_without_words_is_named_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TimeoutError("\n")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(DataError, match="could not be loaded: TimeoutError"):
+        load_hub("some")
 
 
 def test_hub_rows_without_text_or_label_are_left_out(save: Callable[..., str]) -> None:
@@ -329,17 +487,23 @@ def test_hub_rows_without_text_or_label_are_left_out(save: Callable[..., str]) -
 @pytest.mark.parametrize(
     ("columns", "kind", "message"),
     [
-        (Columns("txt"), "classification", "has no column 'txt'; it has: text, label, parts\n  Did you mean 'text'?"),
+        (
+            Columns("txt"),
+            "classification",
+            "has no column 'txt'; it has: text, label, number, parts\n  Did you mean 'text'?",
+        ),
         (Columns(label="class"), "classification", "has no column 'class'"),
         (Columns(label="parts"), "classification", "the column 'parts' holds list"),
         (Columns("parts"), "classification", "the column 'parts' holds list"),
+        (Columns("number"), "classification", "the column 'number' holds int64, not text"),
+        (Columns("text", "number"), "classification", "the column 'number' holds int64, not text"),
         (Columns(), "regression", "the column 'label' holds string, not numbers"),
     ],
 )
 def test_a_hub_column_that_does_not_fit_is_refused(
     columns: Columns, kind: Any, message: str, save: Callable[..., str]
 ) -> None:
-    folder = save(train={"text": ["x", "y"], "label": ["a", "b"], "parts": [["a"], ["b"]]})
+    folder = save(train={"text": ["x", "y"], "label": ["a", "b"], "number": [1, 2], "parts": [["a"], ["b"]]})
     with pytest.raises(DataError) as caught:
         load_hub(folder, columns, kind)
     assert message in str(caught.value)

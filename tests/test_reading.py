@@ -218,12 +218,99 @@ print(peak() - before, len(split), *(f"{split[i].text.split()[1]}:{split[i].labe
 
 def test_arrow_split_gives_examples_with_the_labels_beside() -> None:
     rows = datasets.Dataset.from_dict({"s": ["a", "b", "c"], "t": ["d", "e", "f"], "z": [7, 8, 9]})
-    pairs = ArrowSplit(rows, Columns("s", "t", None), np.array([2, 0, 1]))
+    pairs = ArrowSplit(rows, Columns("s", "t"), np.array([2, 0, 1]))
     assert len(pairs) == 3
     assert [pairs[i] for i in (2, 0)] == [Example("c", "f", 1), Example("a", "d", 2)]
-    single = ArrowSplit(rows, Columns("t", None, None), np.array([0.5, 1.5, -1.0]))
+    single = ArrowSplit(rows, Columns("t", None), np.array([0.5, 1.5, -1.0]))
     assert single[1] == Example("e", None, 1.5)
     assert type(pairs[0].label) is int
+
+
+# Bad input
+
+
+def refused(path: Path, *parts: str, columns: Columns = Columns()) -> None:
+    with pytest.raises(DataError) as caught:
+        load_path(path, columns)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_two_columns_of_one_name_are_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data.{kind}"
+    if kind == "csv":
+        path.write_text("text,label, text\na,x,b\nc,y,d\n", encoding="utf-8")
+    else:
+        columns = [pa.array(["a", "c"]), pa.array(["x", "y"]), pa.array(["b", "d"])]
+        pq.write_table(pa.Table.from_arrays(columns, names=["text", "label", "text"]), path)
+    refused(path, f"{path}:1: two columns are called 'text'", "Rename")
+
+
+def test_unnamed_columns_may_be_many(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(",text,label,,\n0,a,x,,\n1,c,y,,\n", encoding="utf-8")
+    assert contents(load_one(path)) == [("a", "x"), ("c", "y")]
+
+
+def test_a_very_long_field_is_read(tmp_path: Path) -> None:
+    rows = [("long " * 200_000, "x"), ("short", "y")]
+    assert contents(load_one(write_csv_rows(tmp_path, rows))) == rows
+
+
+def test_only_the_needed_columns_of_parquet_are_read(tmp_path: Path) -> None:
+    """A date that Python cannot hold would be an error if it were decoded."""
+    path = tmp_path / "data.parquet"
+    far = pa.array([2**60, 2**60], pa.timestamp("us"))
+    pq.write_table(pa.table({"when": far, "label": ["x", "y"], "text": ["a", "b"], "a.b": ["c", "d"]}), path)
+    assert contents(load_one(path)) == [("a", "x"), ("b", "y")]
+    assert [e.text_pair for e in list_of(load_path(path, Columns(text_pair="a.b"))[0])] == ["c", "d"]
+    refused(
+        path, "no column 'txt'; the columns are: when, label, text, a.b", "Did you mean 'text'?", columns=Columns("txt")
+    )
+    refused(path, "no column 'p'; the columns are: when, label", columns=Columns("p", None, "q"))
+
+
+def test_a_second_text_that_comes_late_is_refused_unless_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    rows = [{"text": "a", "label": 1}, {"text": "b", "label": 2, "text_pair": "c"}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    refused(path, f"{path}:2: there is a 'text_pair' here and none in the first row", "data.jsonl?pair=none")
+    with pytest.raises(DataError, match=r"data\.jsonl:2: there is a 'text_pair' here"):
+        read_texts(path)
+    assert read_texts(path, pair="none") == [Example("a"), Example("b")]
+    assert not load_path(path, Columns(text_pair="none"))[0].pair
+
+
+@pytest.mark.parametrize("odd", ["9" * 5000, "[" * 100_000])
+def test_json_that_python_cannot_hold_is_named(odd: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{{"text": "a", "label": 1}}\n{{"text": "b", "label": {odd}}}\n', encoding="utf-8")
+    refused(path, f"{path}:2: ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that opens and cannot be read")
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_file_that_cannot_be_read_is_named(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data.{suffix}"
+    path.symlink_to("/proc/self/mem")
+    refused(path, f"{path}: it cannot be read (Input/output error)", "permissions")
+    with pytest.raises(DataError, match=str(path)):
+        read_texts(path)
+
+
+def test_paths_that_the_system_refuses_are_named(tmp_path: Path) -> None:
+    refused(tmp_path / ("x" * 300), "it cannot be read (File name too long)")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    refused(tmp_path / "file" / "data.csv", "there is no such file or folder")
+
+
+def test_a_cache_that_cannot_be_written_names_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    path = write_csv_rows(tmp_path, AWKWARD)
+    for folder in (tmp_path / "file", tmp_path / "file" / "deep"):
+        monkeypatch.setenv("QUICKSTUDY_CACHE", str(folder))
+        refused(path, str(tmp_path / "file"), "the cache folder cannot be used", "Set QUICKSTUDY_CACHE to a folder")
 
 
 def write_csv_rows(folder: Path, rows: Rows, delimiter: str = ",", end: str = "\n", start: str = "") -> Path:

@@ -5,10 +5,11 @@
     glue:rte?path=data/glue         from a local folder        hub:ag_news?label=label    any Hub data set
     few.csv?text=note&label=code    a file                     corpora/                   a folder (see `files`)
 
-After `?`: `text`, `pair`, `label` (column names), `kind` (`classification` or `regression`), `config` (Hub), `path` (GLUE).
+After `?`, for the Hub and for files: `text`, `pair`, `label` (column names; `pair=none` takes no second text), `kind`
+(`classification` or `regression`); for the Hub also `config`; for GLUE `path`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast, get_args
 from urllib.parse import parse_qsl
@@ -16,12 +17,14 @@ from urllib.parse import parse_qsl
 from quickstudy.data.files import load_path
 from quickstudy.data.glue import GLUE, load_glue
 from quickstudy.data.hub import load_hub
+from quickstudy.data.reading import os_errors
 from quickstudy.data.samples import load_samples
 from quickstudy.data.table import Columns
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.task import Kind, Task
 
-_OPTIONS = ("text", "pair", "label", "kind", "config", "path")
+_COLUMNS = ("text", "pair", "label", "kind")
+_OPTIONS = {"samples": (), "glue": ("path",), "hub": (*_COLUMNS, "config")}
 
 
 def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[Task]:
@@ -43,38 +46,46 @@ def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"task {name!r} is named twice", fix="Remove one of the references.")
+            raise DataError(f"task {name!r} is named twice", fix="Remove one of the references, or rename a file.")
     return tasks
 
 
 def _load_one(reference: str, base: Path) -> list[Task]:
     target, _, query = reference.partition("?")
-    options = _options(reference, query)
-    kind = options.get("kind", "classification")
-    if kind not in get_args(Kind):
-        raise DataError(f"kind {kind!r} in {reference!r} is unknown", fix=did_you_mean(kind, get_args(Kind)))
-    columns = Columns(options.get("text", "text"), options.get("pair", "auto"), options.get("label", "label"))
     source, _, names = target.partition(":")
+    options = _options(reference, query, _OPTIONS.get(source, _COLUMNS))
     chosen = [name for name in names.split(",") if name]
     if source == "samples":
         return load_samples(chosen)
     if source == "glue":
         path = base / options["path"] if "path" in options else None
         return [load_glue(name, path) for name in chosen or GLUE]
+    kind = options.get("kind", "classification")
+    if kind not in get_args(Kind):
+        raise DataError(f"kind {kind!r} in {reference!r} is unknown", fix=did_you_mean(kind, get_args(Kind)))
+    columns = Columns(options.get("text", "text"), options.get("pair", "auto"), options.get("label", "label"))
     if source == "hub":
         return [load_hub(names, columns, cast(Kind, kind), config=options.get("config"))]
     path = base / target
-    if not path.exists():
-        raise DataError(
-            f"{reference!r} is neither a file or folder nor a known source",
-            fix="Give a path, or samples, glue, glue:NAME or hub:ID.",
-        )
+    with os_errors(path):
+        if not path.exists():
+            raise DataError(
+                f"{reference!r} is neither a file or folder nor a known source",
+                fix="Give a path, or samples, glue, glue:NAME or hub:ID.",
+            )
     return load_path(path, columns, cast(Kind, kind))
 
 
-def _options(reference: str, query: str) -> Mapping[str, str]:
-    options = dict(parse_qsl(query))
-    for key in options:
-        if key not in _OPTIONS:
-            raise DataError(f"option {key!r} in {reference!r} is unknown", fix=did_you_mean(key, _OPTIONS))
+def _options(reference: str, query: str, allowed: Sequence[str]) -> dict[str, str]:
+    """Return the options of a reference; one that would change nothing is refused rather than passed over."""
+    options: dict[str, str] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in allowed:
+            fix = did_you_mean(key, allowed) if allowed else "It takes no options: leave out what stands after '?'."
+            raise DataError(f"option {key!r} in {reference!r} is unknown", fix=fix)
+        if not value.strip():
+            raise DataError(f"option {key!r} in {reference!r} has no value", fix=f"Write {key}=..., or leave it out.")
+        if key in options:
+            raise DataError(f"option {key!r} in {reference!r} is given twice", fix="Leave one of them out.")
+        options[key] = value
     return options

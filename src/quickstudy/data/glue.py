@@ -1,19 +1,18 @@
 """GLUE: its nine tasks with their official fields, labels and metrics, from the Hub or a local folder.
 
 A local folder has one folder per task with `train` and `validation` files (CSV, TSV, JSONL or Parquet) and the column
-names of the Hub's `nyu-mll/glue`. GLUE's test labels are not public: what is scored is the validation split, as is usual.
-Wang et al. 2019, arXiv:1804.07461. MNLI is scored on validation_matched; validation_mismatched is a split of its own.
+names of the Hub's `nyu-mll/glue`; labels are its numbers or their names. GLUE's test labels are not public: what is scored is
+the validation split, as is usual. Wang et al. 2019, arXiv:1804.07461. MNLI is scored on validation_matched;
+validation_mismatched is a split of its own.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
-import numpy as np
-
-from quickstudy.data.hub import fetch
-from quickstudy.data.reading import SUFFIXES
-from quickstudy.data.table import ArrowSplit, Columns, encode_labels, read_table
+from quickstudy.data.files import data_files, one_each
+from quickstudy.data.hub import fetch, label_array
+from quickstudy.data.reading import SUFFIXES, os_errors
+from quickstudy.data.table import ArrowSplit, Columns, read_table, table_split
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import Split
 from quickstudy.tasks.task import Kind, Task
@@ -97,34 +96,30 @@ def load_glue(name: str, path: Path | None = None) -> Task:
 
 def _local_splits(name: str, glue: GlueTask, path: Path) -> dict[str, Split]:
     folder = path / name
-    files = [f for f in sorted(folder.glob("*")) if f.suffix.lower() in SUFFIXES]
-    wanted = {f.stem: f for f in files if f.stem == "train" or f.stem.startswith("validation")}
+    with os_errors(folder):
+        files = data_files(folder) if folder.is_dir() else []
+    wanted = one_each((f.stem, f) for f in files if f.stem == "train" or f.stem.startswith("validation"))
     if "train" not in wanted:
         raise DataError(
             f"there is no train file of GLUE's {name!r} here",
             where=str(folder),
             fix=f"Expected {folder}/train.jsonl (or {', '.join(SUFFIXES)}) with the columns of {HUB_ID}.",
         )
-    splits: dict[str, Split] = {}
-    for split, file in wanted.items():
-        table = read_table(file, glue.columns, glue.kind)
-        kept = Columns("text", "text_pair" if glue.text_pair else None, "label")
-        if glue.kind == "regression":
-            splits[split] = ArrowSplit(table, kept, table.data.column("label").to_numpy())
-        else:
-            numbers = [str(i) for i in range(len(glue.labels))]
-            splits[split] = ArrowSplit(table, kept, encode_labels(table, numbers, str(file)))
-    return splits
+    return {split: _local_split(glue, file) for split, file in wanted.items()}
+
+
+def _local_split(glue: GlueTask, file: Path) -> Split:
+    table = read_table(file, glue.columns, glue.kind)
+    named = not set(glue.labels).isdisjoint(table.unique("label"))
+    return table_split(table, glue.labels if named else [str(i) for i in range(len(glue.labels))], file)
 
 
 def _hub_splits(name: str, glue: GlueTask) -> dict[str, Split]:
-    found = fetch(HUB_ID, name)
+    columns = [name for name in (glue.text, glue.text_pair, "label") if name]
     return {
-        split: ArrowSplit(rows, replace(glue.columns), _labels(rows, glue.kind))
-        for split, rows in found.items()
+        split: ArrowSplit(
+            rows.select_columns(columns), glue.columns, label_array(rows, "label", glue.labels, glue.kind)
+        )
+        for split, rows in fetch(HUB_ID, name).items()
         if not split.startswith("test")
     }
-
-
-def _labels(rows: datasets.Dataset, kind: Kind) -> np.ndarray:
-    return np.asarray(rows.data.column("label").to_numpy(), dtype=np.float64 if kind == "regression" else np.int64)

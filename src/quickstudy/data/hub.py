@@ -5,6 +5,8 @@ from the values found. Published sets mark withheld and undecided labels with -1
 without a text or a label are left out, and so is a split that has nothing else.
 """
 
+from collections.abc import Mapping, Sequence
+
 import datasets
 import numpy as np
 import pyarrow as pa
@@ -12,10 +14,8 @@ import pyarrow.compute as pc
 
 from quickstudy.data.table import ArrowSplit, Columns, in_order
 from quickstudy.errors import DataError, did_you_mean
-from quickstudy.tasks.split import Split, SubsetSplit
+from quickstudy.tasks.split import SPLIT_NAMES, Split, SubsetSplit
 from quickstudy.tasks.task import Kind, Task
-
-_SPLIT_NAMES = {"dev": "validation", "valid": "validation"}
 
 
 def fetch(repository: str, config: str | None = None) -> datasets.DatasetDict:
@@ -27,9 +27,12 @@ def fetch(repository: str, config: str | None = None) -> datasets.DatasetDict:
     try:
         return datasets.load_dataset(repository, config)
     except Exception as error:  # the Hub client raises many kinds of errors; all of them mean "could not be had"
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        fix = "Check the id and the network. Offline: use local files, or the bundled tasks (samples)."
+        if lines[0].startswith("Config name is missing"):
+            fix = f"Name one: hub:{repository}?config=... {' '.join(lines[1:2])}"
         raise DataError(
-            f"the data set {repository!r}{f' ({config})' if config else ''} could not be loaded: {_first_line(error)}",
-            fix="Check the id and the network. Offline: use local files, or the bundled tasks (samples).",
+            f"the data set {repository!r}{f' ({config})' if config else ''} could not be loaded: {lines[0]}", fix=fix
         ) from error
 
 
@@ -48,44 +51,30 @@ def load_hub(
         DataError: It cannot be loaded, a column is missing, or it holds something else.
     """
     found = fetch(repository, config)
-    first = next(iter(found.values()))
-    pair = columns.text_pair
-    if pair == "auto":
-        pair = "text_pair" if "text_pair" in first.column_names else None
-    label = columns.label or "label"
-    columns = Columns(columns.text, pair, label)
-    for name in filter(None, (columns.text, pair, label)):
-        if name not in first.column_names:
-            raise DataError(
-                f"the data set {repository!r} has no column {name!r}; it has: {', '.join(first.column_names)}",
-                fix=f"{did_you_mean(name, first.column_names)} Name the columns: hub:{repository}?text=...&label=...",
-            )
-    names = _label_names(found, label) if kind == "classification" else []
+    if columns.text_pair == "auto":
+        there = any("text_pair" in rows.column_names for rows in found.values())
+        columns = Columns(columns.text, "text_pair" if there else None, columns.label)
+    found = {split: _only(rows, columns, f"hub:{repository}", split) for split, rows in found.items()}
+    names = _label_names(found, columns.label) if kind == "classification" else []
     splits: dict[str, Split] = {}
     for split, rows in found.items():
-        labels = _labels(rows, label, names, kind)
+        labels = label_array(rows, columns.label, names, kind)
         usable = np.isfinite(labels) if kind == "regression" else labels >= 0
-        for column in filter(None, (columns.text, pair)):
+        for column in filter(None, (columns.text, columns.text_pair)):
             usable &= _has_text(rows, column)
         whole = ArrowSplit(rows, columns, labels)
         if usable.any():
+            known = SPLIT_NAMES.get(split, split)
             kept = whole if usable.all() else SubsetSplit(whole, np.flatnonzero(usable))
-            splits[_SPLIT_NAMES.get(split, split)] = kept
+            splits[split if known in found or known in splits else known] = kept
     if not splits:
         raise DataError(f"no row of {repository!r} has both a text and a label", fix="Name other columns.")
-    return Task(f"hub:{repository}", splits, tuple(names), kind, columns.text_pair is not None)
+    name = f"hub:{repository}{f'?config={config}' if config else ''}"
+    return Task(name, splits, tuple(names), kind, columns.text_pair is not None)
 
 
-def _label_names(found: datasets.DatasetDict, column: str) -> list[str]:
-    feature = next(iter(found.values())).features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        return list(feature.names)
-    texts = (_cast(rows, column, pa.string()) for rows in found.values())
-    return in_order(value for column in texts for value in pc.unique(column).to_pylist() if value is not None)
-
-
-def _labels(rows: datasets.Dataset, column: str, names: list[str], kind: Kind) -> np.ndarray:
-    """Return (B,) label positions or scores; -1 or NaN where there is none."""
+def label_array(rows: datasets.Dataset, column: str, names: Sequence[str], kind: Kind) -> np.ndarray:
+    """Return (B,) label positions or scores of a column; -1 or NaN where there is none."""
     if kind == "regression":
         return np.asarray(_cast(rows, column, pa.float64()).to_numpy(), dtype=np.float64)
     if isinstance(rows.features[column], datasets.ClassLabel):
@@ -95,9 +84,32 @@ def _labels(rows: datasets.Dataset, column: str, names: list[str], kind: Kind) -
     return np.asarray(pc.fill_null(positions, -1).to_numpy(), dtype=np.int64)
 
 
+def _only(rows: datasets.Dataset, columns: Columns, reference: str, split: str) -> datasets.Dataset:
+    """Return the rows with the columns that are needed; the others (images, long documents) are never decoded."""
+    needed = dict.fromkeys(name for name in (columns.text, columns.text_pair, columns.label) if name)
+    for name in needed:
+        if name not in rows.column_names:
+            raise DataError(
+                f"the split {split!r} of {reference} has no column {name!r}; it has: {', '.join(rows.column_names)}",
+                fix=f"{did_you_mean(name, rows.column_names)} Name the columns: {reference}?text=...&label=...",
+            )
+    return rows.select_columns(list(needed))
+
+
+def _label_names(found: Mapping[str, datasets.Dataset], column: str) -> list[str]:
+    feature = next(iter(found.values())).features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        return list(feature.names)
+    texts = (_cast(rows, column, pa.string()) for rows in found.values())
+    return in_order(value for column in texts for value in pc.unique(column).to_pylist() if value is not None)
+
+
 def _has_text(rows: datasets.Dataset, column: str) -> np.ndarray:
     """Return (B,) whether a row's text is there and not blank."""
-    texts = _cast(rows, column, pa.large_string())
+    values = rows.data.column(column)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        raise DataError(f"the column {column!r} holds {values.type}, not text", fix="Name another column.")
+    texts = pc.cast(values, pa.large_string())
     blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
     return ~np.asarray(pc.fill_null(blank, True).to_numpy(), dtype=bool)
 
@@ -109,7 +121,3 @@ def _cast(rows: datasets.Dataset, column: str, kind: pa.DataType) -> pa.ChunkedA
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         what = f"the column {column!r} holds {values.type}, not {'numbers' if kind == pa.float64() else 'text'}"
         raise DataError(what, fix="Name another column.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

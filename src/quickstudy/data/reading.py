@@ -6,7 +6,8 @@ Text must be UTF-8: guessing an encoding wrongly would change the texts without 
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,31 @@ from quickstudy.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
+_CSV_FIELD = 2**24  # characters; Python's own limit of 2^17 is short of a long report
+_PARQUET_BATCH = 500  # rows decoded at a time
+
 Row = tuple[str, dict[str, Any]]  # ("file:line", {column: value})
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:
     """Yield (`file:line`, row) for each row of a data file.
+
+    Args:
+        path: CSV, TSV, JSONL or Parquet.
+        wanted: Columns that are enough; Parquet reads no others and gives them as None. None for all.
 
     Raises:
         DataError: No such file, an unknown suffix, not UTF-8, a broken line, or no rows at all.
     """
-    if not path.is_file():
-        raise DataError("there is no such file", where=str(path), fix="Check the path.")
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    with os_errors(path):
+        if not path.is_file():
+            raise DataError("there is no such file", where=str(path), fix="Check the path.")
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".parquet": lambda path: _read_parquet(path, wanted),
+    }
     if path.suffix.lower() not in readers:
         raise DataError(
             f"files of type {path.suffix or 'without a suffix'!r} cannot be read",
@@ -43,8 +57,19 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise DataError("the file has no rows", where=str(path), fix="Write one labelled text per row.")
 
 
+@contextmanager
+def os_errors(
+    path: Path, what: str = "it cannot be read", fix: str = "Check the path and its permissions."
+) -> Iterator[None]:
+    """Turn an error of the operating system into a `DataError`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{what} ({error.strerror or error})", where=str(error.filename or path), fix=fix) from None
+
+
 def _read_lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+    with os_errors(path), path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
                 if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
@@ -68,9 +93,11 @@ def _read_csv(path: Path) -> Iterator[Row]:
     lines = _read_lines(path)
     first = next(lines, "")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in first and "," not in first else ","
+    csv.field_size_limit(max(_CSV_FIELD, csv.field_size_limit()))
     reader = csv.reader(_chain(first, lines), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
+        _refuse_twice(header, path)
         start = reader.line_num + 1
         for values in reader:
             where, start = f"{path}:{start}", reader.line_num + 1
@@ -89,6 +116,15 @@ def _read_csv(path: Path) -> Iterator[Row]:
             where=f"{path}:{reader.line_num}",
             fix='Write quotes inside a quoted field twice (""), and close every quoted field.',
         ) from None
+
+
+def _refuse_twice(names: Collection[str], path: Path) -> None:
+    """Refuse two columns of one name; unnamed ones are nobody's."""
+    seen: set[str] = set()
+    for name in filter(None, names):
+        if name in seen:
+            raise DataError(f"two columns are called {name!r}", where=f"{path}:1", fix="Rename or remove one of them.")
+        seen.add(name)
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -118,6 +154,12 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
                 where=where,
                 fix='Each line must be one JSON object, e.g. {"text": "...", "label": "..."}',
             ) from None
+        except (ValueError, RecursionError):
+            raise DataError(
+                "a number of more than 4,300 digits, or lists nested too deep",
+                where=where,
+                fix="Write it as text in quotes, or leave it out.",
+            ) from None
         if not isinstance(row, dict):
             raise DataError(
                 f"a JSON {type(row).__name__} where an object is expected",
@@ -127,13 +169,16 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
         yield where, row
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Row]:
     try:
         with pq.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches():
+            names = file.schema_arrow.names
+            _refuse_twice(names, path)
+            chosen = [name for name in names if wanted is None or name in wanted]
+            number, unread = 0, dict.fromkeys(names)
+            for batch in file.iter_batches(_PARQUET_BATCH, columns=chosen):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"{path}:{number}", row
+                    yield f"{path}:{number}", unread | row
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"not a readable Parquet file ({error})", where=str(path), fix="Write it again.") from None

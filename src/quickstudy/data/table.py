@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -21,13 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quickstudy.data.reading import read_rows
+from quickstudy.data.reading import os_errors, read_rows
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 
-_FORMAT = 1  # raise it when the cached layout changes
-_BATCH = 10_000  # rows written at a time
+_FORMAT = 2  # raise it when the cached layout or what is refused changes
+_BATCH = 1_000  # rows written at a time
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -35,12 +36,16 @@ _WHOLE = re.compile(r"-?[0-9]{1,18}")
 class Columns:
     """Names of the columns that hold the text, the second text (if any) and the label.
 
-    `text_pair="auto"` takes a column called `text_pair` where the file has one; `label=None` is for texts to predict.
+    `text_pair="auto"` takes a column called `text_pair` where the file has one; None, or "none", takes no second text.
     """
 
     text: str = "text"
     text_pair: str | None = "auto"
-    label: str | None = "label"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        if self.text_pair == "none":
+            object.__setattr__(self, "text_pair", None)
 
 
 class ArrowSplit:
@@ -90,17 +95,36 @@ def read_table(path: Path, columns: Columns, kind: Kind) -> datasets.Dataset:
     key = sha256(f"{_FORMAT}|{columns}|{kind}|{path.suffix.lower()}|".encode())
     key.update(_file_hash(path))
     target = cache_folder() / f"{key.hexdigest()}.arrow"
-    if not target.exists():
-        _write_arrow(_checked(path, columns, kind), kind, target)
-    return datasets.Dataset.from_file(str(target))
+    fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
+    with os_errors(target.parent, "the cache folder cannot be used", fix):
+        if not target.exists():
+            _write_arrow(_labelled(path, columns, kind), kind, target)
+        return datasets.Dataset.from_file(str(target))
 
 
-def encode_labels(table: datasets.Dataset, values: Sequence[str], where: str) -> NDArray[np.int64]:
-    """Return the position of each row's label in `values`; a label that is not there is a `DataError`."""
+def table_split(table: datasets.Dataset, values: Sequence[str], path: Path) -> ArrowSplit:
+    """Return a table of `read_table` as a split.
+
+    Args:
+        table: The checked rows.
+        values: Label of each position; empty for regression, where the labels are the scores.
+        path: The file it was read from.
+
+    Raises:
+        DataError: A label that is not among the values; with `file:line`.
+    """
+    columns = Columns(text_pair="text_pair" if "text_pair" in table.column_names else None)
+    labels = _positions(table, values, path) if values else table.data.column("label").to_numpy()
+    return ArrowSplit(table, columns, labels)
+
+
+def _positions(table: datasets.Dataset, values: Sequence[str], path: Path) -> NDArray[np.int64]:
     column = table.data.column("label")
     positions = pc.index_in(column, value_set=pa.array(values, type=column.type))
     if positions.null_count:
-        odd = next(v for v, p in zip(column.to_pylist(), positions.to_pylist(), strict=True) if p is None)
+        row = positions.is_null().to_pylist().index(True)
+        odd = column[row].as_py()
+        where, _ = next(islice(read_rows(path), row, None))  # the cache keeps no line numbers
         raise DataError(f"label {odd!r} is not among the known labels", where=where, fix=did_you_mean(odd, values))
     return np.asarray(positions.to_numpy(), dtype=np.int64)
 
@@ -122,37 +146,56 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 
 def _file_hash(path: Path) -> bytes:
-    if not path.is_file():
-        raise DataError("there is no such file", where=str(path), fix="Check the path.")
     digest = sha256()
-    with path.open("rb") as file:
+    with os_errors(path), path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.digest()
 
 
-def resolve_columns(columns: Columns, row: Mapping[str, Any], where: str) -> Columns:
-    """Return the columns with `auto` settled, after checking that a row has all of them.
+def checked_rows(
+    path: Path, columns: Columns, *, labelled: bool
+) -> Iterator[tuple[str, Mapping[str, Any], str, str | None]]:
+    """Yield (`file:line`, row, text, second text) of each row of a data file.
+
+    Args:
+        path: CSV, TSV, JSONL or Parquet.
+        columns: Which columns to take.
+        labelled: Whether there must be a label column.
 
     Raises:
-        DataError: A column is missing.
+        DataError: Unreadable file, missing column or empty text; with `file:line`.
     """
     pair = columns.text_pair
-    if pair == "auto":
-        pair = "text_pair" if "text_pair" in row else None
-    for name in filter(None, (columns.text, pair, columns.label)):
+    wanted = (columns.text, columns.label, "text_pair" if pair == "auto" else pair or "")
+    for number, (where, row) in enumerate(read_rows(path, wanted)):
+        if number == 0:
+            if pair == "auto":
+                pair = "text_pair" if "text_pair" in row else None
+            _check_columns(row, (columns.text, pair, columns.label if labelled else None), path)
+        if columns.text_pair == "auto" and not pair and row.get("text_pair") is not None:
+            raise DataError(
+                "there is a 'text_pair' here and none in the first row",
+                where=where,
+                fix=f"Give all rows a second text, or pass over it: {path.name}?pair=none "
+                "(adapt and predict: --pair-column none)",
+            )
+        yield where, row, _text(row, columns.text, where), _text(row, pair, where) if pair else None
+
+
+def _check_columns(row: Mapping[str, Any], needed: Iterable[str | None], path: Path) -> None:
+    for name in filter(None, needed):
         if name not in row:
             raise DataError(
                 f"there is no column {name!r}; the columns are: {', '.join(map(str, row)) or 'none'}",
-                where=where,
-                fix=f"{did_you_mean(name, map(str, row))} Rename the column, or name yours with --text-column, --pair-column "
-                "or --label-column, or in a task reference: data.csv?text=...&pair=...&label=...",
+                where=f"{path}:1",
+                fix=f"{did_you_mean(name, map(str, row))} Rename the column, or name yours: "
+                f"{path.name}?text=...&pair=...&label=... "
+                "(adapt and predict: --text-column, --pair-column; adapt: --label-column)",
             )
-    return Columns(columns.text, pair, columns.label)
 
 
-def checked_text(row: Mapping[str, Any], column: str, where: str) -> str:
-    """Return a row's text, or raise `DataError` if there is none."""
+def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     value = row.get(column)
     if not isinstance(value, str):
         raise DataError(f"{column!r} is {value!r}, not a text", where=where, fix="Put a text in it or delete the row.")
@@ -161,14 +204,9 @@ def checked_text(row: Mapping[str, Any], column: str, where: str) -> str:
     return value
 
 
-def _checked(path: Path, columns: Columns, kind: Kind) -> Iterator[tuple[str, str | None, str | float]]:
-    settled: Columns | None = None
-    for where, row in read_rows(path):
-        settled = settled or resolve_columns(columns, row, f"{path}:1")
-        text = checked_text(row, settled.text, where)
-        second = checked_text(row, settled.text_pair, where) if settled.text_pair else None
-        label = settled.label or "label"
-        yield text, second, _label(row.get(label), label, kind, where)
+def _labelled(path: Path, columns: Columns, kind: Kind) -> Iterator[tuple[str, str | None, str | float]]:
+    for where, row, text, second in checked_rows(path, columns, labelled=True):
+        yield text, second, _label(row.get(columns.label), columns.label, kind, where)
 
 
 def _label(value: Any, column: str, kind: Kind, where: str) -> str | float:

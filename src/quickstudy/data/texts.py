@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from quickstudy.data.reading import read_rows
-from quickstudy.data.table import Columns, checked_text, resolve_columns
+from quickstudy.data.table import Columns, checked_rows
 from quickstudy.tasks.split import Example
 
 
@@ -13,10 +12,4 @@ def read_texts(path: Path, text: str = "text", pair: str | None = "auto") -> lis
     Raises:
         DataError: Unreadable file, missing column or empty text; with `file:line`.
     """
-    examples = []
-    columns: Columns | None = None
-    for where, row in read_rows(path):
-        columns = columns or resolve_columns(Columns(text, pair, None), row, f"{path}:1")
-        second = checked_text(row, columns.text_pair, where) if columns.text_pair else None
-        examples.append(Example(checked_text(row, columns.text, where), second))
-    return examples
+    return [Example(text, pair) for _, _, text, pair in checked_rows(path, Columns(text, pair), labelled=False)]
