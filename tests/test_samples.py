@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,12 @@ def test_the_index_and_the_files_match() -> None:
         assert entry["part"] in PARTS, name
         assert entry["domain"] in {"general", "finance", "medicine"}, name
         assert entry["description"].strip().endswith("?"), name
+
+
+def test_the_datasheet_counts_the_rows() -> None:
+    count = sum(len(rows_of(name)) for name in NAMES)
+    datasheet = (Path(__file__).parents[1] / "docs" / "samples.md").read_text(encoding="utf-8")
+    assert f"({count:,} rows in all)" in datasheet
 
 
 def test_there_are_enough_tasks_of_each_domain_and_part() -> None:
