@@ -23,7 +23,16 @@ from quickstudy.seeding import rng
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 
+_INNER = {"adapts": "layers:-1", "inner_lr": 0.1, "inner_steps": 2}
 SETTINGS = {
+    "reptile": _INNER | {"head_lr": 1.0},
+    "anil": {"head_lr": 1.0},
+    "boil": _INNER,
+    "meta-sgd": _INNER | {"head_lr": 1.0},
+    "maml++": _INNER | {"head_lr": 1.0},
+    "imaml": _INNER | {"head_lr": 1.0},
+    "proto-maml": _INNER | {"head_lr": 0.1},
+    "leopard": _INNER | {"head_lr": 0.1, "hidden": 8},
     "maml": {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 3},
     "fomaml": {"adapts": "bias", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 3},
     "protonet": {"scale": 0.7},

@@ -55,8 +55,13 @@ class MetaLearner(nn.Module, ABC):
         self.partition = Partition(encoder, adapts)
 
     @abstractmethod
-    def meta_loss(self, episodes: Sequence[EncodedEpisode]) -> MetaLoss:
-        """Return the mean query loss over episodes, differentiable in the meta-parameters."""
+    def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
+        """Return the mean query loss over episodes, differentiable in the meta-parameters.
+
+        Args:
+            episodes: Some or all of a meta-batch.
+            progress: Share of the meta-training that is done, 0 to 1, for methods that anneal.
+        """
 
     @abstractmethod
     def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:

@@ -3,6 +3,14 @@
     name           head starts at    what adapts     inner optimizer    order     reference
     maml           zero              all             SGD                second    Finn et al. 2017, arXiv:1703.03400
     fomaml         zero              all             SGD                first     Finn et al. 2017, arXiv:1703.03400
+    reptile        zero              all             SGD                first     Nichol et al. 2018, arXiv:1803.02999
+    anil           zero              head            SGD                second    Raghu et al. 2020, arXiv:1909.09157
+    boil           prototypes        all but head    SGD                second    Oh et al. 2021, arXiv:2008.08882
+    meta-sgd       zero              all             learned rates      second    Li et al. 2017, arXiv:1707.09835
+    maml++         zero              all             learned rates      both      Antoniou et al. 2019, arXiv:1810.09502
+    imaml          zero              all             SGD                implicit  Rajeswaran et al. 2019, arXiv:1909.04630
+    proto-maml     prototypes        all             SGD                second    Triantafillou et al. 2020, arXiv:1903.03096
+    leopard        generated         all             learned rates      first     Bansal et al. 2020, arXiv:1911.03863
     protonet       prototypes        -               -                  -         Snell et al. 2017, arXiv:1703.05175
     linear-probe   -                 head            L-BFGS             -         baseline
     finetune       zero              all             Adam               -         baseline
@@ -18,12 +26,16 @@ from typing import Any, get_args
 
 from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.inner.optimizer import SGD, Adam
+from quickstudy.inner.rates import Granularity, LearnedRates
 from quickstudy.inner.unroll import Order
+from quickstudy.methods import objective
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.linear_probe import LinearProbe
 from quickstudy.methods.protonet import ProtoNet
+from quickstudy.methods.start import GeneratedStart, PrototypeStart
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.partition import shapes
 
 
 def maml(
@@ -34,9 +46,18 @@ def maml(
     head_lr: float | None = 3.0,
     inner_steps: int = 5,
     adapt_steps: int | None = None,
+    exact_steps: int | None = None,
 ) -> MetaLearner:
-    """MAML with exact second-order gradients."""
-    return _gradient(encoder, "maml", "second", adapts, inner_lr, head_lr, inner_steps, adapt_steps)
+    """MAML with exact second-order gradients; truncated if `exact_steps` is below `inner_steps`."""
+    return GradientMetaLearner(
+        encoder,
+        SGD(inner_lr, head_lr),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        exact_steps=exact_steps,
+        name="maml",
+    )
 
 
 def fomaml(
@@ -49,7 +70,193 @@ def fomaml(
     adapt_steps: int | None = None,
 ) -> MetaLearner:
     """First-order MAML."""
-    return _gradient(encoder, "fomaml", "first", adapts, inner_lr, head_lr, inner_steps, adapt_steps)
+    return GradientMetaLearner(
+        encoder,
+        SGD(inner_lr, head_lr),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order="first",
+        name="fomaml",
+    )
+
+
+def reptile(
+    encoder: Encoder,
+    *,
+    adapts: str = "all",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 3.0,
+    inner_steps: int = 5,
+    adapt_steps: int | None = None,
+) -> MetaLearner:
+    """Reptile: move towards what the inner loop finds. Only what adapts is meta-trained."""
+    return GradientMetaLearner(
+        encoder,
+        SGD(inner_lr, head_lr),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order="first",
+        objective=objective.reptile,
+        name="reptile",
+    )
+
+
+def anil(
+    encoder: Encoder, *, head_lr: float = 3.0, inner_steps: int = 5, adapt_steps: int | None = None
+) -> MetaLearner:
+    """ANIL: only the head adapts, so the encoder runs once per episode; second order."""
+    return GradientMetaLearner(
+        encoder, SGD(head_lr), adapts="head", inner_steps=inner_steps, adapt_steps=adapt_steps, name="anil"
+    )
+
+
+def boil(
+    encoder: Encoder,
+    *,
+    adapts: str = "all",
+    inner_lr: float = 0.05,
+    inner_steps: int = 5,
+    adapt_steps: int | None = None,
+    order: Order = "second",
+    scale: float = 10.0,
+) -> MetaLearner:
+    """BOIL: only the encoder adapts; the head is that of the prototypes before the first step."""
+    if adapts == "head":
+        raise RecipeError(
+            "boil adapts the encoder, and adapts = 'head' leaves it as it is", fix="Use layers:-m or all."
+        )
+    return GradientMetaLearner(
+        encoder,
+        SGD(inner_lr),
+        start=PrototypeStart(scale),
+        adapts=adapts,
+        head_adapts=False,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order=order,
+        name="boil",
+    )
+
+
+def meta_sgd(
+    encoder: Encoder,
+    *,
+    adapts: str = "all",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 3.0,
+    inner_steps: int = 3,
+    adapt_steps: int | None = None,
+    rates: Granularity = "entry",
+    order: Order = "second",
+) -> MetaLearner:
+    """Meta-SGD: MAML with learned inner rates, one per entry, per layer, or per layer and step."""
+    return GradientMetaLearner(
+        encoder,
+        LearnedRates(inner_lr, head_lr, shapes(encoder.model, adapts), rates, inner_steps),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order=order,
+        name="meta-sgd",
+    )
+
+
+def mamlpp(
+    encoder: Encoder,
+    *,
+    adapts: str = "all",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 3.0,
+    inner_steps: int = 5,
+    adapt_steps: int | None = None,
+    annealed: float = 0.5,
+    first_order: float = 0.3,
+) -> MetaLearner:
+    """MAML++: learned rates per layer and step, a loss at every step at first, first order at first."""
+    return GradientMetaLearner(
+        encoder,
+        LearnedRates(inner_lr, head_lr, shapes(encoder.model, adapts), "layer-step", inner_steps),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        objective=objective.multi_step(annealed=annealed, first_order=first_order),
+        name="maml++",
+    )
+
+
+def imaml(
+    encoder: Encoder,
+    *,
+    adapts: str = "all",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 3.0,
+    inner_steps: int = 10,
+    adapt_steps: int | None = None,
+    strength: float = 0.1,
+    cg_steps: int = 5,
+) -> MetaLearner:
+    """iMAML: the meta-gradient from the optimality of the adapted parameters, by conjugate gradients."""
+    return GradientMetaLearner(
+        encoder,
+        SGD(inner_lr, head_lr),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        objective=objective.implicit(strength=strength, cg_steps=cg_steps),
+        name="imaml",
+    )
+
+
+def proto_maml(
+    encoder: Encoder,
+    *,
+    adapts: str = "all",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 0.5,
+    inner_steps: int = 5,
+    adapt_steps: int | None = None,
+    order: Order = "second",
+    scale: float = 10.0,
+) -> MetaLearner:
+    """Proto-MAML: the head starts at the prototypes, and the gradient flows through them."""
+    return GradientMetaLearner(
+        encoder,
+        SGD(inner_lr, head_lr),
+        start=PrototypeStart(scale),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order=order,
+        name="proto-maml",
+    )
+
+
+def leopard(
+    encoder: Encoder,
+    *,
+    adapts: str = "all",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 0.5,
+    inner_steps: int = 5,
+    adapt_steps: int | None = None,
+    hidden: int = 128,
+    order: Order = "first",
+    scale: float = 10.0,
+) -> MetaLearner:
+    """LEOPARD: a generated head, and learned rates per layer."""
+    sizes = {encoder.feature_size(pair=pair) for pair in (False, True)}
+    return GradientMetaLearner(
+        encoder,
+        LearnedRates(inner_lr, head_lr, shapes(encoder.model, adapts), "layer"),
+        start=GeneratedStart(sizes, hidden, scale),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order=order,
+        name="leopard",
+    )
 
 
 def finetune(
@@ -70,6 +277,14 @@ def finetune(
 METHODS: Mapping[str, Callable[..., MetaLearner]] = {
     "maml": maml,
     "fomaml": fomaml,
+    "reptile": reptile,
+    "anil": anil,
+    "boil": boil,
+    "meta-sgd": meta_sgd,
+    "maml++": mamlpp,
+    "imaml": imaml,
+    "proto-maml": proto_maml,
+    "leopard": leopard,
     "protonet": ProtoNet,
     "linear-probe": LinearProbe,
     "finetune": finetune,
@@ -106,30 +321,15 @@ def check_setting(name: str, key: str, value: Any) -> None:
     if key not in settings:
         raise RecipeError(f"method {name!r} has no setting {key!r}", fix=did_you_mean(key, settings))
     kinds = get_args(known[key]) or (known[key],)
+    if all(isinstance(kind, str) for kind in kinds):  # a Literal: one of these words
+        if value not in kinds:
+            raise RecipeError(
+                f"{key} = {value!r}: method {name!r} takes one of these", fix=did_you_mean(str(value), kinds)
+            )
+        return
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and float in kinds) and type(value) not in kinds:
         wanted = " or ".join(kind.__name__ for kind in kinds if kind is not NoneType)
         raise RecipeError(f"{key} = {value!r}: method {name!r} takes {wanted} here")
     if number and not 0 <= value < math.inf:
         raise RecipeError(f"{key} = {value!r} is not possible", fix="Give a finite number that is not negative.")
-
-
-def _gradient(
-    encoder: Encoder,
-    name: str,
-    order: Order,
-    adapts: str,
-    inner_lr: float,
-    head_lr: float | None,
-    inner_steps: int,
-    adapt_steps: int | None,
-) -> MetaLearner:
-    return GradientMetaLearner(
-        encoder,
-        SGD(inner_lr, head_lr),
-        adapts=adapts,
-        inner_steps=inner_steps,
-        adapt_steps=adapt_steps,
-        order=order,
-        name=name,
-    )

@@ -1,13 +1,13 @@
 """Gradient-based meta-learning: adapt by gradient steps from a meta-learned start.
 
-    φ = unroll(L_support, θ, inner optimizer, S)        meta-loss = L_query(φ)
+    φ = unroll(L_support, θ, inner optimizer, S)        meta-loss = objective(θ, φ), usually L_query(φ)
 
-A method of this family is a choice of four: how the head starts, which parameters adapt, the inner optimizer, and the order.
-MAML is (zeros, all, SGD, second), FOMAML the same with first order (Finn, Abbeel and Levine 2017, arXiv:1703.03400).
+A method of this family is a choice of five: how the head starts, what adapts, the inner optimizer, the order, the objective.
+MAML is (zero, all, SGD, second, query), FOMAML the same with first order (Finn, Abbeel and Levine 2017, arXiv:1703.03400); the
+catalog has the others.
 
-The head starts at zero, not at a learned matrix: labels and their number differ from task to task, and a zero head makes
-the result independent of label order. The first inner step then moves the head to scaled class means, and only later steps move
-the encoder (as in Unicorn-MAML, Ye and Chao 2022, arXiv:2106.16245).
+With a head that starts at zero the first inner step moves it to scaled class means, and only later steps move the encoder (as in
+Unicorn-MAML, Ye and Chao 2022, arXiv:2106.16245).
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ from quickstudy.inner.optimizer import HEAD, InnerOptimizer, Params
 from quickstudy.inner.unroll import Order, unroll
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
+from quickstudy.methods.objective import Episodic, Objective, query
+from quickstudy.methods.start import HeadStart, ZeroStart
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
@@ -38,10 +40,14 @@ class GradientMetaLearner(MetaLearner):
     Args:
         encoder: The encoder.
         optimizer: Inner update rule.
-        adapts: Which encoder parameters adapt beside the head: `head` (none), `layers:-m`, `bias`, `all`.
+        start: Makes the head before the first step; zero by default.
+        adapts: Which encoder parameters adapt: `head` (none), `layers:-m`, `bias`, `all`.
+        head_adapts: Whether the head adapts too.
         inner_steps: Steps S in meta-training.
         adapt_steps: Steps when adapting to a task for use; `inner_steps` by default.
         order: `second` (exact) or `first`.
+        exact_steps: In second order, how many of the last steps are differentiated through; None for all.
+        objective: What the outer loop minimises.
         meta_trains: False makes it a baseline (plain fine-tuning).
         name: Goes into saved models.
     """
@@ -51,30 +57,64 @@ class GradientMetaLearner(MetaLearner):
         encoder: Encoder,
         optimizer: InnerOptimizer,
         *,
+        start: HeadStart | None = None,
         adapts: str = "all",
+        head_adapts: bool = True,
         inner_steps: int = 5,
         adapt_steps: int | None = None,
         order: Order = "second",
+        exact_steps: int | None = None,
+        objective: Objective = query,
         meta_trains: bool = True,
         name: str = "maml",
     ) -> None:
         super().__init__(encoder, adapts, name, meta_trains=meta_trains)
-        self.optimizer, self.order = optimizer, order
+        self.optimizer, self.order, self.exact_steps = optimizer, order, exact_steps
+        self.start, self.head_adapts = start or ZeroStart(), head_adapts
+        self.objective = objective
         self.inner_steps = inner_steps
         self.adapt_steps = inner_steps if adapt_steps is None else adapt_steps
 
-    def meta_loss(self, episodes: Sequence[EncodedEpisode]) -> MetaLoss:
+    def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
         losses, counts = [], []
         for episode in episodes:
-            support, query = episode.support.labels, episode.query.labels
+            support, wanted = episode.support.labels, episode.query.labels
             if episode.kind == "regression":
                 mean, std = label_scale(support)
-                support, query = (support - mean) / std, (query - mean) / std
-            phi = self._phi(episode.support, support, episode.n_way, episode.kind, self.inner_steps, self.order)
-            scores = self._scores(phi, self.partition.prefix(episode.query.sequences))
-            losses.append(task_loss(scores, query, episode.kind))
+                support, wanted = (support - mean) / std, (wanted - mean) / std
+            inner = _Inner(self, episode.support, support, episode.n_way, episode.kind)
+            prefix = self.partition.prefix(episode.query.sequences)
+            last: list[Tensor] = []
+
+            def query_loss(
+                params: Params,
+                inner: "_Inner" = inner,
+                prefix: Prefix = prefix,
+                wanted: Tensor = wanted,
+                last: list[Tensor] = last,
+                kind: Kind = episode.kind,
+            ) -> Tensor:
+                last[:] = [inner.scores(params, prefix)]
+                return task_loss(last[0], wanted, kind)
+
+            sizes = len(support), len(wanted)
+            losses.append(
+                self.objective(
+                    Episodic(
+                        inner.theta,
+                        inner.loss,
+                        query_loss,
+                        sizes[0] / sum(sizes),
+                        self.optimizer,
+                        self.inner_steps,
+                        self.order,
+                        self.exact_steps,
+                        progress,
+                    )
+                )
+            )
             if episode.kind == "classification":
-                counts.append((scores, query))
+                counts.append((last[0], wanted))
         return MetaLoss(torch.stack(losses).mean(), accuracy(counts))
 
     def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:
@@ -82,32 +122,40 @@ class GradientMetaLearner(MetaLearner):
         if kind == "regression":
             mean, std = label_scale(labels)
             labels, n_way = (labels - mean) / std, 1
-        phi = {
-            name: p.detach() for name, p in self._phi(support, labels, n_way, kind, self.adapt_steps, "first").items()
-        }
-        head = LinearHead(phi.pop(_WEIGHT), phi.pop(_BIAS))
+        with torch.no_grad():
+            inner = _Inner(self, support, labels, n_way, kind)
+        phi = unroll(inner.loss, inner.theta, self.optimizer, steps=self.adapt_steps, order="first")
+        head = inner.head(phi)
+        head = LinearHead(head.weight.detach(), head.bias.detach())
         if kind == "regression":
             head = LinearHead(head.weight * std, head.bias * std + mean)
-        return AdaptedModel(self.partition, phi, head, tuple(label_names), kind, support.pair, self.name)
+        own = {name: phi[name].detach() for name in self.partition.names}
+        return AdaptedModel(self.partition, own, head, tuple(label_names), kind, support.pair, self.name)
 
-    def _phi(self, support: EncodedSet, labels: Tensor, n_way: int, kind: Kind, steps: int, order: Order) -> Params:
-        # In first order nothing flows back through the support set, so its prefix needs no graph.
-        with torch.set_grad_enabled(order == "second" and torch.is_grad_enabled()):
-            prefix = self.partition.prefix(support.sequences)
-        theta = self.partition.initial() | self._zero_head(n_way, pair=support.pair)
-        weight = _REGRESSION_WEIGHT if kind == "regression" else 1.0
-        return unroll(
-            lambda params: weight * task_loss(self._scores(params, prefix), labels, kind),
-            theta,
-            self.optimizer,
-            steps=steps,
-            order=order,
-        )
 
-    def _scores(self, params: Params, prefix: Prefix) -> Tensor:
-        return LinearHead(params[_WEIGHT], params[_BIAS])(self.partition.features(params, prefix))
+class _Inner:
+    """One support set: the parameters before the first step, and the loss and scores of any others."""
 
-    def _zero_head(self, n_way: int, *, pair: bool) -> Params:
-        like = next(self.encoder.model.parameters())
-        weight = like.new_zeros(n_way, self.encoder.feature_size(pair=pair)).requires_grad_()
-        return {_WEIGHT: weight, _BIAS: like.new_zeros(n_way).requires_grad_()}
+    def __init__(
+        self, learner: GradientMetaLearner, support: EncodedSet, labels: Tensor, n_way: int, kind: Kind
+    ) -> None:
+        self.partition, self.labels, self.kind = learner.partition, labels, kind
+        # In first order nothing flows back through the support set unless the head is made of it.
+        flows = learner.order == "second" or learner.start.reads_features
+        with torch.set_grad_enabled(flows and torch.is_grad_enabled()):
+            self.prefix = self.partition.prefix(support.sequences)
+        theta = self.partition.initial()
+        like = next(learner.encoder.model.parameters()).new_empty(learner.encoder.feature_size(pair=support.pair))
+        start = learner.start.head(lambda: self.partition.features(theta, self.prefix), labels, n_way, kind, like)
+        self._fixed = None if learner.head_adapts else start
+        self.theta = theta | ({_WEIGHT: start.weight, _BIAS: start.bias} if learner.head_adapts else {})
+
+    def loss(self, params: Params) -> Tensor:
+        weight = _REGRESSION_WEIGHT if self.kind == "regression" else 1.0
+        return weight * task_loss(self.scores(params, self.prefix), self.labels, self.kind)
+
+    def scores(self, params: Params, prefix: Prefix) -> Tensor:
+        return self.head(params)(self.partition.features(params, prefix))
+
+    def head(self, params: Params) -> LinearHead:
+        return self._fixed or LinearHead(params[_WEIGHT], params[_BIAS])

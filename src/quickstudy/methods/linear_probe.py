@@ -34,7 +34,7 @@ class LinearProbe(MetaLearner):
         self.c = c
 
     @torch.no_grad()
-    def meta_loss(self, episodes: Sequence[EncodedEpisode]) -> MetaLoss:
+    def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
         """Return the query loss; it is differentiable in nothing, as there is nothing to learn across tasks."""
         losses, counts = [], []
         for episode in episodes:

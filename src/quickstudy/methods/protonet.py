@@ -42,7 +42,7 @@ class ProtoNet(MetaLearner):
         super().__init__(encoder, "head", name)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def meta_loss(self, episodes: Sequence[EncodedEpisode]) -> MetaLoss:
+    def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
         losses, counts = [], []
         for episode, (support, query) in zip(episodes, self._encode(episodes), strict=True):
             labels, wanted = episode.support.labels, episode.query.labels

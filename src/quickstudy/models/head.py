@@ -59,6 +59,16 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return a.square().sum(-1, keepdim=True) - 2 * a @ b.T + b.square().sum(-1)
 
 
+def ridge(features: Tensor, targets: Tensor, penalty: Tensor) -> Tensor:
+    """Return W (O, F) that minimises ||X W^T - Y||^2 + penalty ||W||^2, of features X (B, F) and targets Y (B, O).
+
+    Solved in the B examples, which are fewer than the F features (Woodbury): W^T = X^T (X X^T + penalty I)^-1 Y.
+    """
+    gram = features @ features.T + penalty * torch.eye(len(features), dtype=features.dtype, device=features.device)
+    weight: Tensor = torch.linalg.solve(gram, targets).T @ features
+    return weight
+
+
 def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
     """Return the mean feature of each label, (N, F), of features (B, F) and labels (B,)."""
     one_hot = torch.nn.functional.one_hot(labels, n_way).to(features.dtype)

@@ -88,6 +88,12 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
     )
 
 
+def shapes(model: nn.Module, which: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter that adapts, by name; see `select`."""
+    names = select(model, which)
+    return {name: tuple(p.shape) for name, p in model.named_parameters() if name in names}
+
+
 class Partition:
     """Runs an encoder whose adapted parameters are given from outside.
 

@@ -180,7 +180,7 @@ def _meta_batch(
     for indices in _parts(mine, learner.episodes_at_once):
         episodes = [encode_episode(learner.encoder, sampler[index]) for index in indices]
         with accelerator.autocast():
-            found = learner.meta_loss(episodes)
+            found = learner.meta_loss(episodes, step / settings.outer_steps)
         accelerator.backward(found.loss * (len(episodes) / size))
         known = 0.0 if math.isnan(found.accuracy) else 1.0
         accuracy = found.accuracy if known else 0.0
