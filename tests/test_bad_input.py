@@ -16,6 +16,7 @@ import pytest
 from conftest import tiny_encoder
 from quickstudy import api
 from quickstudy.cli.main import main
+from quickstudy.errors import DataError
 
 GOOD = "text,label\n" + "".join(f"a {word} film,{label}\n" for word in ("good", "great", "fine") for label in "xy")
 
@@ -305,6 +306,24 @@ BAD_RECIPES: dict[str, tuple[str, str, str, Sequence[str]]] = {
     "no such data": ("train.csv", "trian.csv", "train", ("neither a file or folder nor a known source", "Give a path")),
     "no such sample": ("{folder}/validation.csv", "samples:spm", "validation", ("Did you mean 'spam'?",)),
     "no such encoder": ("/tiny", "/tinny", 'name = "{folder}/tinny"', ("tinny' could not be loaded", "a local folder")),
+    "patience without validation": (
+        'validation = ["{folder}/validation.csv"]\n\n[episodes]\nn_way = 2\nk_shot = 2\nn_query = 1\n\n[outer]\n',
+        "[episodes]\nn_way = 2\nk_shot = 2\nn_query = 1\n\n[outer]\npatience = 2\n",
+        "patience",
+        ("patience counts meta-validations", "Give tasks.validation"),
+    ),
+    "warm-up without end": (
+        "outer_steps = 2",
+        "outer_steps = 2\nwarmup_steps = 2",
+        "warmup_steps",
+        ("2 steps of warm-up do not end within 2 outer steps", "it is a tenth"),
+    ),
+    "name that is a path": (
+        'name = "tiny"',
+        'name = "../tiny"',
+        "name",
+        ("name = '../tiny'", "should match pattern"),
+    ),
 }
 
 
@@ -498,6 +517,77 @@ def test_too_many_rows_for_a_support_set_are_refused(cli: Cli, trained: Path, tm
     path, out = write(tmp_path / "many.csv", "text,label\n" + rows), tmp_path / "out"
     found = cli("adapt", trained / "run", "--data", path, "--out", out)
     found.refused("2,001 labelled rows are too many for one support set", "quickstudy adapt --full", out=out)
+
+
+def test_results_are_not_replaced_without_asking(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text("{}", encoding="utf-8")
+    found = cli("evaluate", tmp_path / "run", "--tasks", trained / "train.csv", "--shots", 1)
+    found.refused(f"error: {tmp_path / 'run' / 'results.json'}: this run has results already", "--overwrite")
+    assert (tmp_path / "run" / "results.json").read_text(encoding="utf-8") == "{}"
+
+
+def test_two_tasks_of_one_name_are_refused(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other" / "train.csv", GOOD)
+    both = ("--tasks", trained / "train.csv", "--tasks", tmp_path / "other" / "train.csv")
+    cli("evaluate", trained / "run", *both, "--shots", 1).refused("two tasks have the name 'train'", "Name each once")
+
+
+def test_settings_that_a_resumed_run_would_ignore_are_refused(cli: Cli, trained: Path) -> None:
+    words = ("pretrain", trained / "recipe.toml", "--out", trained / "run", "--resume", "--set", "seed=1")
+    cli(*words).refused("error: --set seed=1: a resumed run keeps its settings", "start a new run")
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--lr", "--batch-size", "--seed"])
+def test_options_of_full_fine_tuning_alone_are_refused(option: str, cli: Cli, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    found = cli("adapt", trained / "run", "--data", trained / "train.csv", "--out", out, option, 1)
+    found.refused(f"{option} is for full fine-tuning", "Add --full", out=out)
+
+
+def test_a_system_error_is_one_message(cli: Cli, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "results.json")
+
+    monkeypatch.setattr(api, "evaluate", full)
+    words = ("evaluate", trained / "run", "--tasks", trained / "train.csv")
+    cli(*words).refused("error: results.json: No space left on device", "Check space and permissions")
+
+
+def test_the_report_of_damaged_results_is_refused(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "run", tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text('{"half', encoding="utf-8")
+    cli("report", tmp_path / "run").refused(f"error: {tmp_path / 'run'}: ", "is damaged", "evaluate again")
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "parts"),
+    [
+        ("abc", ["x", "y", "x"], ("texts is a single text", "Give a list")),
+        (["a", "b"], ["x", float("nan")], ("labels[1]: the label", "missing")),
+        (["a", "b"], [None, "y"], ("labels[0]: the label", "missing")),
+        (["a", float("nan")], ["x", "y"], ("texts[1]: nan is not a text", "Give a text")),
+        (["a", " "], ["x", "y"], ("texts[1]: this text is empty",)),
+        (["a", ("b", "c")], ["x", "y"], ("texts[1]: single texts and pairs are mixed",)),
+        ([("a", "b", "c")], ["x"], ("texts[0]: ('a', 'b', 'c') is not a text",)),
+    ],
+)
+def test_texts_and_labels_from_python_are_checked(
+    texts: object, labels: object, parts: Sequence[str], trained: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        api.adapt(trained / "run", texts=texts, labels=labels)  # type: ignore[arg-type]
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("numbers", [{"shots": [0]}, {"shots": []}, {"draws": 0}, {"limit": 0}])
+def test_numbers_from_python_that_cannot_be_are_refused(numbers: dict[str, object], trained: Path) -> None:
+    with pytest.raises(DataError, match="is not possible\n  Give whole numbers above 0"):
+        api.evaluate(trained / "run", trained / "train.csv", **numbers)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="no task"):
+        api.evaluate(trained / "run", [])
 
 
 def test_adapting_to_several_tasks_at_once_is_refused(cli: Cli, trained: Path, tmp_path: Path) -> None:

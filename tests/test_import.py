@@ -22,6 +22,10 @@ NO_TORCH = "import sys; assert 'torch' not in sys.modules and 'transformers' not
         (f"import quickstudy.config; {NO_TORCH}", None),
         (f"import quickstudy.report.page, quickstudy.report.card; {NO_TORCH}", None),
         (f"import quickstudy.cli.main; {NO_TORCH}", None),
+        (
+            "import sys; import quickstudy.cli.tables; assert not {'torch', 'matplotlib', 'jinja2'} & set(sys.modules)",
+            None,
+        ),
     ],
 )
 def test_importing_loads_no_torch_and_is_fast(code: str, seconds: float | None) -> None:

@@ -98,6 +98,7 @@ def test_pretrain_leaves_a_whole_run_folder(made: Path, tmp_path: Path, command:
         "encoder",
         "meta_learner.safetensors",
         "metrics.jsonl",
+        "tasks.json",
         "plots",
         "report.html",
     }

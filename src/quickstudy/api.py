@@ -19,6 +19,7 @@ from quickstudy.adaptation.few import adapt_task
 from quickstudy.build import build
 from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.catalog import load_tasks
+from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, RecipeError, RunError
 from quickstudy.methods.adapted import AdaptedModel, Text
 from quickstudy.runs import Run
@@ -63,10 +64,15 @@ def pretrain(
         QuickstudyError: Anything wrong with the recipe, the data or the folder; before anything is written.
     """
     from accelerate import Accelerator
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
 
     if isinstance(recipe, Mapping):
         recipe = check_recipe(recipe)
-    if not isinstance(recipe, Recipe):
+    if isinstance(recipe, Recipe):
+        if overrides:
+            raise RecipeError("overrides go with a recipe file", fix="Change the recipe's settings themselves.")
+    else:
         recipe = load_recipe(recipe, overrides)
     folder = Path(out) if out else Path("runs") / recipe.name
     if resume:
@@ -76,6 +82,13 @@ def pretrain(
         raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
     built = build(recipe)
     trackers = recipe.outer.trackers
+    missing = set(trackers) - {str(name) for name in get_available_trackers()}
+    if missing:  # accelerate would go on without them
+        raise RecipeError(
+            f"the tracker {sorted(missing)[0]!r} is not there",
+            where=recipe.place("outer.trackers"),
+            fix=f"Install its package, or leave it out. There can be: {', '.join(map(str, LoggerType))}.",
+        )
     try:
         accelerator = Accelerator(
             mixed_precision=recipe.outer.mixed_precision, log_with=trackers or None, project_dir=str(folder)
@@ -87,7 +100,7 @@ def pretrain(
         state = load_checkpoint(folder / "checkpoints" / "last", built.learner)
         run.cut_log(state.step if state else -1)
     else:
-        run = Run.create(folder, recipe)
+        run = Run.create(folder, recipe, [task.name for task in built.sampler.tasks])
     if trackers:
         accelerator.init_trackers("quickstudy", config={"recipe": recipe.name, "method": recipe.method.name})
 
@@ -168,6 +181,7 @@ def evaluate(
     draws: int = 10,
     seed: int = 0,
     limit: int | None = None,
+    overwrite: bool = False,
     on_row: Callable[["Row"], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate a run on held-out tasks, beside two baselines on identical draws.
@@ -181,20 +195,35 @@ def evaluate(
         draws: Support sets per K.
         seed: Which.
         limit: Score a fixed random sample of so many test rows; None for all.
+        overwrite: Replace the results that the run has.
         on_row: Told of every finished draw.
 
     Returns:
         The content of `results.json`.
+
+    Raises:
+        QuickstudyError: No such run, unusable tasks, impossible numbers, or there are results already.
     """
+    numbers = {"shots": shots, "draws": [draws], "limit": [] if limit is None else [limit]}
+    for name, values in numbers.items():
+        if (not values and name == "shots") or any(value < 1 for value in values):
+            raise DataError(f"{name} = {list(values)} is not possible", fix="Give whole numbers above 0.")
     from quickstudy.evaluation.evaluate import evaluate_learners, summarize_rows
     from quickstudy.methods.linear_probe import LinearProbe
 
     opened = run if isinstance(run, Run) else Run.open(run)
+    if (opened.folder / "results.json").exists() and not overwrite:
+        raise RunError(
+            "this run has results already",
+            where=str(opened.folder / "results.json"),
+            fix="Move them away, or replace them with --overwrite.",
+        )
     loaded = _tasks(tasks)
     untouched = opened.untouched()
     learners = {AFTER: opened.learner(), BEFORE: untouched, PROBE: LinearProbe(untouched.encoder)}
     rows = evaluate_learners(learners, loaded, shots=shots, draws=draws, seed=seed, limit=limit, on_row=on_row)
-    trained_on = {task.name for task in load_tasks(opened.recipe.tasks.train)} & {task.name for task in loaded}
+    trained_on = opened.meta_train_tasks() & {task.name for task in loaded}
+    encoder = Path(opened.recipe.encoder.name)
     results = {
         "quickstudy": quickstudy.__version__,
         "torch": torch.__version__,
@@ -202,7 +231,7 @@ def evaluate(
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "date": datetime.date.today().isoformat(),
         "method": opened.recipe.method.name,
-        "encoder": opened.recipe.encoder.name,
+        "encoder": encoder.name if encoder.is_dir() else str(encoder),  # results are handed on: no local path
         "shots": list(shots),
         "draws": draws,
         "seed": seed,
@@ -232,12 +261,20 @@ def _write_pages(folder: Path) -> None:
 def _tasks(tasks: str | Path | Task | Iterable[str | Path | Task]) -> list[Task]:
     if isinstance(tasks, str | Path | Task):
         tasks = [tasks]
-    return [task for item in tasks for task in ([item] if isinstance(item, Task) else load_tasks(str(item)))]
+    loaded = [task for item in tasks for task in ([item] if isinstance(item, Task) else load_tasks(str(item)))]
+    names = [task.name for task in loaded]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"two tasks have the name {twice!r}", fix="Name each once; rename one of the files.")
+    if not loaded:
+        raise DataError("there is no task to evaluate on", fix="Give at least one.")
+    return loaded
 
 
 def _task(
     data: str | Path | Task | None, texts: Iterable[Text] | None = None, labels: Iterable[str | int] | None = None
 ) -> Task:
+    if data is not None and (texts is not None or labels is not None):
+        raise DataError("both data and texts are given", fix="Give one of the two.")
     if isinstance(data, Task):
         return data
     if data is not None:
@@ -247,20 +284,32 @@ def _task(
         return found[0]
     if texts is None or labels is None:
         raise DataError("there is nothing to adapt to", fix="Give data=..., or texts=... and labels=...")
-    listed, names = list(texts), [str(label) for label in labels]
-    if len(listed) != len(names):
-        raise DataError(f"{len(listed)} texts but {len(names)} labels", fix="Give one label per text.")
+    if isinstance(texts, str):
+        raise DataError("texts is a single text", fix='Give a list: texts=["..."].')
+    listed, given = list(texts), list(labels)
+    if len(listed) != len(given):
+        raise DataError(f"{len(listed)} texts but {len(given)} labels", fix="Give one label per text.")
+    names = [str(parse_label(y, "labels", "classification", f"labels[{i}]")) for i, y in enumerate(given)]
     label_names = tuple(sorted(set(names)))
-    examples = [_labelled(text, label_names.index(name)) for text, name in zip(listed, names, strict=True)]
-    pair = any(example.text_pair is not None for example in examples)
-    return Task("texts", {"train": ListSplit(examples)}, label_names, pair=pair)
+    examples = [_labelled(t, label_names.index(name), i) for i, (t, name) in enumerate(zip(listed, names, strict=True))]
+    pairs = [example.text_pair is not None for example in examples]
+    if len(set(pairs)) > 1:
+        raise DataError(
+            "single texts and pairs are mixed",
+            where=f"texts[{pairs.index(not pairs[0])}]",
+            fix="Give a second text everywhere or nowhere.",
+        )
+    return Task("texts", {"train": ListSplit(examples)}, label_names, pair=any(pairs))
 
 
-def _labelled(text: Text, label: int) -> Example:
-    if isinstance(text, Example):
-        first, second = text.text, text.text_pair
-    else:
-        first, second = (text, None) if isinstance(text, str) else text
+def _labelled(text: Text, label: int, place: int) -> Example:
+    parts = (text.text, text.text_pair) if isinstance(text, Example) else (text,) if isinstance(text, str) else text
+    known = isinstance(parts, tuple | list) and len(parts) in (1, 2)
+    if not known or not isinstance(parts[0], str) or not isinstance(parts[-1], str | None):
+        raise DataError(
+            f"{text!r} is not a text", where=f"texts[{place}]", fix="Give a text, or (text, second text) for a pair."
+        )
+    first, second = parts[0], parts[1] if len(parts) == 2 else None
     if not first.strip() or (second is not None and not second.strip()):
-        raise DataError("a text is empty", fix="Leave it out.")
+        raise DataError("this text is empty", where=f"texts[{place}]", fix="Leave it out.")
     return Example(first, second, label)

@@ -12,6 +12,7 @@ from quickstudy.evaluation.episodic import episodic_score
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import check_method, check_setting, make
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.partition import layer_stack
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.outer import OuterSettings
@@ -44,6 +45,8 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
     Raises:
         QuickstudyError: Data, encoder or method cannot be had, or do not fit together.
     """
+    _check_method(recipe)
+    _check_outer(recipe)
     with _placed(recipe, "tasks.train"):
         train_tasks = load_tasks(recipe.tasks.train, base=base)
     with _placed(recipe, "tasks.validation"):
@@ -75,18 +78,20 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
             fix="Evaluate it directly, or choose another method.",
         )
     names = {field.name for field in fields(OuterSettings)}
-    outer = OuterSettings(**{key: value for key, value in recipe.outer.model_dump().items() if key in names})
+    chosen = {key: value for key, value in recipe.outer.model_dump().items() if key in names}
+    if chosen["warmup_steps"] is None:
+        chosen["warmup_steps"] = min(50, recipe.outer.outer_steps // 10)
+    outer = OuterSettings(**chosen)
+    if outer.trains == "layers":
+        with _placed(recipe, "outer.trains"):
+            layer_stack(learner.encoder.model)
     return Built(learner, sampler, outer, validate)
 
 
 def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner:
     """Make the recipe's method on an encoder, by default the recipe's own, untouched."""
+    _check_method(recipe)
     name, settings = recipe.method.name, recipe.method.settings
-    with _placed(recipe, "method.name"):
-        check_method(name)
-    for key, value in settings.items():
-        with _placed(recipe, f"method.{key}"):
-            check_setting(name, key, value)
     encoder = encoder or build_encoder(recipe)
     with _placed(recipe, "method.adapts"):
         return make(name, encoder, settings)
@@ -97,6 +102,30 @@ def build_encoder(recipe: Recipe) -> Encoder:
     choices = recipe.encoder.model_dump(exclude_none=True, exclude={"name"})
     with _placed(recipe, "encoder.name"):
         return Encoder.load(recipe.encoder.name, **choices)
+
+
+def _check_method(recipe: Recipe) -> None:
+    with _placed(recipe, "method.name"):
+        check_method(recipe.method.name)
+    for key, value in recipe.method.settings.items():
+        with _placed(recipe, f"method.{key}"):
+            check_setting(recipe.method.name, key, value)
+
+
+def _check_outer(recipe: Recipe) -> None:
+    outer = recipe.outer
+    if outer.patience and not recipe.tasks.validation:
+        raise RecipeError(
+            "patience counts meta-validations, and there is no validation task",
+            where=recipe.place("outer.patience"),
+            fix="Give tasks.validation, or leave patience out.",
+        )
+    if outer.warmup_steps is not None and outer.warmup_steps >= outer.outer_steps:
+        raise RecipeError(
+            f"{outer.warmup_steps} steps of warm-up do not end within {outer.outer_steps} outer steps",
+            where=recipe.place("outer.warmup_steps"),
+            fix="Use fewer; left out, it is a tenth of the outer steps.",
+        )
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class OuterConfig(_Section):
     outer_lr: Rate = 3e-5
     method_lr: Rate = 1e-2
     meta_batch_size: Positive = 4
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # a tenth of the steps, 50 at most
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Rate = 1.0
     trains: Literal["all", "layers"] = "layers"
@@ -106,7 +106,7 @@ class _Origin:
 class Recipe(_Section):
     """A whole run."""
 
-    name: str = "run"
+    name: Annotated[str, Field(pattern=r"^[^/\\]+$")] = "run"  # it names the run folder
     seed: int = 0
     encoder: EncoderConfig = EncoderConfig()
     method: MethodConfig = MethodConfig()

@@ -1,6 +1,7 @@
 """Run: the folder that a meta-training leaves behind, and the learner in it.
 
 config.toml                  the resolved recipe
+tasks.json                   names of the meta-train tasks
 metrics.jsonl                one line per outer step
 checkpoints/                 last and best (safetensors and JSON, hashed)
 encoder/                     a plain Hugging Face folder
@@ -9,6 +10,7 @@ results.json, report.html, plots/, README.md
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ from quickstudy.config import Recipe, dump_recipe, load_recipe
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
-from quickstudy.storage import refuse_existing, write_text
+from quickstudy.storage import refuse_existing, write_json, write_text
 from quickstudy.training.outer import StepRecord
 
+_TASKS = "tasks.json"
 _LEARNED = "meta_learner.safetensors"
 
 
@@ -41,8 +44,13 @@ class Run:
         self.folder, self.recipe = folder, recipe
 
     @classmethod
-    def create(cls, folder: Path, recipe: Recipe) -> "Run":
+    def create(cls, folder: Path, recipe: Recipe, tasks: Sequence[str]) -> "Run":
         """Make a new run folder.
+
+        Args:
+            folder: Where.
+            recipe: What it is made from.
+            tasks: Names of the meta-train tasks; data may have moved when the run is evaluated.
 
         Raises:
             RunError: It exists, or cannot be made.
@@ -54,6 +62,7 @@ class Run:
             raise RunError(
                 f"the folder cannot be made ({error.strerror})", where=str(folder), fix="Choose another --out."
             ) from error
+        write_json(folder / _TASKS, {"meta_train": list(tasks)})
         write_text(folder / "config.toml", dump_recipe(recipe))
         return cls(folder, recipe)
 
@@ -73,6 +82,11 @@ class Run:
     def finished(self) -> bool:
         """Whether the meta-training came to its end."""
         return (self.folder / _LEARNED).is_file()
+
+    def meta_train_tasks(self) -> set[str]:
+        """Return the names of the tasks that the run was meta-trained on."""
+        file = self.folder / _TASKS
+        return set(json.loads(file.read_text(encoding="utf-8"))["meta_train"]) if file.is_file() else set()
 
     def log(self, record: StepRecord) -> None:
         """Append one step to `metrics.jsonl`."""

@@ -9,20 +9,20 @@ from quickstudy.tasks.task import Task
 _MANY = 2000  # a support set is adapted to as a whole, in memory
 
 
-def adapt_task(learner: MetaLearner, task: Task, *, split: str = "train") -> AdaptedModel:
-    """Adapt a learner to all labelled rows of a task's split.
+def adapt_task(learner: MetaLearner, task: Task) -> AdaptedModel:
+    """Adapt a learner to all labelled rows of a task's train split.
 
     Raises:
         DataError: A label without examples in the split, or more rows than fit one support set.
     """
-    rows = task.split(split)
+    rows = task.train_split
     if len(rows) > _MANY:
         raise DataError(
             f"{len(rows):,} labelled rows are too many for one support set",
             fix=f"Use up to {_MANY:,} rows, or fine-tune on all of them: quickstudy adapt --full",
         )
     for label, name in enumerate(task.label_names):
-        if not len(task.rows_of(split, label)):
-            raise DataError(f"no example of the label {name!r} in {split!r}", fix="Add one, or remove the label.")
+        if not len(task.rows_of("train", label)):
+            raise DataError(f"no example of the label {name!r} in 'train'", fix="Add one, or remove the label.")
     support = encode_set(learner.encoder, [rows[i] for i in range(len(rows))])
     return learner.adapt(support, task.label_names, task.kind)

@@ -1,6 +1,6 @@
 """Command line: the five steps as verbs. Heavy imports wait until a verb needs them.
 
-Exit codes: 0 done, 2 something wrong with the input (one message, no traceback), 130 interrupted.
+Exit codes: 0 done, 2 something wrong with the input (one message, no traceback), 130 interrupted (Typer's).
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from quickstudy.errors import DataError, QuickstudyError
+from quickstudy.errors import DataError, QuickstudyError, RecipeError
 
 # Read by the libraries below when they are first imported: quiet on the terminal, nothing that phones home.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -39,11 +39,10 @@ def main() -> None:
     except QuickstudyError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a missing permission
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}\n  Check space and permissions.", file=sys.stderr)
+        sys.exit(2)
 
 
 def _version(wanted: bool) -> None:
@@ -97,6 +96,10 @@ def pretrain(
     from quickstudy.cli.progress import TrainingProgress
     from quickstudy.config import load_recipe
 
+    if resume and settings:
+        raise RecipeError(
+            "a resumed run keeps its settings", where=f"--set {settings[0]}", fix="Leave out --set, or start a new run."
+        )
     checked = load_recipe(recipe, settings or ())
     target = out or Path("runs") / checked.name
     with TrainingProgress(checked.outer.outer_steps, quiet=as_json) as progress:
@@ -119,10 +122,10 @@ def adapt(
     label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
     regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
     full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
-    epochs: Annotated[float, typer.Option(help="With --full: passes over the data.", min=0.01)] = 3.0,
-    lr: Annotated[float, typer.Option(help="With --full: peak rate.", min=0.0)] = 5e-5,
-    batch_size: Annotated[int, typer.Option(help="With --full: examples per update.", min=1)] = 32,
-    seed: Annotated[int, typer.Option(help="With --full: order of the data.")] = 0,
+    epochs: Annotated[float | None, typer.Option(help="With --full: passes over the data (3).", min=0.01)] = None,
+    lr: Annotated[float | None, typer.Option(help="With --full: peak rate (5e-5).", min=0.0)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="With --full: examples per update (32).", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="With --full: order of the data (0).")] = None,
     as_json: Json = False,
 ) -> None:
     """Turn a run into a classifier of your task from a few labels (step 4)."""
@@ -131,6 +134,11 @@ def adapt(
     from quickstudy.storage import refuse_existing
 
     refuse_existing(out)
+    given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if chosen and not full:
+        option = next(iter(chosen)).replace("_", "-")
+        raise DataError(f"--{option} is for full fine-tuning", fix=f"Add --full, or leave out --{option}.")
     from quickstudy import api
 
     options = {"text": text_column, "pair": pair_column, "label": label_column}
@@ -140,15 +148,7 @@ def adapt(
         from quickstudy.cli.progress import FinetuneProgress
 
         with FinetuneProgress(quiet=as_json) as progress:
-            model = api.finetune(
-                run,
-                reference,
-                epochs=epochs,
-                lr=lr,
-                batch_size=batch_size,
-                seed=seed,
-                callbacks=[progress.callback()],
-            )
+            model = api.finetune(run, reference, callbacks=[progress.callback()], **chosen)
     else:
         model = api.adapt(run, reference)
     seconds = time.perf_counter() - tick
@@ -213,6 +213,7 @@ def evaluate(
     draws: Annotated[int, typer.Option(help="Support sets per number of shots.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Which support sets.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the results that the run has.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure a run on held-out tasks, beside two baselines on identical draws (step 5)."""
@@ -222,7 +223,16 @@ def evaluate(
     from quickstudy.cli.tables import print_results
 
     with RowProgress(quiet=as_json) as progress:
-        results = api.evaluate(run, tasks, shots=counts, draws=draws, seed=seed, limit=limit, on_row=progress.row)
+        results = api.evaluate(
+            run,
+            tasks,
+            shots=counts,
+            draws=draws,
+            seed=seed,
+            limit=limit,
+            overwrite=overwrite,
+            on_row=progress.row,
+        )
     if as_json:
         _print_json(results)
     else:

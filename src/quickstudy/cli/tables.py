@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from quickstudy.report.page import percent, result_table
+from quickstudy.report.table import percent, result_table, score_name
 from quickstudy.tasks.task import Task
 
 
@@ -90,7 +90,7 @@ def print_results(results: dict[str, Any]) -> None:
     console = _console()
     console.print(table)
     limit = f", {results['limit']} test rows at most" if results["limit"] else ""
-    console.print(f"accuracy in %, mean and 95 % interval over {results['draws']} draws{limit}", style="dim")
+    console.print(f"{score_name(results)}, mean and 95 % interval over {results['draws']} draws{limit}", style="dim")
     if results["seen_in_meta_training"]:
         console.print(f"meta-trained on, not held out: {', '.join(results['seen_in_meta_training'])}", style="yellow")
 

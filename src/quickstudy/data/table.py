@@ -206,10 +206,11 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
 
 def _labelled(path: Path, columns: Columns, kind: Kind) -> Iterator[tuple[str, str | None, str | float]]:
     for where, row, text, second in checked_rows(path, columns, labelled=True):
-        yield text, second, _label(row.get(columns.label), columns.label, kind, where)
+        yield text, second, parse_label(row.get(columns.label), columns.label, kind, where)
 
 
-def _label(value: Any, column: str, kind: Kind, where: str) -> str | float:
+def parse_label(value: Any, column: str, kind: Kind, where: str) -> str | float:
+    """Return a label name, or a number for regression, of whatever a file or a caller gives; refuse what is missing."""
     missing = value is None or (isinstance(value, float) and math.isnan(value))
     if missing or str(value).strip().lower() in {"", "nan"}:
         raise DataError(f"the label in {column!r} is missing (empty or NaN)", where=where, fix="Label the row.")

@@ -53,7 +53,7 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """
     stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
     if not stacks:
-        raise RecipeError("this encoder has no stack of layers", fix="Use adapts = 'head', 'bias' or 'all'.")
+        raise RecipeError("this encoder has no stack of layers", fix="Use 'all', or for what adapts 'head' or 'bias'.")
     return max(stacks, key=lambda stack: len(stack[1]))
 
 

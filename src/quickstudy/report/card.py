@@ -5,7 +5,8 @@ It names tasks and figures, never paths of the machine it was made on.
 
 from pathlib import Path
 
-from quickstudy.report.page import percent, read_run, result_table
+from quickstudy.report.page import read_run
+from quickstudy.report.table import percent, result_table, score_name
 from quickstudy.storage import write_text
 
 
@@ -40,7 +41,7 @@ def write_card(folder: Path) -> Path:
     if results:
         table = result_table(results)
         lines += [
-            f"Accuracy in % with 95 % intervals over {results['draws']} draws of the support set.",
+            f"{score_name(results).capitalize()}, with 95 % intervals over {results['draws']} draws of the support set.",
             "",
             f"| task | shots | {' | '.join(table['learners'])} |",
             f"|---|---|{'---|' * len(table['learners'])}",
@@ -48,6 +49,9 @@ def write_card(folder: Path) -> Path:
         for line in table["lines"]:
             cells = " | ".join(percent(line["cells"][learner]) for learner in table["learners"])
             lines.append(f"| {_public(line['task'])} | {line['shots']} | {cells} |")
+        if results["seen_in_meta_training"]:
+            seen = ", ".join(map(_public, results["seen_in_meta_training"]))
+            lines += ["", f"Meta-trained on, so not held out: {seen}."]
     else:
         lines.append("Not evaluated yet: `quickstudy evaluate THIS_FOLDER --tasks ...`")
     lines += [

@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from quickstudy.errors import RunError
 from quickstudy.report.plots import plot_shots, plot_training
+from quickstudy.report.table import percent, result_table
 from quickstudy.storage import write_text
 
 _FOLDERS = re.compile(r"""(^|["=])(?:~|[A-Za-z]:)?[\\/](?:[^"?&]*[\\/])?(?=[^"?&\\/])""")
@@ -24,7 +25,7 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` (and the plots) from the files of a run folder, and return its path.
 
     Raises:
-        RunError: Not a run folder.
+        RunError: Not a run folder, or a damaged one.
     """
     run = read_run(folder)
     plots: dict[str, Markup] = {}
@@ -45,48 +46,28 @@ def read_run(folder: Path) -> dict[str, Any]:
     """Return the recipe, metrics and results of a run folder, as plain values.
 
     Raises:
-        RunError: Not a run folder.
+        RunError: Not a run folder, or a damaged one.
     """
     if not (folder / "config.toml").is_file():
         raise RunError("this is not a run folder", where=str(folder), fix="Make one with: quickstudy pretrain")
     text = (folder / "config.toml").read_text(encoding="utf-8")
     log, results = folder / "metrics.jsonl", folder / "results.json"
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-    return {
-        "name": folder.resolve().name,
-        "recipe": tomllib.loads(text),
-        "recipe_text": text,
-        # A line without its end was cut off when the run was killed.
-        "metrics": [json.loads(line) for line in lines if line.endswith("\n")],
-        "results": json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
-    }
-
-
-def result_table(results: dict[str, Any]) -> dict[str, Any]:
-    """Return the summary as learners (columns) and (task, shots) lines; the average last.
-
-    Each cell is a summary row; the best mean of a line is marked `best`.
-    """
-    summary = results["summary"]
-    learners = list(dict.fromkeys(row["learner"] for row in summary))
-    keys = sorted({(row["task"], row["shots"]) for row in summary}, key=lambda key: (key[0] == "average", *key))
-    lines = []
-    for task, shots in keys:
-        cells = {row["learner"]: row for row in summary if (row["task"], row["shots"]) == (task, shots)}
-        best = max(cells, key=lambda name: cells[name]["mean"])
-        lines.append({"task": task, "shots": shots, "cells": cells, "best": best})
-    return {"learners": learners, "lines": lines}
-
-
-def percent(row: dict[str, Any]) -> str:
-    """Return `mean ± half-width` in percent.
-
-    >>> percent({"mean": 0.5, "low": 0.45, "high": 0.55}), percent({"mean": 0.5, "low": None, "high": None})
-    ('50.0 ± 5.0', '50.0')
-    """
-    if row["low"] is None or row["low"] != row["low"]:
-        return f"{100 * row['mean']:.1f}"
-    return f"{100 * row['mean']:.1f} ± {100 * (row['high'] - row['mean']):.1f}"
+    try:
+        return {
+            "name": folder.resolve().name,
+            "recipe": tomllib.loads(text),
+            "recipe_text": text,
+            # A line without its end was cut off when the run was killed.
+            "metrics": [json.loads(line) for line in lines if line.endswith("\n")],
+            "results": json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
+        }
+    except ValueError as error:  # TOML's and JSON's errors both are
+        raise RunError(
+            f"config.toml, metrics.jsonl or results.json is damaged ({error})",
+            where=str(folder),
+            fix="Copy the run again; without results.json: evaluate again.",
+        ) from error
 
 
 def public(text: str) -> str:

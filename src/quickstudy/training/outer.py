@@ -135,7 +135,8 @@ def train(
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise RunError(
                 f"the meta-loss is {loss} and the norm of its gradient {norm} in outer step {step + 1}",
-                fix="Lower inner_lr, head_lr or outer_lr. The last good checkpoint is in the run folder.",
+                fix="Lower inner_lr, head_lr or outer_lr."
+                + (" The last good checkpoint is in the run folder." if (folder / "last").exists() else ""),
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
