@@ -24,8 +24,9 @@ from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
+from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.linear_probe import LinearProbe
-from quickstudy.methods.protonet import ProtoNet
+from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.batch import EncodedSet, encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
@@ -216,14 +217,14 @@ def test_a_task_without_a_test_split_holds_half_of_its_rows_out() -> None:
 
 
 def test_every_learner_adapts_to_the_same_examples() -> None:
-    class Witness(ProtoNet):
+    class Witness(FeatureMetaLearner):
         seen: list[Any]
 
         def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Any) -> AdaptedModel:
             self.seen.append((support.sequences.ids, support.labels.tolist()))
             return super().adapt(support, label_names, kind)
 
-    learners = {name: Witness(tiny_encoder()) for name in ("a", "b")}
+    learners = {name: Witness(tiny_encoder(), Prototypes(), name="protonet") for name in ("a", "b")}
     for learner in learners.values():
         learner.seen = []
     task = word_task()

@@ -90,7 +90,7 @@ def test_without_inner_steps_proto_maml_has_the_gradient_of_protonet_and_maml_th
     episodes = _episodes(_encoder(), "classification", n_query=3)
     wanted = _gradient(make("protonet", _encoder(), {"scale": 0.5}).double(), episodes)
     proto = make("proto-maml", _encoder(), _TOP | {"inner_steps": 0, "scale": 0.5}).double()
-    found = {name.removeprefix("start."): g for name, g in _gradient(proto, episodes).items()}
+    found = {name.replace("start.", "rule."): g for name, g in _gradient(proto, episodes).items()}
     assert _distance(found, wanted) < 1e-10
     nothing = _gradient(make("maml", _encoder(), _TOP | {"inner_steps": 0}), episodes)
     assert max(g.abs().max() for g in nothing.values()) == 0  # the head is zero: no signal reaches the encoder

@@ -36,6 +36,11 @@ SETTINGS = {
     "maml": {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 3},
     "fomaml": {"adapts": "bias", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 3},
     "protonet": {"scale": 0.7},
+    "matching": {},
+    "r2d2": {"penalty": 0.5},
+    "metaoptnet": {"c": 0.5},
+    "majority": {},
+    "nearest-neighbour": {},
     "linear-probe": {},
     "finetune": {"adapts": "all", "lr": 1e-3, "steps": 4},
 }

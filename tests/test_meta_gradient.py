@@ -65,7 +65,7 @@ def test_gradcheck_catches_a_gradient_lost_in_the_inner_loop(cut: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_protonet_passes_gradcheck(kind: Kind) -> None:
     learner = make("protonet", _double_encoder(), {"scale": 0.5}).double()
-    assert _gradcheck(learner, _episodes(learner.encoder, kind), also=("log_scale",))
+    assert _gradcheck(learner, _episodes(learner.encoder, kind), also=("rule.log_scale",))
 
 
 @pytest.mark.parametrize("setting", ["classification", "regression", "joint pairs", "separate pairs"])

@@ -110,7 +110,7 @@ def test_pretrain_leaves_a_whole_run_folder(made: Path, tmp_path: Path, command:
     assert [line["step"] for line in lines] == list(range(STEPS + 1))  # the first is the untouched start
     assert [line["validation"] is not None for line in lines] == [True, False, True, False, True]
     assert all(line["loss"] > 0 and 0 <= line["accuracy"] <= 1 and line["grad_norm"] > 0 for line in lines[1:])
-    assert set(load_file(run / "meta_learner.safetensors")) == {"log_scale"}
+    assert set(load_file(run / "meta_learner.safetensors")) == {"rule.log_scale"}
     Tags(run / "report.html").assert_whole()
 
 

@@ -232,7 +232,7 @@ def test_training_all_changes_the_embeddings_too(tmp_path: Path) -> None:
     _train(learner, tmp_path, OuterSettings(outer_steps=2, outer_lr=1e-2, meta_batch_size=1, trains="all"))
     after = _copy(learner)
     assert not torch.equal(*(c["encoder.model.embeddings.word_embeddings.weight"] for c in (before, after)))
-    assert not torch.equal(before["log_scale"], after["log_scale"])
+    assert not torch.equal(before["rule.log_scale"], after["rule.log_scale"])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -243,7 +243,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_checkpoint_stays(va
         told.append(record.step)
         if record.step == 3:
             with torch.no_grad():
-                learner.log_scale.fill_(value)
+                learner.rule.log_scale.fill_(value)
 
     with pytest.raises(RunError, match="in outer step 4"):
         train_on(learner, tmp_path, SHORT, poison)

@@ -22,7 +22,7 @@ from torch import Tensor
 from quickstudy.errors import DataError, RunError
 from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.head import HEADS, KernelHead, LinearHead, head_tensors
+from quickstudy.models.head import HEADS, Head, LinearHead, head_tensors
 from quickstudy.models.partition import Params, Partition, Prefix
 from quickstudy.storage import new_folder, write_json
 from quickstudy.tasks.split import Example
@@ -50,7 +50,7 @@ class AdaptedModel:
 
     partition: Partition
     params: Params
-    head: LinearHead | KernelHead
+    head: Head
     label_names: tuple[str, ...]
     kind: Kind
     pair: bool

@@ -12,6 +12,10 @@
     proto-maml     prototypes        all             SGD                second    Triantafillou et al. 2020, arXiv:1903.03096
     leopard        generated         all             learned rates      first     Bansal et al. 2020, arXiv:1911.03863
     protonet       prototypes        -               -                  -         Snell et al. 2017, arXiv:1703.05175
+    matching       attention         -               -                  -         Vinyals et al. 2016, arXiv:1606.04080
+    r2d2           ridge             -               -                  -         Bertinetto et al. 2019, arXiv:1805.08136
+    metaoptnet     support vectors   -               -                  -         Lee et al. 2019, arXiv:1904.03758
+    majority, nearest-neighbour      -               -                  -         baselines
     linear-probe   -                 head            L-BFGS             -         baseline
     finetune       zero              all             Adam               -         baseline
 
@@ -30,9 +34,13 @@ from quickstudy.inner.rates import Granularity, LearnedRates
 from quickstudy.inner.unroll import Order
 from quickstudy.methods import objective
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.baseline import Majority, Nearest
+from quickstudy.methods.closed_form import Ridge, SupportVectors
+from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.linear_probe import LinearProbe
-from quickstudy.methods.protonet import ProtoNet
+from quickstudy.methods.matching import Matching
+from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.start import GeneratedStart, PrototypeStart
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import shapes
@@ -259,6 +267,36 @@ def leopard(
     )
 
 
+def protonet(encoder: Encoder, *, scale: float = 10.0) -> MetaLearner:
+    """Prototypical networks."""
+    return FeatureMetaLearner(encoder, Prototypes(scale), name="protonet")
+
+
+def matching(encoder: Encoder, *, scale: float = 10.0) -> MetaLearner:
+    """Matching networks."""
+    return FeatureMetaLearner(encoder, Matching(scale), name="matching")
+
+
+def r2d2(encoder: Encoder, *, penalty: float = 1.0, scale: float = 10.0) -> MetaLearner:
+    """R2D2: a ridge-regression head in closed form."""
+    return FeatureMetaLearner(encoder, Ridge(penalty, scale), name="r2d2")
+
+
+def metaoptnet(encoder: Encoder, *, c: float = 1.0, penalty: float = 1.0, scale: float = 5.0) -> MetaLearner:
+    """MetaOptNet: a support-vector head, differentiated through its optimality."""
+    return FeatureMetaLearner(encoder, SupportVectors(c, penalty, scale), name="metaoptnet")
+
+
+def majority(encoder: Encoder) -> MetaLearner:
+    """The most frequent label: a baseline."""
+    return FeatureMetaLearner(encoder, Majority(), meta_trains=False, name="majority")
+
+
+def nearest_neighbour(encoder: Encoder) -> MetaLearner:
+    """The label of the nearest support example: a baseline."""
+    return FeatureMetaLearner(encoder, Nearest(), meta_trains=False, name="nearest-neighbour")
+
+
 def finetune(
     encoder: Encoder, *, adapts: str = "all", lr: float = 5e-5, head_lr: float = 0.05, steps: int = 30
 ) -> MetaLearner:
@@ -285,7 +323,12 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
     "imaml": imaml,
     "proto-maml": proto_maml,
     "leopard": leopard,
-    "protonet": ProtoNet,
+    "protonet": protonet,
+    "matching": matching,
+    "r2d2": r2d2,
+    "metaoptnet": metaoptnet,
+    "majority": majority,
+    "nearest-neighbour": nearest_neighbour,
     "linear-probe": LinearProbe,
     "finetune": finetune,
 }

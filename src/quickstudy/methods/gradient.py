@@ -128,7 +128,7 @@ class GradientMetaLearner(MetaLearner):
         head = inner.head(phi)
         head = LinearHead(head.weight.detach(), head.bias.detach())
         if kind == "regression":
-            head = LinearHead(head.weight * std, head.bias * std + mean)
+            head = head.rescaled(mean, std)
         own = {name: phi[name].detach() for name in self.partition.names}
         return AdaptedModel(self.partition, own, head, tuple(label_names), kind, support.pair, self.name)
 

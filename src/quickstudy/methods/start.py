@@ -16,6 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from quickstudy.methods.protonet import prototype_head
 from quickstudy.models.head import LinearHead, class_means, ridge
 from quickstudy.tasks.task import Kind
 
@@ -70,12 +71,7 @@ class PrototypeStart(HeadStart):
         if kind == "regression":
             weight = ridge(found, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(found))
             return LinearHead(weight, weight.new_zeros(1).requires_grad_())
-        return self.of_means(class_means(found, labels, n_way))
-
-    def of_means(self, means: Tensor) -> LinearHead:
-        """Return the head of class means (N, F)."""
-        scale = self.log_scale.exp()
-        return LinearHead(2 * scale * means, -scale * means.square().sum(-1))
+        return prototype_head(class_means(found, labels, n_way), self.log_scale.exp())
 
 
 class GeneratedStart(HeadStart):
@@ -108,5 +104,5 @@ class GeneratedStart(HeadStart):
         if kind == "regression":
             return self.prototypes.head(features, labels, n_way, kind, like)
         means = class_means(features(), labels, n_way)
-        start, made = self.prototypes.of_means(means), self.networks[str(len(like))](means)
+        start, made = prototype_head(means, self.prototypes.log_scale.exp()), self.networks[str(len(like))](means)
         return LinearHead(start.weight + made[:, :-1], start.bias + made[:, -1])

@@ -2,39 +2,48 @@
 
     LinearHead    s = W f + b                                          (logits, or one number for regression)
     KernelHead    s = sum_i softmax_i(-scale ||f - f_i||^2) y_i        (regression by the labels of near support examples)
+    MatchingHead  s = log sum_i softmax_i(scale cos(f, f_i)) y_i       (attention over support examples)
+    NearestHead   s_n = -min_{i: y_i = n} ||f - f_i||^2                (the nearest support example of each label)
 
 `KernelHead` is the Nadaraya-Watson estimator: what a prototypical network is when labels are numbers and every support
 example is its own prototype. Heads are plain tensors: they are saved as safetensors, never pickled.
 """
 
-from dataclasses import dataclass, fields
-from typing import Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class Head(Protocol):
-    """Gives scores of features."""
+class Head(ABC):
+    """Gives scores of features; a frozen dataclass of tensors."""
 
+    @abstractmethod
     def __call__(self, features: Tensor) -> Tensor:
         """Return (B, N) logits, or (B, 1) numbers for regression, of features (B, F)."""
-        ...
+
+    @abstractmethod
+    def rescaled(self, mean: Tensor, std: Tensor) -> "Head":
+        """Return the head of a regression whose scores were standardised by a mean and a standard deviation, each ()."""
 
 
 @dataclass(frozen=True, slots=True)
-class LinearHead:
+class LinearHead(Head):
     """An affine head: `weight` (N, F), `bias` (N,)."""
 
     weight: Tensor
     bias: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
-        return torch.nn.functional.linear(features, self.weight, self.bias)
+        return nn.functional.linear(features, self.weight, self.bias)
+
+    def rescaled(self, mean: Tensor, std: Tensor) -> "LinearHead":
+        return LinearHead(self.weight * std, self.bias * std + mean)
 
 
 @dataclass(frozen=True, slots=True)
-class KernelHead:
+class KernelHead(Head):
     """A kernel regressor: `points` (B, F), `values` (B,), `scale` ()."""
 
     points: Tensor
@@ -45,13 +54,59 @@ class KernelHead:
         weights = torch.softmax(-self.scale * squared_distances(features, self.points), dim=-1)
         return weights @ self.values.unsqueeze(-1)
 
+    def rescaled(self, mean: Tensor, std: Tensor) -> "KernelHead":
+        return replace(self, values=self.values * std + mean)
 
-HEADS: dict[str, type[LinearHead] | type[KernelHead]] = {"linear": LinearHead, "kernel": KernelHead}
+
+@dataclass(frozen=True, slots=True)
+class MatchingHead(Head):
+    """Attention over examples: `points` (B, F), `values` (B, N) one-hot or (B, 1) scores, `scale` ()."""
+
+    points: Tensor
+    values: Tensor
+    scale: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        normalize = nn.functional.normalize
+        cosines = normalize(features, dim=-1) @ normalize(self.points, dim=-1).T
+        if self.values.shape[-1] == 1:
+            return torch.softmax(self.scale * cosines, dim=-1) @ self.values
+        log_weights = torch.log_softmax(self.scale * cosines, dim=-1)
+        return torch.logsumexp(log_weights.unsqueeze(-1) + self.values.log(), dim=1)
+
+    def rescaled(self, mean: Tensor, std: Tensor) -> "MatchingHead":
+        return replace(self, values=self.values * std + mean)
 
 
-def head_tensors(head: LinearHead | KernelHead) -> dict[str, Tensor]:
+@dataclass(frozen=True, slots=True)
+class NearestHead(Head):
+    """The nearest example: `points` (B, F), `values` (B, N) one-hot or (B, 1) scores."""
+
+    points: Tensor
+    values: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        distances = squared_distances(features, self.points)
+        if self.values.shape[-1] == 1:
+            return self.values[distances.argmin(-1)]
+        others = torch.where(self.values.bool(), 0.0, torch.inf)  # a label's distance is that of its nearest example
+        return -(distances.unsqueeze(-1) + others).amin(1)
+
+    def rescaled(self, mean: Tensor, std: Tensor) -> "NearestHead":
+        return replace(self, values=self.values * std + mean)
+
+
+HEADS: dict[str, type[Head]] = {
+    "linear": LinearHead,
+    "kernel": KernelHead,
+    "matching": MatchingHead,
+    "nearest": NearestHead,
+}
+
+
+def head_tensors(head: Head) -> dict[str, Tensor]:
     """Return a head's tensors by field name, detached, ready to be saved."""
-    return {f.name: getattr(head, f.name).detach().contiguous() for f in fields(head)}
+    return {f.name: getattr(head, f.name).detach().contiguous() for f in fields(head)}  # type: ignore[arg-type]
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -71,5 +126,5 @@ def ridge(features: Tensor, targets: Tensor, penalty: Tensor) -> Tensor:
 
 def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
     """Return the mean feature of each label, (N, F), of features (B, F) and labels (B,)."""
-    one_hot = torch.nn.functional.one_hot(labels, n_way).to(features.dtype)
+    one_hot = nn.functional.one_hot(labels, n_way).to(features.dtype)
     return (one_hot.T @ features) / one_hot.sum(0).unsqueeze(-1)

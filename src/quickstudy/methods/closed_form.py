@@ -1,0 +1,128 @@
+"""Closed-form heads: the best linear head of the support set, and a gradient that flows through how it was found.
+
+    ridge    W = argmin ||F W^T - Y||^2 + λ ||W||^2,  logits α W f                                       R2D2
+    svm      A = argmin_A 1/2 tr(A^T K A) - <A, Y>  s.t.  A <= C Y, A 1 = 0;  W = A^T F,  logits α W f     MetaOptNet
+
+with K = F F^T and Y one-hot. R2D2: Bertinetto et al. 2019, arXiv:1805.08136 (λ and α learned; its bias, equal for all labels,
+changes no prediction). MetaOptNet: Lee et al. 2019, arXiv:1904.03758; the multi-class support vector machine of Crammer and
+Singer in its dual, which has as many rows as there are examples. Its solution is found without a graph by alternating directions
+(ADMM, Boyd et al. 2011); its derivative is that of the optimality conditions on the entries that are not at their bound: one
+Newton step from the solution with a constant Jacobian has exactly that derivative. Regression is ridge regression in both.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.methods.feature import HeadRule
+from quickstudy.models.head import LinearHead, ridge
+from quickstudy.tasks.task import Kind
+
+
+class Ridge(HeadRule):
+    """The rule of R2D2.
+
+    Args:
+        penalty: Initial λ, learned.
+        scale: Initial factor α of the logits, learned.
+    """
+
+    def __init__(self, penalty: float = 1.0, scale: float = 10.0) -> None:
+        super().__init__()
+        self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> LinearHead:
+        penalty = self.log_penalty.exp()
+        if kind == "regression":
+            return _no_bias(ridge(features, labels.unsqueeze(-1), penalty))
+        targets = nn.functional.one_hot(labels, n_way).to(features)
+        return _no_bias(self.log_scale.exp() * ridge(features, targets, penalty))
+
+
+class SupportVectors(HeadRule):
+    """The rule of MetaOptNet.
+
+    Args:
+        c: Upper bound C of a dual variable: how much one example can pull.
+        penalty: λ of the ridge regression that serves regression tasks.
+        scale: Initial factor α of the logits, learned.
+    """
+
+    def __init__(self, c: float = 1.0, penalty: float = 1.0, scale: float = 5.0) -> None:
+        super().__init__()
+        self.c, self.penalty = c, penalty
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> LinearHead:
+        if kind == "regression":
+            return _no_bias(ridge(features, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(features)))
+        targets = nn.functional.one_hot(labels, n_way).to(features)
+        kernel = features @ features.T
+        dual = _through_optimality(kernel, targets, self.c, solve_svm(kernel.detach(), targets, self.c))
+        return _no_bias(self.log_scale.exp() * dual.T @ features)
+
+
+@torch.no_grad()
+def solve_svm(kernel: Tensor, targets: Tensor, c: float, *, steps: int = 2000, tolerance: float = 1e-10) -> Tensor:
+    """Return the dual variables A, (B, N), of the multi-class support vector machine, in double precision.
+
+    Args:
+        kernel: K, (B, B), positive semi-definite.
+        targets: Y, (B, N), one-hot.
+        c: Upper bound C.
+        steps: Iterations at most.
+        tolerance: Stops when neither residual is larger.
+    """
+    k, y = kernel.double(), targets.double()
+    rho = float(k.diagonal().mean()) or 1.0
+    inverse = torch.linalg.inv(k + rho * torch.eye(len(k), dtype=k.dtype, device=k.device))
+    z = u = torch.zeros_like(y)
+    for _ in range(steps):
+        a = inverse @ (y + rho * (z - u))
+        before, z = z, _project(a + u, c * y)
+        u = u + a - z
+        if max(float((a - z).abs().max()), float((z - before).abs().max())) < tolerance:
+            break
+    return z
+
+
+def _project(v: Tensor, bound: Tensor) -> Tensor:
+    """Return the nearest rows to v (B, N) with a <= bound and a sum of 0: a = min(v - τ, bound)."""
+    slack = v - bound  # the entries with the largest slack are at their bound; try every number of them
+    ordered, order = slack.sort(dim=-1, descending=True)
+    bounds, rest = bound.gather(-1, order), v.gather(-1, order)
+    n = v.shape[-1]
+    at_bound = nn.functional.pad(bounds.cumsum(-1), (1, 0))[..., :n]
+    free = rest.flip(-1).cumsum(-1).flip(-1)
+    tau = (free + at_bound) / torch.arange(n, 0, -1, dtype=v.dtype, device=v.device)
+    before = nn.functional.pad(ordered, (1, 0), value=torch.inf)[..., :n]
+    fits = (ordered <= tau) & (before >= tau)  # exactly one number fits, or several with the same τ
+    tau = tau.gather(-1, fits.int().argmax(-1, keepdim=True))
+    return torch.minimum(v - tau, bound)
+
+
+def _through_optimality(kernel: Tensor, targets: Tensor, c: float, solution: Tensor) -> Tensor:
+    """Return the solution with the derivative that the optimality conditions give it.
+
+    On free entries:  (K A)_in - Y_in + ν_i = 0;  in every row:  sum_n A_in = 0.
+    """
+    k, y = kernel.double(), targets.double()
+    rows, columns = torch.nonzero(solution < c * y - 1e-7, as_tuple=True)
+    size = len(rows)
+    with torch.no_grad():
+        gradient = (k @ solution - y)[rows, columns]
+        count = torch.zeros(len(k), dtype=k.dtype, device=k.device).index_add(0, rows, torch.ones_like(gradient))
+        nu = torch.zeros_like(count).index_add(0, rows, -gradient) / count.clamp_min(1)
+        block = k[rows][:, rows] * (columns[:, None] == columns[None, :])
+        # A tiny multiple of I: where K is singular the dual is not unique, but W, which is all that is used, is.
+        block = block + 1e-9 * k.diagonal().mean() * torch.eye(size, dtype=k.dtype, device=k.device)
+        member = nn.functional.one_hot(rows, len(k)).to(k)
+        zero = torch.zeros(len(k), len(k), dtype=k.dtype, device=k.device)
+        jacobian = torch.cat([torch.cat([block, member], 1), torch.cat([member.T, zero], 1)])
+    residual = torch.cat([(k @ solution - y)[rows, columns] + nu[rows], solution.sum(-1)])
+    step = torch.linalg.solve(jacobian, residual)[:size]
+    return solution.index_put((rows, columns), solution[rows, columns] - step).to(kernel)
+
+
+def _no_bias(weight: Tensor) -> LinearHead:
+    return LinearHead(weight, weight.new_zeros(len(weight)))

@@ -1,0 +1,29 @@
+"""Matching networks: attention over the support set.
+
+    a_i = softmax_i(scale cos(f(x), f(x_i)))        p(y=n | x) = sum_{i: y_i=n} a_i
+
+Vinyals et al. 2016, arXiv:1606.04080, without full-context embeddings (the encoder is the embedding). Regression: sum_i a_i y_i.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.methods.feature import HeadRule
+from quickstudy.models.head import MatchingHead
+from quickstudy.tasks.task import Kind
+
+
+class Matching(HeadRule):
+    """The rule of matching networks.
+
+    Args:
+        scale: Initial factor of the cosines, learned.
+    """
+
+    def __init__(self, scale: float = 10.0) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> MatchingHead:
+        values = labels.unsqueeze(-1) if kind == "regression" else nn.functional.one_hot(labels, n_way).to(features)
+        return MatchingHead(features, values, self.log_scale.exp())
