@@ -170,7 +170,7 @@ def test_biases_of_an_encoder_without_any_are_refused_with_the_way_out() -> None
 
 
 def test_a_model_without_layers_is_refused_with_the_way_out() -> None:
-    with pytest.raises(RecipeError, match=r"no stack of layers\n  Use adapts"):
+    with pytest.raises(RecipeError, match=r"no stack of layers\n  Use 'all'"):
         layer_stack(nn.Linear(2, 2))
 
 
