@@ -1,5 +1,7 @@
 """Methods without an inner loop: closed forms, optimality conditions, gradcheck of the meta-loss in float64."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,27 @@ from quickstudy.methods.closed_form import Ridge, SupportVectors, _project, solv
 from quickstudy.methods.feature import HeadRule
 from quickstudy.methods.matching import Matching
 from quickstudy.methods.protonet import Prototypes
+from quickstudy.methods.support_net import Reading
+from quickstudy.models.support_net import InContext, LSTMCell, LSTMReader, Relation, SupportNet
 
-RULES = {"prototypes": Prototypes, "matching": Matching, "ridge": Ridge, "support vectors": SupportVectors}
+
+def _reading(net: type[SupportNet], prior: float = 2.0) -> HeadRule:
+    """A net that has been trained a little: its last layer is not zero."""
+    rule = Reading(lambda: net([5], 8), prior)
+    for seed, parameter in enumerate(rule.net.answer.parameters()):
+        parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+    return rule
+
+
+RULES: dict[str, Callable[[], HeadRule]] = {
+    "prototypes": Prototypes,
+    "matching": Matching,
+    "ridge": Ridge,
+    "support vectors": SupportVectors,
+    "relation": lambda: _reading(Relation),
+    "in-context": lambda: _reading(InContext),
+    "lstm-reader": lambda: _reading(LSTMReader),
+}
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
 
 
@@ -35,7 +56,7 @@ def test_query_scores_pass_gradcheck_in_features_and_parameters(rule: str, kind:
 
 
 @pytest.mark.parametrize("rule", [*RULES.values(), Nearest, Majority])
-def test_renaming_labels_renames_predictions(rule: type[HeadRule]) -> None:
+def test_renaming_labels_renames_predictions(rule: Callable[[], HeadRule]) -> None:
     made = rule().double()
     support, query, order = _randn(8, 5), _randn(6, 5, seed=1), torch.tensor([2, 0, 1])
     one = made.head(support, LABELS, 3, "classification")(query)
@@ -43,8 +64,8 @@ def test_renaming_labels_renames_predictions(rule: type[HeadRule]) -> None:
     torch.testing.assert_close(other[:, order].softmax(-1), one.softmax(-1), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("rule", [*RULES.values(), Nearest])
-def test_the_order_of_support_examples_does_not_matter(rule: type[HeadRule]) -> None:
+@pytest.mark.parametrize("rule", [*(made for name, made in RULES.items() if name != "lstm-reader"), Nearest])
+def test_the_order_of_support_examples_does_not_matter(rule: Callable[[], HeadRule]) -> None:
     made, order = rule().double(), torch.randperm(8, generator=torch.Generator().manual_seed(0))
     support, query = _randn(8, 5), _randn(6, 5, seed=1)
     one, other = (
@@ -115,6 +136,65 @@ def test_the_projection_is_the_nearest_feasible_point() -> None:
         above = torch.minimum(v - middle[:, None], bound).sum(-1) > 0
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
     torch.testing.assert_close(found, torch.minimum(v - low[:, None], bound), rtol=0, atol=1e-10)
+
+
+def test_the_lstm_cell_is_torchs() -> None:
+    cell, theirs = LSTMCell(3, 4).double(), torch.nn.LSTMCell(3, 4).double()
+    with torch.no_grad():
+        theirs.weight_ih.copy_(cell.gates.weight[:, :3])
+        theirs.weight_hh.copy_(cell.gates.weight[:, 3:])
+        theirs.bias_ih.copy_(cell.gates.bias)
+        theirs.bias_hh.zero_()
+    x, state = _randn(2, 3), (_randn(2, 4, seed=1), _randn(2, 4, seed=2))
+    for mine, wanted in zip(cell(x, state), theirs(x, state), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-12)
+
+
+def test_the_lstm_reader_is_one_pass_of_the_cell_per_label_and_order() -> None:
+    net = _reading(LSTMReader).double().net
+    support, query, values = _randn(5, 5), _randn(2, 5, seed=1), torch.eye(3).double()[[0, 1, 2, 0, 1]]
+    wanted = torch.zeros(2, 3, dtype=torch.float64)
+    for seed in range(4):
+        order = range(5) if seed == 0 else torch.randperm(5, generator=torch.Generator().manual_seed(seed)).tolist()
+        for n in range(3):
+            for q in range(2):
+                state, told = net.cell.start(query), torch.zeros(2).double()
+                for i in order:
+                    state = net.cell(torch.cat([net.project["5"](support[i]), told]), state)
+                    told = torch.tensor([float(values[i, n]), 1.0]).double()
+                state = net.cell(torch.cat([net.project["5"](query[q]), told]), state)
+                wanted[q, n] += net.answer(state[0]).item() / 4
+    torch.testing.assert_close(net(query, support, values), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("net", [Relation, InContext, LSTMReader])
+def test_an_untrained_net_adds_nothing_to_the_prototypes(net: type[SupportNet]) -> None:
+    support, query = _randn(8, 5), _randn(6, 5, seed=1)
+    found = Reading(lambda: net([5], 8), 2.0).double().head(support, LABELS, 3, "classification")(query)
+    wanted = Prototypes(2.0).double().head(support, LABELS, 3, "classification")(query)
+    torch.testing.assert_close(found.softmax(-1), wanted.softmax(-1), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("net", [Relation, InContext, LSTMReader])
+def test_a_net_learns_what_prototypes_cannot(net: type[SupportNet]) -> None:
+    """One label lies on both sides of the other: both have the same mean."""
+    rule = Reading(lambda: net([2], 32), 0.5)
+    optimizer = torch.optim.Adam(rule.parameters(), 1e-2)
+    random, right = torch.Generator().manual_seed(0), []
+    for step in range(400):
+        angle = 6.3 * torch.rand((), generator=random)
+        axis = torch.stack([angle.cos(), angle.sin()])
+        labels = torch.arange(24) % 2
+        side = torch.where(labels == 0, 0.0, torch.randint(2, (24,), generator=random) * 2.0 - 1)
+        points = side[:, None] * axis + 0.15 * torch.randn(24, 2, generator=random)
+        scores = rule.head(points[:16], labels[:16], 2, "classification")(points[16:])
+        loss = torch.nn.functional.cross_entropy(scores, labels[16:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step >= 350:
+            right.append((scores.argmax(-1) == labels[16:]).float().mean().item())
+    assert np.mean(right) > 0.7
 
 
 class _Head(torch.nn.Module):

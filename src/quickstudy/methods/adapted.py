@@ -22,7 +22,7 @@ from torch import Tensor
 from quickstudy.errors import DataError, RunError
 from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.head import HEADS, Head, LinearHead, head_tensors
+from quickstudy.models.head import HEADS, Head, LinearHead, head_of, head_tensors
 from quickstudy.models.partition import Params, Partition, Prefix
 from quickstudy.storage import new_folder, write_json
 from quickstudy.tasks.split import Example
@@ -127,7 +127,7 @@ class AdaptedModel:
         try:
             settings: dict[str, Any] = json.loads((source / _FILE).read_text(encoding="utf-8"))
             tensors = load_file(source / "head.safetensors")
-            head = HEADS[settings["head"]](**tensors)
+            head = head_of(settings["head"], tensors)
             described = tuple(settings["label_names"]), settings["kind"], settings["pair"], settings["method"]
         except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
             raise RunError(f"the model folder is broken ({error})", where=str(source), fix="Adapt again.") from error

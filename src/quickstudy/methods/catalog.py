@@ -15,6 +15,9 @@
     matching       attention         -               -                  -         Vinyals et al. 2016, arXiv:1606.04080
     r2d2           ridge             -               -                  -         Bertinetto et al. 2019, arXiv:1805.08136
     metaoptnet     support vectors   -               -                  -         Lee et al. 2019, arXiv:1904.03758
+    relation       network           -               -                  -         Sung et al. 2018, arXiv:1711.06025
+    in-context     set transformer   -               -                  -         Garnelo et al. 2018, arXiv:1807.01613
+    lstm-reader    LSTM              -               -                  -         Hochreiter et al. 2001; Santoro et al. 2016
     majority, nearest-neighbour      -               -                  -         baselines
     linear-probe   -                 head            L-BFGS             -         baseline
     finetune       zero              all             Adam               -         baseline
@@ -42,8 +45,10 @@ from quickstudy.methods.linear_probe import LinearProbe
 from quickstudy.methods.matching import Matching
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.start import GeneratedStart, PrototypeStart
+from quickstudy.methods.support_net import Reading
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import shapes
+from quickstudy.models.support_net import InContext, LSTMReader, Relation
 
 
 def maml(
@@ -254,11 +259,10 @@ def leopard(
     scale: float = 10.0,
 ) -> MetaLearner:
     """LEOPARD: a generated head, and learned rates per layer."""
-    sizes = {encoder.feature_size(pair=pair) for pair in (False, True)}
     return GradientMetaLearner(
         encoder,
         LearnedRates(inner_lr, head_lr, shapes(encoder.model, adapts), "layer"),
-        start=GeneratedStart(sizes, hidden, scale),
+        start=GeneratedStart(_sizes(encoder), hidden, scale),
         adapts=adapts,
         inner_steps=inner_steps,
         adapt_steps=adapt_steps,
@@ -285,6 +289,24 @@ def r2d2(encoder: Encoder, *, penalty: float = 1.0, scale: float = 10.0) -> Meta
 def metaoptnet(encoder: Encoder, *, c: float = 1.0, penalty: float = 1.0, scale: float = 5.0) -> MetaLearner:
     """MetaOptNet: a support-vector head, differentiated through its optimality."""
     return FeatureMetaLearner(encoder, SupportVectors(c, penalty, scale), name="metaoptnet")
+
+
+def relation(encoder: Encoder, *, hidden: int = 64, prior: float = 10.0) -> MetaLearner:
+    """Relation networks."""
+    rule = Reading(lambda: Relation(_sizes(encoder), hidden), prior)
+    return FeatureMetaLearner(encoder, rule, name="relation")
+
+
+def in_context(encoder: Encoder, *, hidden: int = 64, prior: float = 10.0) -> MetaLearner:
+    """In-context learning: a set transformer reads (text, label) pairs."""
+    rule = Reading(lambda: InContext(_sizes(encoder), hidden), prior)
+    return FeatureMetaLearner(encoder, rule, name="in-context")
+
+
+def lstm_reader(encoder: Encoder, *, hidden: int = 64, prior: float = 10.0) -> MetaLearner:
+    """The LSTM that reads the support set example by example."""
+    rule = Reading(lambda: LSTMReader(_sizes(encoder), hidden), prior)
+    return FeatureMetaLearner(encoder, rule, name="lstm-reader")
 
 
 def majority(encoder: Encoder) -> MetaLearner:
@@ -327,6 +349,9 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
     "matching": matching,
     "r2d2": r2d2,
     "metaoptnet": metaoptnet,
+    "relation": relation,
+    "in-context": in_context,
+    "lstm-reader": lstm_reader,
     "majority": majority,
     "nearest-neighbour": nearest_neighbour,
     "linear-probe": LinearProbe,
@@ -376,3 +401,8 @@ def check_setting(name: str, key: str, value: Any) -> None:
         raise RecipeError(f"{key} = {value!r}: method {name!r} takes {wanted} here")
     if number and not 0 <= value < math.inf:
         raise RecipeError(f"{key} = {value!r} is not possible", fix="Give a finite number that is not negative.")
+
+
+def _sizes(encoder: Encoder) -> set[int]:
+    """The feature sizes that occur: of single texts and of pairs."""
+    return {encoder.feature_size(pair=pair) for pair in (False, True)}

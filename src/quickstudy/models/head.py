@@ -3,6 +3,7 @@
     LinearHead    s = W f + b                                          (logits, or one number for regression)
     KernelHead    s = sum_i softmax_i(-scale ||f - f_i||^2) y_i        (regression by the labels of near support examples)
     MatchingHead  s = log sum_i softmax_i(scale cos(f, f_i)) y_i       (attention over support examples)
+    NetHead       s = prototypes + a net that reads the support set    (relation, in-context, lstm-reader)
     NearestHead   s_n = -min_{i: y_i = n} ||f - f_i||^2                (the nearest support example of each label)
 
 `KernelHead` is the Nadaraya-Watson estimator: what a prototypical network is when labels are numbers and every support
@@ -10,10 +11,14 @@ example is its own prototype. Heads are plain tensors: they are saved as safeten
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from quickstudy.models.support_net import SUPPORT_NETS, SupportNet
 
 
 class Head(ABC):
@@ -96,17 +101,65 @@ class NearestHead(Head):
         return replace(self, values=self.values * std + mean)
 
 
+@dataclass(frozen=True, slots=True)
+class NetHead(Head):
+    """A net that reads the support set, added to a prototypical network (`prior` () is its scale).
+
+    `points` (B, F), `values` (B, N) one-hot or (B, 1) standardised scores, `mean` () and `std` () of the scores.
+    """
+
+    points: Tensor
+    values: Tensor
+    prior: Tensor
+    mean: Tensor
+    std: Tensor
+    net: SupportNet
+
+    def __call__(self, features: Tensor) -> Tensor:
+        answers: Tensor = self._prior(features) + self.net(features, self.points, self.values)
+        return answers * self.std + self.mean if self.values.shape[-1] == 1 else answers
+
+    def rescaled(self, mean: Tensor, std: Tensor) -> "NetHead":
+        return replace(self, mean=mean, std=std)
+
+    def _prior(self, features: Tensor) -> Tensor:
+        if self.values.shape[-1] == 1:
+            return KernelHead(self.points, self.values[:, 0], self.prior)(features)
+        means = (self.values.T @ self.points) / self.values.sum(0).unsqueeze(-1)
+        return -self.prior * squared_distances(features, means)
+
+
 HEADS: dict[str, type[Head]] = {
     "linear": LinearHead,
     "kernel": KernelHead,
     "matching": MatchingHead,
     "nearest": NearestHead,
+    "net": NetHead,
 }
 
 
 def head_tensors(head: Head) -> dict[str, Tensor]:
-    """Return a head's tensors by field name, detached, ready to be saved."""
-    return {f.name: getattr(head, f.name).detach().contiguous() for f in fields(head)}  # type: ignore[arg-type]
+    """Return a head's tensors by field name, detached, ready to be saved; those of a net as `net.<kind>.<name>`."""
+    tensors: dict[str, Tensor] = {}
+    for field in fields(head):  # type: ignore[arg-type]
+        value = getattr(head, field.name)
+        if isinstance(value, SupportNet):
+            tensors |= {f"net.{value.kind}.{name}": t for name, t in value.state_dict().items()}
+        else:
+            tensors[field.name] = value
+    return {name: t.detach().clone().contiguous() for name, t in tensors.items()}
+
+
+def head_of(name: str, tensors: Mapping[str, Tensor]) -> Head:
+    """Return the head of a kind in `HEADS` that has these tensors, as `head_tensors` gives them."""
+    own: dict[str, Any] = {key: t for key, t in tensors.items() if not key.startswith("net.")}
+    if inside := {key.split(".", 2)[1]: key for key in tensors if key.startswith("net.")}:
+        (kind,) = inside
+        start = f"net.{kind}."
+        own["net"] = SUPPORT_NETS[kind].of(
+            {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+        )
+    return HEADS[name](**own)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -1,0 +1,202 @@
+"""Support nets: networks that read a support set and answer queries; what they learn carries over from task to task.
+
+    relation       g(|f - c_n|, f ∘ c_n) for every label n
+    in-context     self-attention over (x_i, y_i), then the query attends to what came out
+    lstm-reader    h_t = LSTM([x_t, y_{t-1}], h_{t-1}) over the support set, then one more step with the query
+
+Labels differ in number and order from task to task, so a net answers for one label at a time: y_i is 1 where example i has that
+label and 0 elsewhere, and the same weights serve every label. Renaming labels renames answers, and any number of labels will do.
+For regression y_i is the score, and there is one answer. The last layer starts at zero, so a net starts as no correction to what
+it is added to. Features of single texts and of pairs differ in size; each size has an input layer of its own.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class SupportNet(nn.Module, ABC):
+    """Answers queries from a support set.
+
+    Attributes:
+        kind: Its name in saved models.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, sizes: Iterable[int], hidden: int) -> None:
+        super().__init__()
+        self.sizes, self.hidden = sorted(set(sizes)), hidden
+
+    @abstractmethod
+    def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
+        """Return answers, (Q, N).
+
+        Args:
+            query: (Q, F) features.
+            support: (B, F) features.
+            values: (B, N) one-hot labels, N at least 2, or (B, 1) standardised scores.
+        """
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Return the net that has these parameters."""
+        shapes = [t.shape for name, t in tensors.items() if name.startswith("project.") and name.endswith("weight")]
+        with torch.random.fork_rng(devices=[]):
+            net = cls([cls.feature_size(shape[1]) for shape in shapes], shapes[0][0])
+        net.load_state_dict(dict(tensors))
+        return net
+
+    @staticmethod
+    def feature_size(columns: int) -> int:
+        """Return F of the columns of an input layer."""
+        return columns
+
+
+class Relation(SupportNet):
+    """A relation network."""
+
+    kind = "relation"
+
+    def __init__(self, sizes: Iterable[int], hidden: int = 64) -> None:
+        super().__init__(sizes, hidden)
+        self.project = nn.ModuleDict({str(f): nn.Linear(2 * f, hidden) for f in self.sizes})
+        self.answer = _zero(nn.Linear(hidden, 1))
+
+    @staticmethod
+    def feature_size(columns: int) -> int:
+        return columns // 2
+
+    def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
+        if (
+            values.shape[-1] == 1
+        ):  # relations to examples weigh their scores; equal weights at first, so 0 of a mean of 0
+            return torch.softmax(self._relations(query, support), dim=-1) @ values
+        return self._relations(query, (values.T @ support) / values.sum(0).unsqueeze(-1))
+
+    def _relations(self, query: Tensor, points: Tensor) -> Tensor:
+        f, c = query.unsqueeze(1), points.unsqueeze(0)
+        both = torch.cat([(f - c).abs(), f * c * query.shape[-1] ** 0.5], dim=-1)
+        relations: Tensor = self.answer(torch.relu(self.project[str(query.shape[-1])](both)))
+        return relations.squeeze(-1)
+
+
+class InContext(SupportNet):
+    """A set transformer with one self-attention and one cross-attention block; it has no positions, so no order."""
+
+    kind = "in-context"
+
+    def __init__(self, sizes: Iterable[int], hidden: int = 64) -> None:
+        super().__init__(sizes, hidden)
+        self.project = nn.ModuleDict({str(f): nn.Linear(f, hidden) for f in self.sizes})
+        self.label = nn.Linear(1, hidden)
+        self.read, self.ask = _Attention(hidden), _Attention(hidden)
+        self.answer = _zero(nn.Linear(hidden, 1))
+
+    def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
+        project = self.project[str(query.shape[-1])]
+        n_way = values.shape[-1]
+        # (N, B, D): every label reads the support set in its own way, with the same weights.
+        examples = project(support).unsqueeze(0) + self.label(values.T.unsqueeze(-1))
+        examples = self.read(examples, examples)
+        asked = self.ask(project(query).unsqueeze(0).expand(n_way, -1, -1), examples)
+        answers: Tensor = self.answer(asked)
+        return answers.squeeze(-1).T
+
+
+class LSTMReader(SupportNet):
+    """An LSTM that reads the support set example by example, in several orders, and answers with the mean.
+
+    A label comes one step after its text, so that the LSTM answers a text before it is told (Santoro et al. 2016).
+    """
+
+    kind = "lstm-reader"
+    orders: ClassVar[int] = 4
+
+    def __init__(self, sizes: Iterable[int], hidden: int = 64) -> None:
+        super().__init__(sizes, hidden)
+        self.project = nn.ModuleDict({str(f): nn.Linear(f, hidden) for f in self.sizes})
+        self.cell = LSTMCell(hidden + 2, hidden)
+        self.answer = _zero(nn.Linear(hidden, 1))
+
+    def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
+        project = self.project[str(query.shape[-1])]
+        (b, n), r, q = values.shape, self.orders, len(query)
+        # Orders depend on the number of examples alone: the same support set is read in the same ways every time.
+        orders = torch.stack([_permutation(b, seed) for seed in range(r)]).to(query.device)
+        texts = project(support)[orders]  # (R, B, D)
+        labels = values[orders]  # (R, B, N)
+        state = self.cell.start(query, r, n)
+        told = query.new_zeros(r, n, 2)  # the label before, and whether there is one
+        for t in range(b):
+            state = self.cell(torch.cat([texts[:, t, None].expand(-1, n, -1), told], dim=-1), state)
+            told = torch.stack([labels[:, t], torch.ones_like(labels[:, t])], dim=-1)
+        asked = project(query)[None, :, None].expand(r, -1, n, -1)
+        h, _ = self.cell(
+            torch.cat([asked, told[:, None].expand(-1, q, -1, -1)], dim=-1),
+            (state[0][:, None].expand(-1, q, -1, -1), state[1][:, None].expand(-1, q, -1, -1)),
+        )
+        answers: Tensor = self.answer(h)
+        return answers.squeeze(-1).mean(0)
+
+
+class LSTMCell(nn.Module):
+    """One step of an LSTM, in plain operations: torch's own has no double backward on a GPU and no rule for vmap.
+
+        i, f, g, o = W [x, h] + b,      c ← σ(f) c + σ(i) tanh(g),      h ← σ(o) tanh(c)
+
+    Hochreiter and Schmidhuber 1997. The forget gate starts open (a bias of 1).
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(inputs + hidden, 4 * hidden)
+        self.hidden = hidden
+        with torch.no_grad():
+            self.gates.bias[hidden : 2 * hidden] = 1.0
+
+    def start(self, like: Tensor, *batch: int) -> tuple[Tensor, Tensor]:
+        """Return the state before the first step: zeros."""
+        zeros = like.new_zeros(*batch, self.hidden)
+        return zeros, zeros
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (h, c), each (..., H), of inputs (..., I) and a state."""
+        h, c = state
+        i, f, g, o = self.gates(torch.cat([x, h], dim=-1)).chunk(4, dim=-1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+
+class _Attention(nn.Module):
+    """An attention block with layer norms first and a feed-forward part."""
+
+    def __init__(self, hidden: int, heads: int = 4) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(hidden) for _ in range(3)])
+        self.attend = nn.MultiheadAttention(hidden, heads, batch_first=True)
+        self.feed = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden))
+
+    def forward(self, asking: Tensor, read: Tensor) -> Tensor:
+        keys = self.norms[1](read)
+        x = asking + self.attend(self.norms[0](asking), keys, keys, need_weights=False)[0]
+        found: Tensor = x + self.feed(self.norms[2](x))
+        return found
+
+
+SUPPORT_NETS: dict[str, type[SupportNet]] = {net.kind: net for net in (Relation, InContext, LSTMReader)}
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _permutation(size: int, seed: int) -> Tensor:
+    if seed == 0:
+        return torch.arange(size)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
