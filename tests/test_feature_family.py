@@ -10,13 +10,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.autograd.gradcheck import gradcheck
 
+from quickstudy.lstm import LSTMCell
 from quickstudy.methods.baseline import Majority, Nearest
 from quickstudy.methods.closed_form import Ridge, SupportVectors, _project, solve_svm
 from quickstudy.methods.feature import HeadRule
 from quickstudy.methods.matching import Matching
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.support_net import Reading
-from quickstudy.models.support_net import InContext, LSTMCell, LSTMReader, Relation, SupportNet
+from quickstudy.models.support_net import InContext, LSTMReader, Relation, SupportNet
 
 
 def _reading(net: type[SupportNet], prior: float = 2.0) -> HeadRule:

@@ -37,6 +37,8 @@ EXACT: dict[str, dict[str, Any]] = {
     "meta-sgd": _TOP | {"head_lr": 1.0},
     "maml++": _TOP | {"head_lr": 1.0, "first_order": 0.0},
     "proto-maml": _TOP | {"head_lr": 0.1, "scale": 0.1},
+    "lstm-optimizer": _TOP | {"head_lr": 1.0, "hidden": 4, "order": "second"},
+    "learned-optimizer": _TOP | {"head_lr": 1.0, "hidden": 4, "order": "second"},
     "leopard": _TOP | {"head_lr": 0.1, "scale": 0.1, "hidden": 4, "order": "second"},
 }
 _ALSO = {
@@ -44,6 +46,8 @@ _ALSO = {
     "meta-sgd": ("optimizer.multiples.encoder/layer/1/output/dense/weight", "optimizer.multiples.head/weight"),
     "maml++": ("optimizer.multiples.encoder/layer/1/output/dense/weight",),
     "proto-maml": ("start.log_scale",),
+    "lstm-optimizer": ("optimizer.cell.gates.weight", "optimizer.forget.bias", "optimizer.input.weight"),
+    "learned-optimizer": ("optimizer.lower.gates.weight", "optimizer.out.bias"),
     "leopard": ("start.prototypes.log_scale", "start.networks.16.0.weight", "start.networks.16.2.bias"),
 }
 
@@ -54,6 +58,9 @@ _ALSO = {
 )
 def test_the_meta_loss_passes_gradcheck(method: str, progress: float, kind: Kind) -> None:
     learner = make(method, _encoder(), EXACT[method]).double()
+    if "optimizer" in method:  # past its start, where the LSTM has no influence yet
+        for seed, parameter in enumerate(learner.optimizer.parameters()):  # type: ignore[union-attr]
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
     also = [name for name in _ALSO.get(method, ()) if kind == "classification" or not name.startswith("start")]
     assert _gradcheck(learner, _episodes(learner.encoder, kind), also, progress)
 
@@ -74,6 +81,42 @@ def test_truncation_keeps_the_last_steps_exact_and_fails_gradcheck_otherwise() -
     assert min(_distance(found[1], found[0]), _distance(found[1], found[3])) > 1e-6
     with pytest.raises(GradcheckError, match="Jacobian mismatch"):
         _gradcheck(make("maml", _encoder(), settings | {"exact_steps": 1}), episodes)
+
+
+@pytest.mark.parametrize("method", ["lstm-optimizer", "learned-optimizer"])
+def test_the_lstm_rules_start_as_gradient_descent(method: str) -> None:
+    settings = _TOP | {"head_lr": 1.0}
+    episodes = _episodes(_encoder(), "classification", n_query=3)
+    learner = make(method, _encoder(), settings).double()
+    learner.objective = objective.query  # type: ignore[assignment]
+    wanted = make("fomaml", _encoder(), settings).meta_loss(episodes).loss.item()
+    assert learner.meta_loss(episodes).loss.item() == pytest.approx(wanted, abs=2e-3)  # the forget gate is almost 1
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_the_controller_passes_gradcheck_and_starts_as_protonet(kind: Kind) -> None:
+    learner = make("lstm-controller", _encoder(), {"hidden": 4, "scale": 0.5}).double()
+    episodes = _episodes(learner.encoder, kind)
+    plain = make("protonet", learner.encoder, {"scale": 0.5}).double()
+    assert learner.meta_loss(episodes).loss.item() == pytest.approx(plain.meta_loss(episodes).loss.item(), abs=1e-10)
+    learner.out.weight.data.normal_(generator=torch.Generator().manual_seed(0))  # type: ignore[union-attr]
+    assert _gradcheck(learner, episodes, ("cell.gates.weight", "out.bias", "rule.log_scale"))
+
+
+def test_a_gate_of_zero_takes_a_branch_out() -> None:
+    encoder = _encoder()
+    learner = make("lstm-controller", encoder, {"hidden": 4}).double()
+    places, start = {}, 0
+    for name, size in zip(learner._weights, learner._sizes, strict=True):  # type: ignore[arg-type]
+        places[name], start = start, start + size
+    chosen = "encoder.layer.1.output.dense.weight"
+    with torch.no_grad():
+        learner.out.bias[places[chosen]] = -100.0  # type: ignore[index, union-attr]
+    episode = _episodes(encoder, "classification")[0]
+    model = learner.adapt(episode.support, ("a", "b"), "classification")
+    assert max(model.params[n].abs().max() for n in (chosen, chosen.replace("weight", "bias"))) < 1e-30
+    other = "encoder.layer.0.output.dense.weight"
+    assert torch.equal(model.params[other], dict(encoder.model.named_parameters())[other])
 
 
 @pytest.mark.parametrize("rates", ["entry", "layer", "layer-step"])

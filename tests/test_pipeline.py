@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -326,9 +327,12 @@ def test_readme_and_report_name_no_place_of_this_machine(made: Path, evaluated: 
         assert "corpora" in text
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("linear-probe", "finetune")])
+_BASELINES = ("linear-probe", "finetune", "majority", "nearest-neighbour")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in _BASELINES])
 def test_three_lines_of_python(method: str, made: Path, tmp_path: Path) -> None:
-    settings = {} if method == "protonet" else {"inner_steps": 2}
+    settings = {"inner_steps": 2} if "inner_steps" in signature(METHODS[method]).parameters else {}
     recipe = tomllib.loads(_recipe(made)) | {"method": {"name": method, **settings}}
     recipe["outer"] = {"outer_steps": 2, "meta_batch_size": 1, "validation_episodes": 2}
 
@@ -350,7 +354,7 @@ def test_three_lines_of_python(method: str, made: Path, tmp_path: Path) -> None:
     assert results["method"] == method
 
 
-@pytest.mark.parametrize("method", ["linear-probe", "finetune"])
+@pytest.mark.parametrize("method", _BASELINES)
 def test_a_baseline_is_not_meta_trained(method: str, made: Path, tmp_path: Path) -> None:
     recipe = tomllib.loads(_recipe(made)) | {"method": {"name": method}}
     with pytest.raises(quickstudy.QuickstudyError, match="is a baseline"):

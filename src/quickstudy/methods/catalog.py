@@ -11,6 +11,9 @@
     imaml          zero              all             SGD                implicit  Rajeswaran et al. 2019, arXiv:1909.04630
     proto-maml     prototypes        all             SGD                second    Triantafillou et al. 2020, arXiv:1903.03096
     leopard        generated         all             learned rates      first     Bansal et al. 2020, arXiv:1911.03863
+    lstm-optimizer       zero        head            LSTM cell          first     Ravi and Larochelle 2017, openreview rJY0-Kcll
+    learned-optimizer    zero        head            LSTM               first     Andrychowicz et al. 2016, arXiv:1606.04474
+    lstm-controller      prototypes  branches        LSTM, no steps     -         this project, after arXiv:1906.07697
     protonet       prototypes        -               -                  -         Snell et al. 2017, arXiv:1703.05175
     matching       attention         -               -                  -         Vinyals et al. 2016, arXiv:1606.04080
     r2d2           ridge             -               -                  -         Bertinetto et al. 2019, arXiv:1805.08136
@@ -32,6 +35,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from quickstudy.errors import RecipeError, did_you_mean
+from quickstudy.inner.lstm_optimizer import LearnedOptimizer, LSTMOptimizer
 from quickstudy.inner.optimizer import SGD, Adam
 from quickstudy.inner.rates import Granularity, LearnedRates
 from quickstudy.inner.unroll import Order
@@ -39,6 +43,7 @@ from quickstudy.methods import objective
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.baseline import Majority, Nearest
 from quickstudy.methods.closed_form import Ridge, SupportVectors
+from quickstudy.methods.controller import Controller
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.linear_probe import LinearProbe
@@ -271,6 +276,58 @@ def leopard(
     )
 
 
+def lstm_optimizer(
+    encoder: Encoder,
+    *,
+    adapts: str = "head",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 3.0,
+    inner_steps: int = 5,
+    adapt_steps: int | None = None,
+    hidden: int = 20,
+    order: Order = "first",
+) -> MetaLearner:
+    """The LSTM whose cell state is the adapted parameters."""
+    return GradientMetaLearner(
+        encoder,
+        LSTMOptimizer(inner_lr, head_lr, hidden),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order=order,
+        name="lstm-optimizer",
+    )
+
+
+def learned_optimizer(
+    encoder: Encoder,
+    *,
+    adapts: str = "head",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 3.0,
+    inner_steps: int = 5,
+    adapt_steps: int | None = None,
+    hidden: int = 20,
+    order: Order = "first",
+) -> MetaLearner:
+    """A learned optimizer, trained on the loss after every step."""
+    return GradientMetaLearner(
+        encoder,
+        LearnedOptimizer(inner_lr, head_lr, hidden),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order=order,
+        objective=objective.multi_step(annealed=math.inf, first_order=0.0),
+        name="learned-optimizer",
+    )
+
+
+def lstm_controller(encoder: Encoder, *, hidden: int = 64, scale: float = 10.0) -> MetaLearner:
+    """The LSTM that reads the support set and sets the encoder's gates and shifts."""
+    return Controller(encoder, hidden=hidden, scale=scale)
+
+
 def protonet(encoder: Encoder, *, scale: float = 10.0) -> MetaLearner:
     """Prototypical networks."""
     return FeatureMetaLearner(encoder, Prototypes(scale), name="protonet")
@@ -345,6 +402,9 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
     "imaml": imaml,
     "proto-maml": proto_maml,
     "leopard": leopard,
+    "lstm-optimizer": lstm_optimizer,
+    "learned-optimizer": learned_optimizer,
+    "lstm-controller": lstm_controller,
     "protonet": protonet,
     "matching": matching,
     "r2d2": r2d2,

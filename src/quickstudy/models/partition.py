@@ -25,6 +25,8 @@ from quickstudy.models.tokens import Sequences, batches
 
 Params = dict[str, Tensor]
 
+# The linear layer that ends a residual branch (attention, feed-forward), in the families that we know.
+_BRANCH_END = re.compile(r"\.(output\.dense|out_lin|lin2|attn\.o|Wo)\.(weight|bias)$")
 _LAYERS = re.compile(r"layers:-(\d+)")
 
 
@@ -62,7 +64,8 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
 
     Args:
         model: The Hugging Face model.
-        which: `head` (none), `all`, `bias`, or `layers:-m` (the top m layers).
+        which: `head` (none), `all`, `bias`, `layers:-m` (the top m layers), or `branches` (the linear layers
+            that end residual branches).
 
     Raises:
         RecipeError: An unknown filter, or more than there is: layers beyond the last, biases of a model that has none.
@@ -76,6 +79,11 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
         if biases := frozenset(name for name in names if name.endswith("bias")):
             return biases
         raise RecipeError("this encoder has no biases", fix="Use adapts = 'head', 'layers:-m' or 'all'.")
+    if which == "branches":
+        stack, _ = layer_stack(model)
+        if branches := frozenset(n for n in names if n.startswith(f"{stack}.") and _BRANCH_END.search(n)):
+            return branches
+        raise RecipeError("the ends of this encoder's residual branches are not known", fix="Choose another method.")
     if match := _LAYERS.fullmatch(which):
         stack, layers = layer_stack(model)
         top = int(match[1])

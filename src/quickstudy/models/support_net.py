@@ -17,6 +17,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from quickstudy.lstm import LSTMCell
+
 
 class SupportNet(nn.Module, ABC):
     """Answers queries from a support set.
@@ -141,34 +143,6 @@ class LSTMReader(SupportNet):
         )
         answers: Tensor = self.answer(h)
         return answers.squeeze(-1).mean(0)
-
-
-class LSTMCell(nn.Module):
-    """One step of an LSTM, in plain operations: torch's own has no double backward on a GPU and no rule for vmap.
-
-        i, f, g, o = W [x, h] + b,      c ← σ(f) c + σ(i) tanh(g),      h ← σ(o) tanh(c)
-
-    Hochreiter and Schmidhuber 1997. The forget gate starts open (a bias of 1).
-    """
-
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__()
-        self.gates = nn.Linear(inputs + hidden, 4 * hidden)
-        self.hidden = hidden
-        with torch.no_grad():
-            self.gates.bias[hidden : 2 * hidden] = 1.0
-
-    def start(self, like: Tensor, *batch: int) -> tuple[Tensor, Tensor]:
-        """Return the state before the first step: zeros."""
-        zeros = like.new_zeros(*batch, self.hidden)
-        return zeros, zeros
-
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (h, c), each (..., H), of inputs (..., I) and a state."""
-        h, c = state
-        i, f, g, o = self.gates(torch.cat([x, h], dim=-1)).chunk(4, dim=-1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
 
 
 class _Attention(nn.Module):
