@@ -1,0 +1,148 @@
+"""Every method with an equal budget: meta-train each for the same wall time from MiniLM, then adapt to held-out tasks.
+
+    python benchmarks/methods.py --seconds 360 [--methods maml,protonet] [--train REF ...] [--tasks REF ...] [--out FOLDER]
+
+Settings come from recipes/<method>_samples.toml; tasks, episodes, meta-batch and outer rate are the same for all. The number of
+outer steps follows from the time of the first ones, so that warm-up and decay fit the budget. One JSON file per method is
+written as it finishes and a method that has its file is skipped, so the benchmark can be stopped and goes on. `--table` prints
+what is there. Times include nothing but the outer steps; peak memory is that of the process, so each method gets its own.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from quickstudy.build import build
+from quickstudy.config import check_recipe, load_recipe
+from quickstudy.data.catalog import load_tasks
+from quickstudy.evaluation.evaluate import evaluate_learners
+from quickstudy.methods.catalog import METHODS, make
+from quickstudy.models.encoder import Encoder
+from quickstudy.storage import write_json
+from quickstudy.training.outer import StepRecord, train
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+EPISODES = {"n_way": (2, 5), "k_shot": (2, 4), "n_query": 4, "weighting": "temperature", "temperature": 3.0}
+OUTER = {"outer_lr": 3e-5, "meta_batch_size": 4, "validate_every": 1_000_000, "keep": "last"}
+CALIBRATION = 4  # outer steps that tell how long one takes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=360)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--train", nargs="+", default=["samples:meta-train"])
+    parser.add_argument("--tasks", nargs="+", default=["samples:meta-test"])
+    parser.add_argument("--shots", default="4,16")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.one:
+        write_json(options.out / f"{options.one}.json", measure(options.one, options))
+        return
+    for method in () if options.table else options.methods.split(","):
+        if not (options.out / f"{method}.json").exists():
+            print(f"{time.strftime('%H:%M:%S')} {method}", flush=True)
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", method], check=True)
+    print_table([json.loads(file.read_text()) for file in sorted(options.out.glob("*.json"))])
+
+
+def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Meta-train one method within the budget and evaluate it."""
+    file = RECIPES / f"{method.replace('-', '_').replace('+', 'p')}_samples.toml"
+    steps: list[float] = []
+    if file.exists():
+        values = load_recipe(file).model_dump(exclude_none=True) | {"episodes": EPISODES, "outer": OUTER}
+        values["tasks"] = {"train": options.train}
+        learner, steps = _train(values, options.seconds)
+    else:
+        learner = make(method, Encoder.load("minilm"))
+    trained_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    tasks = [task for reference in options.tasks for task in load_tasks(reference)]
+    shots = [int(k) for k in options.shots.split(",")]
+    rows = []
+    for task in tasks:  # a task need not have draws of every number of shots
+        smallest = min((len(task.rows_of("train", n)) for n in range(len(task.label_names))), default=0)
+        possible = [k for k in shots if task.fixed_draws or k <= smallest // 2]
+        rows += evaluate_learners({method: learner}, [task], shots=possible, draws=options.draws, limit=options.limit)
+    return {
+        "method": method,
+        "settings": {} if not file.exists() else load_recipe(file).method.settings,
+        "threads": torch.get_num_threads(),
+        "outer_steps": len(steps),
+        "seconds": sum(steps),
+        "seconds_per_step": statistics.median(steps) if steps else None,
+        "peak_mib": trained_memory,
+        "seconds_adapt": statistics.median(row["seconds_adapt"] for row in rows),
+        "rows": rows,
+    }
+
+
+def _train(values: dict[str, Any], seconds: float) -> tuple[Any, list[float]]:
+    times: list[float] = []
+    tick = time.perf_counter()
+
+    def on_step(_: StepRecord) -> None:
+        nonlocal tick
+        times.append(time.perf_counter() - tick)
+        tick = time.perf_counter()
+
+    accelerator = Accelerator()
+    with tempfile.TemporaryDirectory() as scratch:
+        built = build(check_recipe(values))
+        settings = replace(built.outer, outer_steps=CALIBRATION, warmup_steps=0)
+        train(
+            built.learner, built.sampler, settings, accelerator=accelerator, folder=Path(scratch) / "a", on_step=on_step
+        )
+        # The first step is slower than the others; episodes differ in size, so this is rough, and the table gives what it took.
+        count = max(1, int(seconds / statistics.mean(times[1:])))
+        built = build(check_recipe(values))
+        settings = replace(built.outer, outer_steps=count, warmup_steps=count // 10)
+        times.clear()
+        tick = time.perf_counter()
+        train(
+            built.learner, built.sampler, settings, accelerator=accelerator, folder=Path(scratch) / "b", on_step=on_step
+        )
+    return built.learner, times
+
+
+def print_table(found: list[dict[str, Any]]) -> None:
+    """Print one line per method: cost, then the mean score of each group of tasks and number of shots."""
+    groups = sorted(
+        {(row["task"].partition("/")[0].partition(":")[0], row["shots"]) for one in found for row in one["rows"]}
+    )
+    heads = [f"{group} {k}" for group, k in groups]
+    print(f"| method | outer steps | s | s / step | peak MiB | s / adaptation | {' | '.join(heads)} |")
+    print(f"|---|{'---|' * (5 + len(heads))}")
+    for one in found:
+        cells = []
+        for group, k in groups:
+            by_task: dict[str, list[float]] = {}
+            for row in one["rows"]:
+                if row["shots"] == k and row["task"].startswith(group):
+                    by_task.setdefault(row["task"], []).append(row[row["main"]])
+            cells.append(f"{100 * statistics.mean(map(statistics.mean, by_task.values())):.1f}" if by_task else "-")
+        per = f"{one['seconds_per_step']:.2f}" if one["outer_steps"] else "-"
+        cost = (
+            f"{one['outer_steps']} | {one['seconds']:.0f} | {per} | {one['peak_mib']:.0f} | {one['seconds_adapt']:.3f}"
+        )
+        print(f"| {one['method']} | {cost} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
