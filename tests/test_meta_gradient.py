@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from conftest import score_task, tiny_encoder, word_task
+from quickstudy.errors import RunError
 from quickstudy.inner.optimizer import SGD, Params, State
 from quickstudy.inner.unroll import unroll
 from quickstudy.methods.base import MetaLearner
@@ -18,6 +19,7 @@ from quickstudy.methods.catalog import make
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.tokens import batches
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Kind
@@ -132,6 +134,52 @@ def test_without_the_math_kernel_second_order_would_raise() -> None:
         # The guard holds even inside a caller's own choice of the fused kernel.
         phi = unroll(loss_fn, theta, SGD(0.1), steps=2, order="second")
     assert torch.autograd.grad(phi["w"].square().sum(), weight)[0].isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpointing_enable:FutureWarning")
+def test_the_models_own_checkpointing_is_refused_where_it_would_be_wrong_and_harmless_elsewhere() -> None:
+    settings = {"adapts": "all", **_INNER}
+    episodes = _episodes(_double_encoder(), "classification", n_query=3)
+    exact = _meta_gradient(make("maml", _double_encoder(), settings), episodes)
+    encoder = _double_encoder()
+    encoder.model.gradient_checkpointing_enable()
+    learner = make("maml", encoder, settings)
+    learner.train()
+    found = _meta_gradient(learner, episodes)  # the encoder stays in eval mode, where nothing is checkpointed
+    assert max(float((found[n] - exact[n]).abs().max()) for n in exact) < 1e-12
+    encoder.model.train()  # what someone could do by hand
+    with pytest.raises(RunError, match=r"gradient checkpointing would recompute.*\n  Leave it off"):
+        learner.meta_loss(episodes)
+
+
+@pytest.mark.filterwarnings("ignore:.*checkpointing_enable:FutureWarning")
+def test_without_the_refusal_the_meta_gradient_would_be_wrong() -> None:
+    encoder = _double_encoder()
+    for module in encoder.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    sequences = _episodes(encoder, "classification", n_query=3)[0].support.sequences
+    inputs = next(iter(batches(sequences, encoder.pad_id, encoder.device))).inputs
+    names = [n for n, _ in encoder.model.named_parameters() if "layer" in n]
+
+    def gradient() -> dict[str, Tensor]:
+        theta = {n: p.detach().requires_grad_() for n, p in encoder.model.named_parameters() if n in names}
+
+        def loss(params: Params) -> Tensor:
+            with sdpa_kernel(SDPBackend.MATH):
+                return functional_call(encoder.model, params, kwargs=inputs).last_hidden_state[:, 0].square().mean()
+
+        step = torch.autograd.grad(loss(theta), list(theta.values()), create_graph=True, materialize_grads=True)
+        phi = {n: p - 0.3 * g for (n, p), g in zip(theta.items(), step, strict=True)}
+        return dict(
+            zip(theta, torch.autograd.grad(loss(phi), list(theta.values()), materialize_grads=True), strict=True)
+        )
+
+    exact = gradient()
+    encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
+    encoder.model.train()
+    wrong = gradient()
+    assert max(float((wrong[n] - exact[n]).abs().max()) for n in exact) > 1e-4
 
 
 @pytest.mark.parametrize("method", ["maml", "fomaml", "protonet"])

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quickstudy.errors import RecipeError
+from quickstudy.errors import RecipeError, RunError
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.tokens import Sequences, batches
 
@@ -121,7 +121,18 @@ class Partition:
         return {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in theta.items()}
 
     def prefix(self, sequences: Sequences) -> Prefix:
-        """Run what need not run again."""
+        """Run what need not run again.
+
+        Raises:
+            RunError: The model's own gradient checkpointing is on.
+        """
+        model = self.encoder.model
+        if model.training and model.is_gradient_checkpointing:
+            # Recomputation runs when the model's own weights are back in place: the meta-gradient would be wrong, silently.
+            raise RunError(
+                "the model's own gradient checkpointing would recompute with weights that are not the adapted ones",
+                fix="Leave it off.",
+            )
         prefix = Prefix([], [], [], sequences.pairs)
         for batch in batches(sequences, self.encoder.pad_id, self.encoder.device):
             mask = batch.inputs["attention_mask"]

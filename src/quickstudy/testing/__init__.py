@@ -1,0 +1,14 @@
+"""Contracts that every part of quickstudy keeps, to be run on your own: `check_meta_learner` and others."""
+
+from quickstudy.testing.contracts import check_inner_optimizer, check_meta_learner, check_sampler, check_task
+from quickstudy.testing.tiny import score_task, tiny_encoder, word_task
+
+__all__ = [
+    "check_inner_optimizer",
+    "check_meta_learner",
+    "check_sampler",
+    "check_task",
+    "score_task",
+    "tiny_encoder",
+    "word_task",
+]

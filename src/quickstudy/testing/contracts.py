@@ -1,0 +1,206 @@
+"""Contracts: what every task, sampler, inner optimizer and meta-learner must keep, as functions that raise `AssertionError`.
+
+    from quickstudy.testing import check_meta_learner
+    check_meta_learner(lambda encoder: MyMethod(encoder))
+
+They run on tiny random encoders and small synthetic tasks, in seconds, without a network.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from quickstudy.inner.optimizer import InnerOptimizer, Params
+from quickstudy.inner.unroll import unroll
+from quickstudy.methods.base import MetaLearner
+from quickstudy.models.batch import EncodedEpisode, encode_episode, encode_set
+from quickstudy.models.encoder import Encoder
+from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.tasks.split import Example
+from quickstudy.tasks.task import Task
+from quickstudy.testing.tiny import score_task, tiny_encoder, word_task
+
+Make = Callable[[Encoder], MetaLearner]
+
+
+def check_meta_learner(make: Make, *, claims: Callable[[str], bool] = lambda name: "pooler" not in name) -> None:
+    """Check a meta-learner.
+
+    Args:
+        make: Makes it on an encoder; called several times.
+        claims: Says of the name of a meta-parameter whether the method claims to learn it. All but an unused pooler by default.
+
+    Raises:
+        AssertionError: With the part of the contract that is broken.
+    """
+    for n_way in (2, 3, 20):
+        _check_adapting(make, n_way)
+    _check_determinism(make)
+    _check_renaming(make)
+    if make(tiny_encoder()).meta_trains:
+        _check_gradients(make, claims)
+        _check_learning(make)
+
+
+def _check_adapting(make: Make, n_way: int) -> None:
+    task = word_task(rows=3 * n_way, n_way=n_way)
+    learner = make(tiny_encoder())
+    before = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")), task.label_names, "classification")
+    tests = _rows(task, "test")
+    found = model.predict_proba(tests)
+    assert found.shape == (len(tests), n_way), f"{n_way} ways: probabilities of shape {tuple(found.shape)}"
+    assert torch.allclose(found.sum(-1), torch.ones(len(tests)), atol=1e-5), "probabilities do not add up to 1"
+    for name, p in learner.named_parameters():
+        assert torch.equal(p, before[name]), f"adapting changed the meta-parameter {name}"
+    alone = model.predict_proba(tests[:1])
+    assert torch.allclose(alone, found[:1], atol=1e-4), "a prediction depends on what else is predicted"
+
+
+def _check_determinism(make: Make) -> None:
+    task = word_task()
+    both = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)  # no hidden dependence on the global state
+        learner = make(tiny_encoder())
+        loss = learner.meta_loss([_episode(learner.encoder, task)]).loss
+        model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")[:8]), task.label_names, "classification")
+        both.append((loss, model.predict_proba(_rows(task, "test")[:8])))
+    for one, other in zip(*both, strict=True):
+        assert torch.equal(one, other), "two learners made in the same way differ"
+
+
+def _check_renaming(make: Make) -> None:
+    task, order = word_task(n_way=3), torch.tensor([2, 0, 1])
+    rows = _rows(task, "train")[:9]
+    renamed = [replace(row, label=int(order[int(row.label or 0)])) for row in rows]
+    found = []
+    for support in (rows, renamed):
+        learner = make(tiny_encoder(dtype=torch.float64)).double()
+        model = learner.adapt(encode_set(learner.encoder, support), task.label_names, "classification")
+        found.append(model.predict_proba(_rows(task, "test")[:9]))
+    assert torch.allclose(found[0], found[1][:, order], atol=1e-4), "renaming labels does not rename predictions"
+
+
+def _check_gradients(make: Make, claims: Callable[[str], bool]) -> None:
+    learner = make(tiny_encoder())
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in learner.named_parameters():
+            if not name.startswith("encoder."):  # past a start at zero, where parts of a method have no influence yet
+                p.add_(0.1 * torch.randn(p.shape, generator=random))
+    reached: set[str] = set()
+    named = dict(learner.named_parameters())
+    for task in (word_task(n_way=3), word_task(pair=True), score_task()):
+        for progress in (0.0, 1.0):
+            loss = learner.meta_loss([_episode(learner.encoder, task)], progress).loss
+            assert loss.shape == (), f"the meta-loss has the shape {tuple(loss.shape)}"
+            assert torch.isfinite(loss), "the meta-loss is not finite"
+            grads = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            reached |= {n for n, g in zip(named, grads, strict=True) if g is not None and bool(g.abs().max() > 0)}
+    missing = sorted(name for name, p in named.items() if p.requires_grad and claims(name) and name not in reached)
+    assert not missing, f"no gradient reaches {', '.join(missing[:5])}"
+
+
+def _check_learning(make: Make, steps: int = 60) -> None:
+    learner = make(tiny_encoder(normalize=True))
+    sampler = EpisodeSampler([word_task(), word_task("other", n_way=4, seed=1)], EpisodeSpec((2, 3), 3, 4), seed=0)
+    held = [encode_episode(learner.encoder, sampler[10_000 + i]) for i in range(12)]
+    optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], 3e-3)
+    before = _mean_loss(learner, held)
+    for step in range(steps):
+        episodes = [encode_episode(learner.encoder, sampler[2 * step + i]) for i in range(2)]
+        optimizer.zero_grad()
+        torch.autograd.backward(learner.meta_loss(episodes, step / steps).loss)
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimizer.step()
+    after = _mean_loss(learner, held)
+    assert after < before, f"meta-training did not lower the meta-loss: {before:.3f} before, {after:.3f} after"
+
+
+def _mean_loss(learner: MetaLearner, episodes: list[EncodedEpisode]) -> float:
+    return sum(float(learner.meta_loss([episode]).loss.detach()) for episode in episodes) / len(episodes)
+
+
+def check_inner_optimizer(make: Callable[[], InnerOptimizer]) -> None:
+    """Check an update rule that needs no names in advance: purity, shapes, an exact meta-gradient, a loss that falls.
+
+    Raises:
+        AssertionError: With the part of the contract that is broken.
+    """
+    rule = make().double()
+    random = torch.Generator().manual_seed(0)
+    theta = {
+        "a": torch.randn(3, 2, generator=random, dtype=torch.float64),
+        "head.b": torch.randn(2, generator=random, dtype=torch.float64),
+    }
+
+    def loss_fn(params: Params) -> Tensor:
+        return torch.stack([((p - 1) ** 2).sum() + (p**4).sum() / 40 for p in params.values()]).sum()
+
+    params = {name: p.clone() for name, p in theta.items()}
+    grads = {name: torch.ones_like(p) for name, p in theta.items()}
+    state = rule.init(params)
+    first, _ = rule.update(grads, state, params, loss=torch.tensor(1.0, dtype=torch.float64))
+    again, _ = rule.update(grads, state, params, loss=torch.tensor(1.0, dtype=torch.float64))
+    for name, p in theta.items():
+        assert torch.equal(params[name], p), f"update changed its input {name} in place"
+        assert first[name].shape == p.shape, f"update changed the shape of {name}"
+        assert torch.equal(first[name], again[name]), "update depends on something beside its arguments"
+
+    def after(a: Tensor, b: Tensor) -> Tensor:
+        return loss_fn(unroll(loss_fn, {"a": a, "head.b": b}, rule, steps=3, order="second"))
+
+    leaves = tuple(p.clone().requires_grad_() for p in theta.values())
+    assert torch.autograd.gradcheck(after, leaves, atol=1e-5), "the meta-gradient is not exact"
+    assert after(*leaves) < loss_fn(theta), "three steps do not lower a convex loss"
+
+
+def check_sampler(sampler: EpisodeSampler, *, episodes: int = 50) -> None:
+    """Check that a sampler is a pure function of the index and that its episodes are well formed.
+
+    Raises:
+        AssertionError: With the part of the contract that is broken.
+    """
+    found = [sampler[i] for i in range(episodes)]
+    backwards = [sampler[i] for i in reversed(range(episodes))]
+    assert found == backwards[::-1], "an episode depends on the order of asking"
+    assert len({repr(e) for e in found}) > 1, "all episodes are the same"
+    for episode in found:
+        support, query = set(episode.support), set(episode.query)
+        assert episode.support, "an empty support set"
+        assert episode.query, "an empty query set"
+        assert not support & query, f"{episode.task}: support and query set share an example"
+        if episode.kind == "classification":
+            wanted = set(range(len(episode.label_names)))
+            assert {e.label for e in support} == wanted, f"{episode.task}: a label without support"
+            assert {e.label for e in query} <= wanted, f"{episode.task}: a query label out of range"
+
+
+def check_task(task: Task) -> None:
+    """Check a task's rows: texts are there, labels are in range, pairs are pairs.
+
+    Raises:
+        AssertionError: With the part of the contract that is broken.
+    """
+    assert task.splits, "a task without splits"
+    for name, split in task.splits.items():
+        for i in range(len(split)):
+            row, place = split[i], f"{task.name}, {name}[{i}]"
+            assert row.text.strip(), f"{place}: an empty text"
+            assert (row.text_pair is not None) == task.pair, f"{place}: the second text"
+            if task.kind == "classification":
+                assert row.label in range(len(task.label_names)), f"{place}: the label {row.label!r}"
+            else:
+                assert isinstance(row.label, float), f"{place}: the score {row.label!r}"
+
+
+def _rows(task: Task, split: str) -> list[Example]:
+    return [task.split(split)[i] for i in range(len(task.split(split)))]
+
+
+def _episode(encoder: Encoder, task: Task) -> EncodedEpisode:
+    return encode_episode(encoder, EpisodeSampler([task], EpisodeSpec((2, 3), 3, 2), seed=0)[0])
