@@ -127,7 +127,8 @@ class Partition:
             RunError: The model's own gradient checkpointing is on.
         """
         model = self.encoder.model
-        if model.training and model.is_gradient_checkpointing:
+        # The flag of transformers' layers; the model's own properties for it have changed names.
+        if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             # Recomputation runs when the model's own weights are back in place: the meta-gradient would be wrong, silently.
             raise RunError(
                 "the model's own gradient checkpointing would recompute with weights that are not the adapted ones",
