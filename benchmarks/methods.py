@@ -30,6 +30,7 @@ from quickstudy.evaluation.evaluate import evaluate_learners
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.models.encoder import Encoder
 from quickstudy.storage import write_json
+from quickstudy.tasks.task import Task
 from quickstudy.training.outer import StepRecord, train
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -76,9 +77,8 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     tasks = [task for reference in options.tasks for task in load_tasks(reference)]
     shots = [int(k) for k in options.shots.split(",")]
     rows = []
-    for task in tasks:  # a task need not have draws of every number of shots
-        smallest = min((len(task.rows_of("train", n)) for n in range(len(task.label_names))), default=0)
-        possible = [k for k in shots if task.fixed_draws or k <= smallest // 2]
+    for task in tasks:
+        possible = [k for k in shots if k <= _most_shots(task)]
         rows += evaluate_learners({method: learner}, [task], shots=possible, draws=options.draws, limit=options.limit)
     return {
         "method": method,
@@ -91,6 +91,13 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "seconds_adapt": statistics.median(row["seconds_adapt"] for row in rows),
         "rows": rows,
     }
+
+
+def _most_shots(task: Task) -> int:
+    """Return how many examples per class there can be: as published, or half of the smallest class (the rest is scored)."""
+    if task.fixed_draws:
+        return max(k for k, _ in task.fixed_draws)
+    return min(len(task.rows_of("train", n)) for n in range(len(task.label_names))) // 2
 
 
 def _train(values: dict[str, Any], seconds: float) -> tuple[Any, list[float]]:
