@@ -1,4 +1,5 @@
 # make demo: the whole path on the bundled tasks, from set-up to a page with plots.   make test: the test suite.
+# make proofs: what of it proves each method right, as a table method × proof.
 # Both make .venv the first time and reuse it. Needs Python >= 3.11 and make.
 
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test proofs check bench clean
 
 demo: $(READY)
 	rm -rf runs/demo runs/demo-model
@@ -18,6 +19,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
+
+proofs: $(READY)
+	$(BIN)/python -m pytest -q -m proves
 
 check: $(READY)
 	$(BIN)/ruff check
@@ -31,7 +35,7 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "quickstudy needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,minilm]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,minilm,bench]'
 	@touch $(READY)
 
 clean:

@@ -2,10 +2,11 @@
 
     python benchmarks/methods.py --seconds 360 [--methods maml,protonet] [--train REF ...] [--tasks REF ...] [--out FOLDER]
 
-Settings come from recipes/<method>_samples.toml; tasks, episodes, meta-batch and outer rate are the same for all. The number of
-outer steps follows from the time of the first ones, so that warm-up and decay fit the budget. One JSON file per method is
-written as it finishes and a method that has its file is skipped, so the benchmark can be stopped and goes on. `--table` prints
-what is there. Times include nothing but the outer steps; peak memory is that of the process, so each method gets its own.
+What a method learns and at which rates comes from recipes/<method>_samples.toml; tasks, episodes, meta-batch and the encoder's
+outer rate are the same for all. The number of outer steps follows from a trial of a tenth of the budget, so that warm-up and
+decay fit it. One JSON file per method is written as it finishes and a method that has its file is skipped, so the benchmark can
+be stopped and goes on. `--table` prints what is there. Times include nothing but the outer steps; peak memory is that of the
+process, so each method gets its own.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+import quickstudy
 from quickstudy.build import build
 from quickstudy.config import check_recipe, load_recipe
 from quickstudy.data.catalog import load_tasks
@@ -36,7 +38,7 @@ from quickstudy.training.outer import StepRecord, train
 RECIPES = Path(__file__).parents[1] / "recipes"
 EPISODES = {"n_way": (2, 5), "k_shot": (2, 4), "n_query": 4, "weighting": "temperature", "temperature": 3.0}
 OUTER = {"outer_lr": 3e-5, "meta_batch_size": 4, "validate_every": 1_000_000, "keep": "last"}
-CALIBRATION = 4  # outer steps that tell how long one takes
+FIRST = 3  # outer steps that tell how long the trial may be
 
 
 def main() -> None:
@@ -48,7 +50,7 @@ def main() -> None:
     parser.add_argument("--shots", default="4,16")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--limit", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "methods")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -68,8 +70,9 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     file = RECIPES / f"{method.replace('-', '_').replace('+', 'p')}_samples.toml"
     steps: list[float] = []
     if file.exists():
-        values = load_recipe(file).model_dump(exclude_none=True) | {"episodes": EPISODES, "outer": OUTER}
-        values["tasks"] = {"train": options.train}
+        recipe = load_recipe(file)
+        values = recipe.model_dump(exclude_none=True) | {"episodes": EPISODES, "tasks": {"train": options.train}}
+        values["outer"] = OUTER | {"method_lr": recipe.outer.method_lr}
         learner, steps = _train(values, options.seconds)
     else:
         learner = make(method, Encoder.load("minilm"))
@@ -82,7 +85,8 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         rows += evaluate_learners({method: learner}, [task], shots=possible, draws=options.draws, limit=options.limit)
     return {
         "method": method,
-        "settings": {} if not file.exists() else load_recipe(file).method.settings,
+        "settings": {} if not file.exists() else recipe.method.settings,
+        "quickstudy": quickstudy.__version__,
         "threads": torch.get_num_threads(),
         "outer_steps": len(steps),
         "seconds": sum(steps),
@@ -109,23 +113,23 @@ def _train(values: dict[str, Any], seconds: float) -> tuple[Any, list[float]]:
         times.append(time.perf_counter() - tick)
         tick = time.perf_counter()
 
-    accelerator = Accelerator()
-    with tempfile.TemporaryDirectory() as scratch:
-        built = build(check_recipe(values))
-        settings = replace(built.outer, outer_steps=CALIBRATION, warmup_steps=0)
-        train(
-            built.learner, built.sampler, settings, accelerator=accelerator, folder=Path(scratch) / "a", on_step=on_step
-        )
-        # The first step is slower than the others; episodes differ in size, so this is rough, and the table gives what it took.
-        count = max(1, int(seconds / statistics.mean(times[1:])))
+    def run(count: int) -> Any:
+        nonlocal tick
         built = build(check_recipe(values))
         settings = replace(built.outer, outer_steps=count, warmup_steps=count // 10)
         times.clear()
         tick = time.perf_counter()
-        train(
-            built.learner, built.sampler, settings, accelerator=accelerator, folder=Path(scratch) / "b", on_step=on_step
-        )
-    return built.learner, times
+        with tempfile.TemporaryDirectory() as scratch:
+            train(
+                built.learner, built.sampler, settings, accelerator=accelerator, folder=Path(scratch), on_step=on_step
+            )
+        return built.learner
+
+    accelerator = Accelerator()
+    run(FIRST)
+    run(max(FIRST, round(0.1 * seconds / statistics.mean(times[1:]))))  # the first step is slower than the others
+    learner = run(max(1, round(seconds / statistics.mean(times))))
+    return learner, times
 
 
 def print_table(found: list[dict[str, Any]]) -> None:

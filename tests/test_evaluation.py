@@ -285,6 +285,7 @@ def test_kept_and_recomputed_prefixes_give_the_same_rows(
     assert len(kept) == 2
 
 
+@pytest.mark.proves("identity", "linear-probe")
 @pytest.mark.parametrize("n_way", [2, 3])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("c", [10.0, 0.5])

@@ -75,6 +75,7 @@ def test_the_order_of_support_examples_does_not_matter(rule: Callable[[], HeadRu
     torch.testing.assert_close(one.softmax(-1), other.softmax(-1), rtol=0, atol=1e-7)
 
 
+@pytest.mark.proves("identity", "matching")
 def test_matching_networks_are_attention_over_the_support_set() -> None:
     support, query = _randn(8, 5), _randn(4, 5, seed=1)
     found = Matching(3.0).double().head(support, LABELS, 3, "classification")(query).softmax(-1)
@@ -84,6 +85,7 @@ def test_matching_networks_are_attention_over_the_support_set() -> None:
         torch.testing.assert_close(found[i], wanted, rtol=0, atol=1e-7)
 
 
+@pytest.mark.proves("identity", "r2d2")
 def test_the_ridge_head_is_scikit_learns() -> None:
     support, query = _randn(8, 5), _randn(4, 5, seed=1)
     fitted = SklearnRidge(alpha=0.7, fit_intercept=False).fit(support.numpy(), np.eye(3)[LABELS.numpy()])
@@ -91,6 +93,7 @@ def test_the_ridge_head_is_scikit_learns() -> None:
     np.testing.assert_allclose(found.detach().numpy(), 2.0 * fitted.predict(query.numpy()), atol=1e-6)
 
 
+@pytest.mark.proves("identity", "nearest-neighbour")
 def test_the_nearest_neighbour_is_scikit_learns() -> None:
     support, query = _randn(30, 5), _randn(40, 5, seed=1)
     labels = torch.arange(30) % 4
@@ -100,6 +103,7 @@ def test_the_nearest_neighbour_is_scikit_learns() -> None:
     assert Nearest().head(support, query[:30, 0], 1, "regression")(support)[:, 0].tolist() == query[:30, 0].tolist()
 
 
+@pytest.mark.proves("identity", "majority")
 def test_the_majority_knows_only_how_often_a_label_comes() -> None:
     found = Majority().head(_randn(8, 5), LABELS, 3, "classification")(_randn(2, 5, seed=1)).softmax(-1)
     assert found.tolist() == pytest.approx(np.array([[4, 2, 2]] * 2) / 8)
@@ -108,6 +112,7 @@ def test_the_majority_knows_only_how_often_a_label_comes() -> None:
     )
 
 
+@pytest.mark.proves("identity", "metaoptnet")
 @pytest.mark.parametrize("c", [0.05, 0.5, 5.0])
 def test_the_support_vector_solution_is_optimal(c: float) -> None:
     features, y = _randn(20, 12), torch.nn.functional.one_hot(torch.arange(20) % 4, 4).double()
@@ -151,6 +156,7 @@ def test_the_lstm_cell_is_torchs() -> None:
         torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-12)
 
 
+@pytest.mark.proves("identity", "lstm-reader")
 def test_the_lstm_reader_is_one_pass_of_the_cell_per_label_and_order() -> None:
     net = _reading(LSTMReader).double().net
     support, query, values = _randn(5, 5), _randn(2, 5, seed=1), torch.eye(3).double()[[0, 1, 2, 0, 1]]
@@ -168,6 +174,7 @@ def test_the_lstm_reader_is_one_pass_of_the_cell_per_label_and_order() -> None:
     torch.testing.assert_close(net(query, support, values), wanted, rtol=0, atol=1e-12)
 
 
+@pytest.mark.proves("identity", "relation", "in-context", "lstm-reader")
 @pytest.mark.parametrize("net", [Relation, InContext, LSTMReader])
 def test_an_untrained_net_adds_nothing_to_the_prototypes(net: type[SupportNet]) -> None:
     support, query = _randn(8, 5), _randn(6, 5, seed=1)

@@ -1,13 +1,15 @@
-"""The MAML family: every member's meta-gradient against gradcheck, an identity or a closed form, in float64."""
+"""The MAML family: identities and closed forms of every member's meta-gradient, in float64 (gradcheck: test_every_method)."""
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy.errors import RecipeError
@@ -17,6 +19,8 @@ from quickstudy.inner.unroll import unroll
 from quickstudy.methods import objective
 from quickstudy.methods.base import MetaLearner, task_loss
 from quickstudy.methods.catalog import make
+from quickstudy.methods.gradient import GradientMetaLearner
+from quickstudy.methods.start import HeadStart
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead, ridge
@@ -25,64 +29,19 @@ from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Kind
 
 _TOP = {"adapts": "layers:-1", "inner_lr": 0.3, "inner_steps": 2}
-_LAYER = "encoder.model.encoder.layer"
-_CHECKED = (
-    f"{_LAYER}.0.attention.self.query.weight",
-    f"{_LAYER}.1.attention.self.value.weight",
-    f"{_LAYER}.1.output.LayerNorm.weight",
-)
-EXACT: dict[str, dict[str, Any]] = {
-    "anil": {"head_lr": 1.0, "inner_steps": 2},
-    "boil": _TOP | {"scale": 0.1},
-    "meta-sgd": _TOP | {"head_lr": 1.0},
-    "maml++": _TOP | {"head_lr": 1.0, "first_order": 0.0},
-    "proto-maml": _TOP | {"head_lr": 0.1, "scale": 0.1},
-    "lstm-optimizer": _TOP | {"head_lr": 1.0, "hidden": 4, "order": "second"},
-    "learned-optimizer": _TOP | {"head_lr": 1.0, "hidden": 4, "order": "second"},
-    "leopard": _TOP | {"head_lr": 0.1, "scale": 0.1, "hidden": 4, "order": "second"},
-}
-_ALSO = {
-    "boil": ("start.log_scale",),
-    "meta-sgd": ("optimizer.multiples.encoder/layer/1/output/dense/weight", "optimizer.multiples.head/weight"),
-    "maml++": ("optimizer.multiples.encoder/layer/1/output/dense/weight",),
-    "proto-maml": ("start.log_scale",),
-    "lstm-optimizer": ("optimizer.cell.gates.weight", "optimizer.forget.bias", "optimizer.input.weight"),
-    "learned-optimizer": ("optimizer.lower.gates.weight", "optimizer.out.bias"),
-    "leopard": ("start.prototypes.log_scale", "start.networks.16.0.weight", "start.networks.16.2.bias"),
-}
 
 
-@pytest.mark.parametrize("kind", ["classification", "regression"])
-@pytest.mark.parametrize(
-    ("method", "progress"), [*((method, 1.0) for method in EXACT), ("maml++", 0.0), ("maml++", 0.2)]
-)
-def test_the_meta_loss_passes_gradcheck(method: str, progress: float, kind: Kind) -> None:
-    learner = make(method, _encoder(), EXACT[method]).double()
-    if "optimizer" in method:  # past its start, where the LSTM has no influence yet
-        for seed, parameter in enumerate(learner.optimizer.parameters()):  # type: ignore[union-attr]
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
-    also = [name for name in _ALSO.get(method, ()) if kind == "classification" or not name.startswith("start")]
-    assert _gradcheck(learner, _episodes(learner.encoder, kind), also, progress)
-
-
-@pytest.mark.parametrize("method", ["boil", "proto-maml", "leopard", "meta-sgd"])
-def test_first_order_fails_the_same_gradcheck(method: str) -> None:
-    learner = make(method, _encoder(), EXACT[method] | {"order": "first"}).double()
-    with pytest.raises(GradcheckError, match="Jacobian mismatch"):
-        _gradcheck(learner, _episodes(learner.encoder, "classification"))
-
-
-def test_truncation_keeps_the_last_steps_exact_and_fails_gradcheck_otherwise() -> None:
+@pytest.mark.proves("identity", "maml")
+def test_truncation_keeps_the_last_steps_exact() -> None:
     settings = _TOP | {"head_lr": 1.0, "inner_steps": 3}
     episodes = _episodes(_encoder(), "classification")
     found = {k: _gradient(make("maml", _encoder(), settings | {"exact_steps": k}), episodes) for k in (0, 1, 3)}
     assert _distance(found[3], _gradient(make("maml", _encoder(), settings), episodes)) < 1e-12
     assert _distance(found[0], _gradient(make("fomaml", _encoder(), settings), episodes)) < 1e-12
     assert min(_distance(found[1], found[0]), _distance(found[1], found[3])) > 1e-6
-    with pytest.raises(GradcheckError, match="Jacobian mismatch"):
-        _gradcheck(make("maml", _encoder(), settings | {"exact_steps": 1}), episodes)
 
 
+@pytest.mark.proves("identity")
 @pytest.mark.parametrize("method", ["lstm-optimizer", "learned-optimizer"])
 def test_the_lstm_rules_start_as_gradient_descent(method: str) -> None:
     settings = _TOP | {"head_lr": 1.0}
@@ -93,16 +52,16 @@ def test_the_lstm_rules_start_as_gradient_descent(method: str) -> None:
     assert learner.meta_loss(episodes).loss.item() == pytest.approx(wanted, abs=2e-3)  # the forget gate is almost 1
 
 
+@pytest.mark.proves("identity", "lstm-controller")
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_the_controller_passes_gradcheck_and_starts_as_protonet(kind: Kind) -> None:
+def test_the_controller_starts_as_protonet(kind: Kind) -> None:
     learner = make("lstm-controller", _encoder(), {"hidden": 4, "scale": 0.5}).double()
     episodes = _episodes(learner.encoder, kind)
     plain = make("protonet", learner.encoder, {"scale": 0.5}).double()
     assert learner.meta_loss(episodes).loss.item() == pytest.approx(plain.meta_loss(episodes).loss.item(), abs=1e-10)
-    learner.out.weight.data.normal_(generator=torch.Generator().manual_seed(0))  # type: ignore[union-attr]
-    assert _gradcheck(learner, episodes, ("cell.gates.weight", "out.bias", "rule.log_scale"))
 
 
+@pytest.mark.proves("identity", "lstm-controller")
 def test_a_gate_of_zero_takes_a_branch_out() -> None:
     encoder = _encoder()
     learner = make("lstm-controller", encoder, {"hidden": 4}).double()
@@ -119,6 +78,7 @@ def test_a_gate_of_zero_takes_a_branch_out() -> None:
     assert torch.equal(model.params[other], dict(encoder.model.named_parameters())[other])
 
 
+@pytest.mark.proves("identity", "meta-sgd")
 @pytest.mark.parametrize("rates", ["entry", "layer", "layer-step"])
 def test_equal_learned_rates_are_maml(rates: str) -> None:
     settings = _TOP | {"head_lr": 1.0}
@@ -129,16 +89,19 @@ def test_equal_learned_rates_are_maml(rates: str) -> None:
     assert _distance(found, wanted) < 1e-12
 
 
-def test_without_inner_steps_proto_maml_has_the_gradient_of_protonet_and_maml_that_of_a_zero_head() -> None:
+@pytest.mark.proves("identity", "proto-maml", "boil", "protonet", "maml")
+def test_without_inner_steps_proto_maml_and_boil_have_the_gradient_of_protonet_and_maml_that_of_a_zero_head() -> None:
     episodes = _episodes(_encoder(), "classification", n_query=3)
     wanted = _gradient(make("protonet", _encoder(), {"scale": 0.5}).double(), episodes)
-    proto = make("proto-maml", _encoder(), _TOP | {"inner_steps": 0, "scale": 0.5}).double()
-    found = {name.replace("start.", "rule."): g for name, g in _gradient(proto, episodes).items()}
-    assert _distance(found, wanted) < 1e-10
+    for method in ("proto-maml", "boil"):
+        learner = make(method, _encoder(), _TOP | {"inner_steps": 0, "scale": 0.5}).double()
+        found = {name.replace("start.", "rule."): g for name, g in _gradient(learner, episodes).items()}
+        assert _distance(found, wanted) < 1e-10
     nothing = _gradient(make("maml", _encoder(), _TOP | {"inner_steps": 0}), episodes)
     assert max(g.abs().max() for g in nothing.values()) == 0  # the head is zero: no signal reaches the encoder
 
 
+@pytest.mark.proves("identity", "fomaml")
 def test_first_order_maml_of_one_step_has_the_query_gradient_at_phi() -> None:
     encoder = _encoder()
     learner = make("fomaml", encoder, {"adapts": "all", "inner_lr": 0.3, "head_lr": 1.0, "inner_steps": 1})
@@ -155,6 +118,7 @@ def test_first_order_maml_of_one_step_has_the_query_gradient_at_phi() -> None:
     assert _distance(found, wanted) < 1e-12
 
 
+@pytest.mark.proves("identity", "reptile")
 def test_reptile_moves_towards_what_the_inner_loop_finds_on_all_examples() -> None:
     encoder = _encoder()
     learner = make("reptile", encoder, {"adapts": "all", "inner_lr": 0.3, "head_lr": 1.0, "inner_steps": 3})
@@ -190,6 +154,7 @@ def test_reptile_moves_towards_what_the_inner_loop_finds_on_all_examples() -> No
     assert learner.meta_loss([episode]).loss.item() == pytest.approx(wanted_value.item(), abs=1e-12)
 
 
+@pytest.mark.proves("identity", "imaml")
 def test_imaml_agrees_with_the_closed_form_on_a_quadratic() -> None:
     random = torch.Generator().manual_seed(0)
     a = torch.randn(6, 6, generator=random, dtype=torch.float64)
@@ -217,6 +182,7 @@ def test_imaml_agrees_with_the_closed_form_on_a_quadratic() -> None:
         torch.testing.assert_close(mine, exact, rtol=0, atol=1e-10)
 
 
+@pytest.mark.proves("identity", "imaml")
 def test_imaml_is_the_limit_of_differentiating_through_the_regularised_inner_loop() -> None:
     encoder, strength = _encoder(), 2.0
     episode = _episodes(encoder, "classification", n_query=3)[0]
@@ -250,6 +216,7 @@ def test_conjugate_gradients_solve_a_system_of_several_tensors() -> None:
     torch.testing.assert_close(torch.cat([found[0].flatten(), found[1]]), torch.linalg.solve(a, b), rtol=0, atol=1e-9)
 
 
+@pytest.mark.proves("identity", "anil")
 def test_anil_equals_the_loop_that_runs_the_encoder_at_every_step() -> None:
     encoder = _encoder()
     episode = _episodes(encoder, "classification", n_query=3)[0]
@@ -297,18 +264,144 @@ def test_boil_without_layers_to_adapt_is_refused() -> None:
         make("boil", _encoder(), {"adapts": "head"})
 
 
+@pytest.mark.proves("identity", "maml++")
+def test_mamlpp_begins_as_the_mean_loss_over_steps_in_first_order_and_ends_as_maml() -> None:
+    settings = _TOP | {"head_lr": 1.0, "inner_steps": 3}
+    episodes = _episodes(_encoder(), "classification", n_query=3)
+
+    def shared(found: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: g for name, g in found.items() if name.startswith("encoder.")}
+
+    found = shared(_gradient(make("maml++", _encoder(), settings).double(), episodes, progress=0.0))
+    steps = [_gradient(make("fomaml", _encoder(), settings | {"inner_steps": s}), episodes) for s in (1, 2, 3)]
+    assert _distance(found, {n: torch.stack([g[n] for g in steps]).mean(0) for n in found}) < 1e-12
+    found = shared(_gradient(make("maml++", _encoder(), settings).double(), episodes, progress=1.0))
+    assert _distance(found, _gradient(make("maml", _encoder(), settings), episodes)) < 1e-12
+
+
+@pytest.mark.proves("identity", "leopard")
+def test_leopard_with_a_generator_of_zero_is_proto_maml() -> None:
+    settings = _TOP | {"head_lr": 0.1, "scale": 0.5, "order": "second"}
+    episodes = _episodes(_encoder(), "classification", n_query=3)
+    leopard = _gradient(make("leopard", _encoder(), settings | {"hidden": 4}).double(), episodes)
+    wanted = _gradient(make("proto-maml", _encoder(), settings).double(), episodes)
+    found = {name.replace("start.prototypes", "start"): g for name, g in leopard.items()}
+    assert _distance({name: g for name, g in found.items() if name in wanted}, wanted) < 1e-12
+
+
+@pytest.mark.proves("identity", "maml-lora")
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert"])
+def test_low_rank_corrections_are_those_of_peft(family: str) -> None:
+    peft = pytest.importorskip("peft", reason="peft is in the extra 'bench'")
+
+    encoder = tiny_encoder(family, torch.float64)
+    learner: Any = make("maml-lora", encoder, {"adapts": "lora:3", "inner_lr": 0.5, "head_lr": 1.0}).double()
+    episode = _episodes(encoder, "classification", n_query=3)[0]
+    before = encoder(episode.query.sequences)
+    theta = learner.low_rank.initial()
+    prefix = learner.partition.prefix(episode.query.sequences)
+    torch.testing.assert_close(learner.partition.features(learner.low_rank.weights(theta), prefix), before)
+    random = torch.Generator().manual_seed(0)
+    params = {n: p.detach() + 0.1 * torch.randn(p.shape, generator=random).double() for n, p in theta.items()}
+    found = learner.partition.features(learner.low_rank.weights(params), prefix)
+    layers = {name.removesuffix(".weight") for name in learner.partition.names}
+    config = peft.LoraConfig(r=3, lora_alpha=6, target_modules=sorted(layers))
+    theirs = peft.inject_adapter_in_model(config, encoder.model).double()
+    modules = dict(theirs.named_modules())
+    with torch.no_grad():
+        for layer in layers:
+            modules[layer].lora_A["default"].weight.copy_(params[f"{layer}.weight.a"])
+            modules[layer].lora_B["default"].weight.copy_(params[f"{layer}.weight.b"])
+    torch.testing.assert_close(found, encoder(episode.query.sequences), rtol=0, atol=1e-10)
+    assert float((found - before).detach().abs().max()) > 1e-3
+
+
+@pytest.mark.proves("identity", "maml-lora")
+def test_low_rank_adapts_what_a_hand_written_loop_does_and_the_meta_gradient_is_the_same() -> None:
+    """Gradient descent on A and B, written out on the weights they correct."""
+    encoder, episode = _encoder(), _episodes(_encoder(), "classification", n_query=3)[0]
+    learner: Any = make(
+        "maml-lora", encoder, {"adapts": "lora:2", "inner_lr": 0.3, "head_lr": 1.0, "inner_steps": 2}
+    ).double()
+    for seed, p in enumerate(learner.low_rank.parts):
+        p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)).double()
+    found = _gradient(learner, [episode])
+    own, names = dict(encoder.model.named_parameters()), sorted(learner.partition.names)
+    a = {n: learner.low_rank.initial()[f"{n}.a"] for n in names}
+    b = {n: learner.low_rank.initial()[f"{n}.b"] for n in names}
+    w, c = torch.zeros(2, 16).double().requires_grad_(), torch.zeros(2).double().requires_grad_()
+
+    def loss(part: Any) -> Tensor:
+        weights = {f"model.{n}": own[n] + 2 * b[n] @ a[n] for n in names}
+        with sdpa_kernel(SDPBackend.MATH):
+            features = functional_call(encoder, weights, (part.sequences,))
+        return task_loss(features @ w.T + c, part.labels, "classification")
+
+    for _ in range(2):
+        leaves = [*a.values(), *b.values(), w, c]
+        grads = iter(torch.autograd.grad(loss(episode.support), leaves, create_graph=True))
+        a = {n: a[n] - 0.3 * next(grads) for n in names}
+        b = {n: b[n] - 0.3 * next(grads) for n in names}
+        w, c = w - next(grads), c - next(grads)
+    named = dict(learner.named_parameters())
+    wanted = torch.autograd.grad(loss(episode.query), list(named.values()), materialize_grads=True)
+    assert max(float(g.abs().max()) for n, g in found.items() if n.startswith("low_rank")) > 1e-4
+    assert _distance(found, dict(zip(named, wanted, strict=True))) < 1e-10
+
+
+@pytest.mark.proves("identity", "multi-task")
+def test_without_inner_steps_maml_from_the_task_s_head_has_the_gradient_of_multi_task_training() -> None:
+    encoder, task = _encoder(), word_task()
+    learner: Any = make("multi-task", encoder, {"scale": 1.0}).double()
+    learner.prepare([word_task("other", n_way=3), task])
+    random = torch.Generator().manual_seed(0)
+    learner.heads[1].data = torch.randn(2, 17, generator=random, dtype=torch.float64)
+    episode = _episodes(encoder, "classification", n_query=3)[0]
+    both = replace(episode, support=episode.query)  # multi-task training makes no difference between the two sets
+    found = _gradient(learner, [both])
+    order = [task.label_names.index(name) for name in episode.label_names]
+
+    class Given(HeadStart):
+        reads_features = False
+
+        def head(self, *_: Any, **__: Any) -> LinearHead:
+            rows = learner.heads[1][order]
+            return LinearHead(rows[:, :-1], rows[:, -1])
+
+    maml = GradientMetaLearner(encoder, SGD(0.3), start=Given(), adapts="all", inner_steps=0)
+    named = dict(learner.named_parameters())
+    wanted = torch.autograd.grad(maml.meta_loss([episode]).loss, list(named.values()), materialize_grads=True)
+    assert _distance(found, dict(zip(named, wanted, strict=True))) < 1e-12
+    assert float(found["heads.1"].abs().max()) > 1e-3
+
+
+@pytest.mark.proves("identity", "finetune")
+def test_fine_tuning_is_torchs_adam_on_the_support_set() -> None:
+    encoder = _encoder()
+    episode = _episodes(encoder, "classification")[0]
+    model = make("finetune", encoder, {"lr": 1e-3, "head_lr": 0.05, "steps": 4}).adapt(
+        episode.support, episode.label_names, "classification"
+    )
+    own, head = copy.deepcopy(encoder), torch.nn.Linear(16, 2).double()
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    groups = [{"params": list(own.parameters()), "lr": 1e-3}, {"params": list(head.parameters()), "lr": 0.05}]
+    optimizer = torch.optim.Adam(groups)
+    for _ in range(4):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(head(own(episode.support.sequences)), episode.support.labels).backward()
+        optimizer.step()
+    assert isinstance(model.head, LinearHead)
+    torch.testing.assert_close(model.head.weight, head.weight, rtol=0, atol=1e-9)
+    adapted = dict(own.model.named_parameters())
+    for name, p in model.params.items():
+        if "pooler" not in name and "embeddings" not in name:
+            torch.testing.assert_close(p, adapted[name], rtol=0, atol=1e-9)
+
+
 def test_an_unknown_word_for_a_setting_is_refused_with_the_known_ones() -> None:
     with pytest.raises(RecipeError, match=r"rates = 'layers'.*\n.*layer"):
         make("meta-sgd", _encoder(), {"rates": "layers"})
-
-
-class _Loss(torch.nn.Module):
-    def __init__(self, learner: MetaLearner, episodes: Sequence[EncodedEpisode], progress: float) -> None:
-        super().__init__()
-        self.learner, self.episodes, self.progress = learner, episodes, progress
-
-    def forward(self) -> Tensor:
-        return self.learner.meta_loss(self.episodes, self.progress).loss
 
 
 def _encoder() -> Encoder:
@@ -322,27 +415,9 @@ def _episodes(encoder: Encoder, kind: Kind, *, n_query: int = 1) -> list[Encoded
     return [encode_episode(encoder, sampler[0])]
 
 
-def _gradcheck(
-    learner: MetaLearner, episodes: Sequence[EncodedEpisode], also: Sequence[str] = (), progress: float = 1.0
-) -> bool:
-    """Check the meta-gradient in the first two entries of some parameter tensors."""
-    names = [*_CHECKED, *also]
-    theta = {name: p.detach() for name, p in learner.named_parameters() if name in names}
-    module = _Loss(learner, episodes, progress)
-
-    def loss(*values: Tensor) -> Tensor:
-        replaced = {
-            f"learner.{name}": torch.cat([value, theta[name].flatten()[2:]]).view_as(theta[name])
-            for name, value in zip(names, values, strict=True)
-        }
-        return functional_call(module, replaced)
-
-    return gradcheck(loss, tuple(theta[name].flatten()[:2].clone().requires_grad_() for name in names))
-
-
-def _gradient(learner: MetaLearner, episodes: Sequence[EncodedEpisode]) -> dict[str, Tensor]:
+def _gradient(learner: MetaLearner, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> dict[str, Tensor]:
     named = dict(learner.named_parameters())
-    loss = learner.meta_loss(episodes).loss
+    loss = learner.meta_loss(episodes, progress).loss
     return dict(zip(named, torch.autograd.grad(loss, list(named.values()), materialize_grads=True), strict=True))
 
 

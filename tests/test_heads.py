@@ -48,11 +48,14 @@ SETTINGS = {
     "majority": {},
     "nearest-neighbour": {},
     "linear-probe": {},
+    "multi-task": {},
+    "maml-lora": _INNER | {"adapts": "lora:2", "head_lr": 1.0},
     "finetune": {"adapts": "all", "lr": 1e-3, "steps": 4},
 }
 NAMES = ("tone", "colour", "number")
 
 
+@pytest.mark.proves("identity", "protonet")
 @pytest.mark.parametrize("scale", [0.3, 10.0])
 def test_protonet_head_is_the_softmax_over_distances_to_the_means(scale: float) -> None:
     encoder = tiny_encoder(dtype=torch.float64)

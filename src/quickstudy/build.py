@@ -77,6 +77,7 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
             where=recipe.place("method.name"),
             fix="Evaluate it directly, or choose another method.",
         )
+    learner.prepare(train_tasks)
     names = {field.name for field in fields(OuterSettings)}
     chosen = {key: value for key, value in recipe.outer.model_dump().items() if key in names}
     if chosen["warmup_steps"] is None:

@@ -19,7 +19,7 @@ from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import Partition
-from quickstudy.tasks.task import Kind
+from quickstudy.tasks.task import Kind, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,9 @@ class MetaLearner(nn.Module, ABC):
         self.name, self.meta_trains = name, meta_trains
         self.encoder = encoder
         self.partition = Partition(encoder, adapts)
+
+    def prepare(self, tasks: Sequence[Task]) -> None:
+        """Get to know the meta-train tasks before the outer loop; most methods need not."""
 
     @abstractmethod
     def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:

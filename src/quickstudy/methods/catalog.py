@@ -9,9 +9,10 @@
     meta-sgd       zero              all             learned rates      second    Li et al. 2017, arXiv:1707.09835
     maml++         zero              all             learned rates      both      Antoniou et al. 2019, arXiv:1810.09502
     imaml          zero              all             SGD                implicit  Rajeswaran et al. 2019, arXiv:1909.04630
+    maml-lora      zero              lora            SGD                second    Hu et al. 2022, arXiv:2106.09685
     proto-maml     prototypes        all             SGD                second    Triantafillou et al. 2020, arXiv:1903.03096
     leopard        generated         all             learned rates      first     Bansal et al. 2020, arXiv:1911.03863
-    lstm-optimizer       zero        head            LSTM cell          first     Ravi and Larochelle 2017, openreview rJY0-Kcll
+    lstm-optimizer       learned     head            LSTM cell          first     Ravi and Larochelle 2017, openreview rJY0-Kcll
     learned-optimizer    zero        head            LSTM               first     Andrychowicz et al. 2016, arXiv:1606.04474
     lstm-controller      prototypes  branches        LSTM, no steps     -         this project, after arXiv:1906.07697
     protonet       prototypes        -               -                  -         Snell et al. 2017, arXiv:1703.05175
@@ -23,6 +24,7 @@
     lstm-reader    LSTM              -               -                  -         Hochreiter et al. 2001; Santoro et al. 2016
     majority, nearest-neighbour      -               -                  -         baselines
     linear-probe   -                 head            L-BFGS             -         baseline
+    multi-task     one per task      -               -                  -         baseline that meta-trains
     finetune       zero              all             Adam               -         baseline
 
 What adapts, rates and steps are settings; the table gives the defaults. Adding a method is one file and one line here.
@@ -48,11 +50,12 @@ from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.linear_probe import LinearProbe
 from quickstudy.methods.matching import Matching
+from quickstudy.methods.multi_task import MultiTask
 from quickstudy.methods.protonet import Prototypes
-from quickstudy.methods.start import GeneratedStart, PrototypeStart
+from quickstudy.methods.start import GeneratedStart, LearnedStart, PrototypeStart
 from quickstudy.methods.support_net import Reading
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.partition import shapes
+from quickstudy.models.partition import rank_of, shapes
 from quickstudy.models.support_net import InContext, LSTMReader, Relation
 
 
@@ -227,6 +230,30 @@ def imaml(
     )
 
 
+def maml_lora(
+    encoder: Encoder,
+    *,
+    adapts: str = "lora:4",
+    inner_lr: float = 0.05,
+    head_lr: float | None = 3.0,
+    inner_steps: int = 5,
+    adapt_steps: int | None = None,
+    order: Order = "second",
+) -> MetaLearner:
+    """MAML whose inner loop moves low-rank corrections of the weights."""
+    if not rank_of(adapts):
+        raise RecipeError(f"maml-lora cannot adapt {adapts!r}", fix="Use lora or lora:r; method maml has the others.")
+    return GradientMetaLearner(
+        encoder,
+        SGD(inner_lr, head_lr),
+        adapts=adapts,
+        inner_steps=inner_steps,
+        adapt_steps=adapt_steps,
+        order=order,
+        name="maml-lora",
+    )
+
+
 def proto_maml(
     encoder: Encoder,
     *,
@@ -287,10 +314,11 @@ def lstm_optimizer(
     hidden: int = 20,
     order: Order = "first",
 ) -> MetaLearner:
-    """The LSTM whose cell state is the adapted parameters."""
+    """The LSTM whose cell state is the adapted parameters; its initial state is learned."""
     return GradientMetaLearner(
         encoder,
         LSTMOptimizer(inner_lr, head_lr, hidden),
+        start=LearnedStart(_sizes(encoder)),
         adapts=adapts,
         inner_steps=inner_steps,
         adapt_steps=adapt_steps,
@@ -400,6 +428,7 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
     "meta-sgd": meta_sgd,
     "maml++": mamlpp,
     "imaml": imaml,
+    "maml-lora": maml_lora,
     "proto-maml": proto_maml,
     "leopard": leopard,
     "lstm-optimizer": lstm_optimizer,
@@ -416,6 +445,7 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
     "nearest-neighbour": nearest_neighbour,
     "linear-probe": LinearProbe,
     "finetune": finetune,
+    "multi-task": MultiTask,
 }
 
 

@@ -24,7 +24,8 @@ from quickstudy.methods.start import HeadStart, ZeroStart
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
-from quickstudy.models.partition import Prefix
+from quickstudy.models.low_rank import LowRank
+from quickstudy.models.partition import Prefix, rank_of
 from quickstudy.tasks.task import Kind
 
 _WEIGHT, _BIAS = f"{HEAD}weight", f"{HEAD}bias"
@@ -41,7 +42,7 @@ class GradientMetaLearner(MetaLearner):
         encoder: The encoder.
         optimizer: Inner update rule.
         start: Makes the head before the first step; zero by default.
-        adapts: Which encoder parameters adapt: `head` (none), `layers:-m`, `bias`, `all`.
+        adapts: Which encoder parameters adapt: `head` (none), `layers:-m`, `bias`, `all`, `lora:r`.
         head_adapts: Whether the head adapts too.
         inner_steps: Steps S in meta-training.
         adapt_steps: Steps when adapting to a task for use; `inner_steps` by default.
@@ -69,6 +70,7 @@ class GradientMetaLearner(MetaLearner):
         name: str = "maml",
     ) -> None:
         super().__init__(encoder, adapts, name, meta_trains=meta_trains)
+        self.low_rank = LowRank(self.partition) if rank_of(adapts) else None
         self.optimizer, self.order, self.exact_steps = optimizer, order, exact_steps
         self.start, self.head_adapts = start or ZeroStart(), head_adapts
         self.objective = objective
@@ -129,7 +131,8 @@ class GradientMetaLearner(MetaLearner):
         head = LinearHead(head.weight.detach(), head.bias.detach())
         if kind == "regression":
             head = head.rescaled(mean, std)
-        own = {name: phi[name].detach() for name in self.partition.names}
+        with torch.no_grad():
+            own = {name: p.detach() for name, p in inner.weights(phi).items()}
         return AdaptedModel(self.partition, own, head, tuple(label_names), kind, support.pair, self.name)
 
 
@@ -144,9 +147,10 @@ class _Inner:
         flows = learner.order == "second" or learner.start.reads_features
         with torch.set_grad_enabled(flows and torch.is_grad_enabled()):
             self.prefix = self.partition.prefix(support.sequences)
-        theta = self.partition.initial()
+        self._low_rank = learner.low_rank
+        theta = (self._low_rank or self.partition).initial()
         like = next(learner.encoder.model.parameters()).new_empty(learner.encoder.feature_size(pair=support.pair))
-        start = learner.start.head(lambda: self.partition.features(theta, self.prefix), labels, n_way, kind, like)
+        start = learner.start.head(lambda: self.features(theta, self.prefix), labels, n_way, kind, like)
         self._fixed = None if learner.head_adapts else start
         self.theta = theta | ({_WEIGHT: start.weight, _BIAS: start.bias} if learner.head_adapts else {})
 
@@ -155,7 +159,13 @@ class _Inner:
         return weight * task_loss(self.scores(params, self.prefix), self.labels, self.kind)
 
     def scores(self, params: Params, prefix: Prefix) -> Tensor:
-        return self.head(params)(self.partition.features(params, prefix))
+        return self.head(params)(self.features(params, prefix))
+
+    def features(self, params: Params, prefix: Prefix) -> Tensor:
+        return self.partition.features(self.weights(params), prefix)
+
+    def weights(self, params: Params) -> Params:
+        return self._low_rank.weights(params) if self._low_rank else {n: params[n] for n in self.partition.names}
 
     def head(self, params: Params) -> LinearHead:
         return self._fixed or LinearHead(params[_WEIGHT], params[_BIAS])

@@ -1,6 +1,7 @@
 """Start: the head before the first inner step; it is built from the support set, because labels differ from task to task.
 
     zero          W = 0, b = 0
+    learned       w_n = w,  b_n = b                          w and b learned, the same for every label
     prototypes    w_n = 2 s c_n,  b_n = -s ||c_n||^2         c_n the mean feature of label n, s learned
     generated     the prototypes' head + g(c_n),  g a small network
 
@@ -50,6 +51,24 @@ class ZeroStart(HeadStart):
 
     def head(self, features: Callable[[], Tensor], labels: Tensor, n_way: int, kind: Kind, like: Tensor) -> LinearHead:
         return LinearHead(like.new_zeros(n_way, len(like)).requires_grad_(), like.new_zeros(n_way).requires_grad_())
+
+
+class LearnedStart(HeadStart):
+    """A learned row for every label; by itself it prefers none, but an update rule that looks at parameters sees it.
+
+    Args:
+        sizes: Feature sizes F that occur (single texts, pairs); each has a row of its own.
+    """
+
+    reads_features = False
+
+    def __init__(self, sizes: set[int]) -> None:
+        super().__init__()
+        self.rows = nn.ParameterDict({str(f): nn.Parameter(torch.zeros(f + 1)) for f in sorted(sizes)})
+
+    def head(self, features: Callable[[], Tensor], labels: Tensor, n_way: int, kind: Kind, like: Tensor) -> LinearHead:
+        row = self.rows[str(len(like))]
+        return LinearHead(row[:-1].expand(n_way, -1), row[-1].expand(n_way))
 
 
 class PrototypeStart(HeadStart):

@@ -34,17 +34,22 @@ class EncodedEpisode:
 
     Attributes:
         task: Name of its task.
-        n_way: Labels (N); 1 for regression.
+        label_names: N names; empty for regression.
         kind: Classification or regression.
         support: To adapt on.
         query: To score on.
     """
 
     task: str
-    n_way: int
+    label_names: tuple[str, ...]
     kind: Kind
     support: EncodedSet
     query: EncodedSet
+
+    @property
+    def n_way(self) -> int:
+        """Labels (N); 1 for regression."""
+        return len(self.label_names) or 1
 
 
 def encode_set(encoder: Encoder, examples: Sequence[Example]) -> EncodedSet:
@@ -57,6 +62,5 @@ def encode_set(encoder: Encoder, examples: Sequence[Example]) -> EncodedSet:
 
 def encode_episode(encoder: Encoder, episode: Episode) -> EncodedEpisode:
     """Tokenise an episode."""
-    n_way = len(episode.label_names) if episode.kind == "classification" else 1
     support, query = (encode_set(encoder, examples) for examples in (episode.support, episode.query))
-    return EncodedEpisode(episode.task, n_way, episode.kind, support, query)
+    return EncodedEpisode(episode.task, episode.label_names, episode.kind, support, query)

@@ -28,6 +28,7 @@ Params = dict[str, Tensor]
 # The linear layer that ends a residual branch (attention, feed-forward), in the families that we know.
 _BRANCH_END = re.compile(r"\.(output\.dense|out_lin|lin2|attn\.o|Wo)\.(weight|bias)$")
 _LAYERS = re.compile(r"layers:-(\d+)")
+_LORA, _RANK = re.compile(r"lora(?::([1-9]\d*))?"), 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
 
     Args:
         model: The Hugging Face model.
-        which: `head` (none), `all`, `bias`, `layers:-m` (the top m layers), or `branches` (the linear layers
-            that end residual branches).
+        which: `head` (none), `all`, `bias`, `layers:-m` (the top m layers), `branches` (the linear layers
+            that end residual branches), `lora` or `lora:r` (the weights of all linear layers, see `LowRank`).
 
     Raises:
         RecipeError: An unknown filter, or more than there is: layers beyond the last, biases of a model that has none.
@@ -84,6 +85,10 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
         if branches := frozenset(n for n in names if n.startswith(f"{stack}.") and _BRANCH_END.search(n)):
             return branches
         raise RecipeError("the ends of this encoder's residual branches are not known", fix="Choose another method.")
+    if rank_of(which):
+        stack, layers = layer_stack(model)
+        linear = [name for name, module in layers.named_modules() if isinstance(module, nn.Linear)]
+        return frozenset(f"{stack}.{name}.weight" for name in linear)
     if match := _LAYERS.fullmatch(which):
         stack, layers = layer_stack(model)
         top = int(match[1])
@@ -92,14 +97,31 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
         chosen = tuple(f"{stack}.{i}." for i in range(len(layers) - top, len(layers)))
         return frozenset(name for name in names if name.startswith(chosen))
     raise RecipeError(
-        f"there is no parameter filter {which!r}", fix="Choose head, all, bias or layers:-m (the top m layers)."
+        f"there is no parameter filter {which!r}",
+        fix="Choose head, all, bias, layers:-m (the top m layers) or lora:r (corrections of rank r).",
     )
 
 
 def shapes(model: nn.Module, which: str) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter that adapts, by name; see `select`."""
+    """Return the shape of every encoder parameter of the inner loop, by name; see `select` and `LowRank`."""
     names = select(model, which)
-    return {name: tuple(p.shape) for name, p in model.named_parameters() if name in names}
+    own = {name: tuple(p.shape) for name, p in model.named_parameters() if name in names}
+    if not (rank := rank_of(which)):
+        return own
+    found: dict[str, tuple[int, ...]] = {}
+    for name, (outputs, inputs) in own.items():
+        found |= {f"{name}.a": (rank, inputs), f"{name}.b": (outputs, rank)}
+    return found
+
+
+def rank_of(which: str) -> int:
+    """Return the rank that a parameter filter `lora` or `lora:r` asks for, 0 if it is another.
+
+    >>> rank_of("lora:8"), rank_of("lora"), rank_of("layers:-2")
+    (8, 4, 0)
+    """
+    match = _LORA.fullmatch(which)
+    return int(match[1] or _RANK) if match else 0
 
 
 class Partition:

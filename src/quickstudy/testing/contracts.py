@@ -6,7 +6,7 @@
 They run on tiny random encoders and small synthetic tasks, in seconds, without a network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -65,7 +65,7 @@ def _check_determinism(make: Make) -> None:
     both = []
     for seed in (0, 1):
         torch.manual_seed(seed)  # no hidden dependence on the global state
-        learner = make(tiny_encoder())
+        learner = _prepared(make, [task])
         loss = learner.meta_loss([_episode(learner.encoder, task)]).loss
         model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")[:8]), task.label_names, "classification")
         both.append((loss, model.predict_proba(_rows(task, "test")[:8])))
@@ -86,7 +86,8 @@ def _check_renaming(make: Make) -> None:
 
 
 def _check_gradients(make: Make, claims: Callable[[str], bool]) -> None:
-    learner = make(tiny_encoder())
+    tasks = [word_task(n_way=3), word_task("pairs", pair=True), score_task()]
+    learner = _prepared(make, tasks)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, p in learner.named_parameters():
@@ -94,7 +95,7 @@ def _check_gradients(make: Make, claims: Callable[[str], bool]) -> None:
                 p.add_(0.1 * torch.randn(p.shape, generator=random))
     reached: set[str] = set()
     named = dict(learner.named_parameters())
-    for task in (word_task(n_way=3), word_task(pair=True), score_task()):
+    for task in tasks:
         for progress in (0.0, 1.0):
             loss = learner.meta_loss([_episode(learner.encoder, task)], progress).loss
             assert loss.shape == (), f"the meta-loss has the shape {tuple(loss.shape)}"
@@ -106,8 +107,8 @@ def _check_gradients(make: Make, claims: Callable[[str], bool]) -> None:
 
 
 def _check_learning(make: Make, steps: int = 60) -> None:
-    learner = make(tiny_encoder(normalize=True))
     sampler = EpisodeSampler([word_task(), word_task("other", n_way=4, seed=1)], EpisodeSpec((2, 3), 3, 4), seed=0)
+    learner = _prepared(make, sampler.tasks, tiny_encoder(normalize=True))
     held = [encode_episode(learner.encoder, sampler[10_000 + i]) for i in range(12)]
     optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], 3e-3)
     before = _mean_loss(learner, held)
@@ -119,6 +120,12 @@ def _check_learning(make: Make, steps: int = 60) -> None:
         optimizer.step()
     after = _mean_loss(learner, held)
     assert after < before, f"meta-training did not lower the meta-loss: {before:.3f} before, {after:.3f} after"
+
+
+def _prepared(make: Make, tasks: Sequence[Task], encoder: Encoder | None = None) -> MetaLearner:
+    learner = make(encoder or tiny_encoder())
+    learner.prepare(tasks)
+    return learner
 
 
 def _mean_loss(learner: MetaLearner, episodes: list[EncodedEpisode]) -> float:
