@@ -1,12 +1,15 @@
-"""Every method with an equal budget: meta-train each for the same wall time from MiniLM, then adapt to held-out tasks.
+"""Every method with an equal budget: meta-train each for the same time from MiniLM, then adapt to held-out tasks.
 
     python benchmarks/methods.py --seconds 360 [--methods maml,protonet] [--train REF ...] [--tasks REF ...] [--out FOLDER]
 
 What a method learns and at which rates comes from recipes/<method>_samples.toml; tasks, episodes, meta-batch and the encoder's
 outer rate are the same for all. The number of outer steps follows from a trial of a tenth of the budget, so that warm-up and
 decay fit it. One JSON file per method is written as it finishes and a method that has its file is skipped, so the benchmark can
-be stopped and goes on. `--table` prints what is there. Times include nothing but the outer steps; peak memory is that of the
-process, so each method gets its own.
+be stopped and goes on. `--table` prints what is there.
+
+The budget is processor time, so that it does not depend on what else the machine does: `--seconds 360` on 2 threads are 720 core
+seconds, as are `--seconds 720` with OMP_NUM_THREADS=1, which lets two methods run side by side. It includes nothing but the outer
+steps. Peak memory is that of the process, so each method gets its own.
 """
 
 import argparse
@@ -73,7 +76,7 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         recipe = load_recipe(file)
         values = recipe.model_dump(exclude_none=True) | {"episodes": EPISODES, "tasks": {"train": options.train}}
         values["outer"] = OUTER | {"method_lr": recipe.outer.method_lr}
-        learner, steps = _train(values, options.seconds)
+        learner, steps = _train(values, options.seconds * torch.get_num_threads())
     else:
         learner = make(method, Encoder.load("minilm"))
     trained_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -89,8 +92,8 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "quickstudy": quickstudy.__version__,
         "threads": torch.get_num_threads(),
         "outer_steps": len(steps),
-        "seconds": sum(steps),
-        "seconds_per_step": statistics.median(steps) if steps else None,
+        "core_seconds": sum(steps),
+        "core_seconds_per_step": statistics.median(steps) if steps else None,
         "peak_mib": trained_memory,
         "seconds_adapt": statistics.median(row["seconds_adapt"] for row in rows),
         "rows": rows,
@@ -104,21 +107,22 @@ def _most_shots(task: Task) -> int:
     return min(len(task.rows_of("train", n)) for n in range(len(task.label_names))) // 2
 
 
-def _train(values: dict[str, Any], seconds: float) -> tuple[Any, list[float]]:
+def _train(values: dict[str, Any], budget: float) -> tuple[Any, list[float]]:
+    """Train for a budget of core seconds; return the learner and the core seconds of each outer step."""
     times: list[float] = []
-    tick = time.perf_counter()
+    tick = time.process_time()
 
     def on_step(_: StepRecord) -> None:
         nonlocal tick
-        times.append(time.perf_counter() - tick)
-        tick = time.perf_counter()
+        times.append(time.process_time() - tick)
+        tick = time.process_time()
 
     def run(count: int) -> Any:
         nonlocal tick
         built = build(check_recipe(values))
         settings = replace(built.outer, outer_steps=count, warmup_steps=count // 10)
         times.clear()
-        tick = time.perf_counter()
+        tick = time.process_time()
         with tempfile.TemporaryDirectory() as scratch:
             train(
                 built.learner, built.sampler, settings, accelerator=accelerator, folder=Path(scratch), on_step=on_step
@@ -127,32 +131,37 @@ def _train(values: dict[str, Any], seconds: float) -> tuple[Any, list[float]]:
 
     accelerator = Accelerator()
     run(FIRST)
-    run(max(FIRST, round(0.1 * seconds / statistics.mean(times[1:]))))  # the first step is slower than the others
-    learner = run(max(1, round(seconds / statistics.mean(times))))
+    run(max(FIRST, round(0.1 * budget / statistics.mean(times[1:]))))  # the first step is slower than the others
+    learner = run(max(1, round(budget / statistics.mean(times))))
     return learner, times
 
 
 def print_table(found: list[dict[str, Any]]) -> None:
     """Print one line per method: cost, then the mean score of each group of tasks and number of shots."""
-    groups = sorted(
-        {(row["task"].partition("/")[0].partition(":")[0], row["shots"]) for one in found for row in one["rows"]}
-    )
+    groups = sorted({(_group(row), row["shots"]) for one in found for row in one["rows"]})
     heads = [f"{group} {k}" for group, k in groups]
-    print(f"| method | outer steps | s | s / step | peak MiB | s / adaptation | {' | '.join(heads)} |")
+    print(f"| method | outer steps | core s | core s / step | peak MiB | s / adaptation | {' | '.join(heads)} |")
     print(f"|---|{'---|' * (5 + len(heads))}")
-    for one in found:
+    for one in sorted(found, key=lambda one: list(METHODS).index(one["method"])):
         cells = []
-        for group, k in groups:
+        for group in groups:
             by_task: dict[str, list[float]] = {}
             for row in one["rows"]:
-                if row["shots"] == k and row["task"].startswith(group):
+                if (_group(row), row["shots"]) == group:
                     by_task.setdefault(row["task"], []).append(row[row["main"]])
             cells.append(f"{100 * statistics.mean(map(statistics.mean, by_task.values())):.1f}" if by_task else "-")
-        per = f"{one['seconds_per_step']:.2f}" if one["outer_steps"] else "-"
-        cost = (
-            f"{one['outer_steps']} | {one['seconds']:.0f} | {per} | {one['peak_mib']:.0f} | {one['seconds_adapt']:.3f}"
-        )
-        print(f"| {one['method']} | {cost} | {' | '.join(cells)} |")
+        per = f"{one['core_seconds_per_step']:.2f}" if one["outer_steps"] else "-"
+        cost = [
+            f"{one['outer_steps']} | {one['core_seconds']:.0f} | {per} | {one['peak_mib']:.0f}",
+            f"{one['seconds_adapt']:.3f}",
+        ]
+        print(f"| {one['method']} | {' | '.join([*cost, *cells])} |")
+
+
+def _group(row: dict[str, Any]) -> str:
+    """Return the collection a task is from; of the bundled tasks their domain."""
+    collection = str(row["task"].partition("/")[0].partition(":")[0])
+    return str(row["domain"]) if collection == "samples" else collection
 
 
 if __name__ == "__main__":

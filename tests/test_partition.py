@@ -148,12 +148,14 @@ def test_select_gives_the_parameters_a_filter_names(which: str, wanted: set[str]
 @pytest.mark.parametrize(
     ("which", "message"),
     [
-        ("lora", "there is no parameter filter 'lora'\n  Choose head, all, bias or layers:-m (the top m layers)."),
-        (
-            "layers:1",
-            "there is no parameter filter 'layers:1'\n  Choose head, all, bias or layers:-m (the top m layers).",
+        *(
+            (
+                which,
+                f"there is no parameter filter {which!r}\n"
+                "  Choose head, all, bias, layers:-m (the top m layers) or lora:r (corrections of rank r).",
+            )
+            for which in ("lora:0", "layers:1", "")
         ),
-        ("", "there is no parameter filter ''\n  Choose head, all, bias or layers:-m (the top m layers)."),
         ("layers:-3", "'layers:-3': the encoder has 2 layers\n  Choose 1 to 2."),
         ("layers:-0", "'layers:-0': the encoder has 2 layers\n  Choose 1 to 2."),
     ],

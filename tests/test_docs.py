@@ -1,0 +1,59 @@
+"""The documentation is true: the method that it adds works as written, and every method has its row and its recipe."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import quickstudy
+from conftest import tiny_encoder, word_task
+from quickstudy.methods import catalog
+from quickstudy.methods.catalog import METHODS, make
+from quickstudy.models.batch import encode_set
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_method_that_the_guide_adds_works_from_the_check_to_a_classifier(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
+    known: dict[str, Any] = {"__name__": "guide"}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "adding-a-method.md", "exec"), known)
+    monkeypatch.setattr(catalog, "METHODS", {**METHODS, "shrunken": known["shrunken"]})
+    recipe = tomllib.loads(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0])
+    recipe["encoder"]["name"] = str(tiny_folder)
+    recipe["outer"]["outer_steps"] = 2
+    run = quickstudy.pretrain(recipe, tmp_path / "run")
+    model = quickstudy.adapt(run, texts=["good film", "bad film"], labels=["y", "n"])
+    assert model.method == "shrunken"
+    assert model.predict(["good film", "bad film"]) == ["y", "n"]
+
+    task, encoder = word_task(), tiny_encoder()
+    support = encode_set(encoder, [task.train_split[i] for i in range(8)])
+    tests = [task.test_split[i] for i in range(8)]
+    found = [
+        learner.adapt(support, task.label_names, "classification").predict_proba(tests)
+        for learner in (known["shrunken"](encoder, share=0.0), make("protonet", encoder))
+    ]
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_every_method_has_a_row_that_names_its_recipe() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w+-]+)` \|.*\| (?:`(\w+)`|-) \|$", text, re.MULTILINE))
+    assert rows.keys() == METHODS.keys()
+    for method, recipe in rows.items():
+        if recipe:
+            values = tomllib.loads((ROOT / "recipes" / f"{recipe}.toml").read_text(encoding="utf-8"))
+            assert values["method"]["name"] == method
+    assert [m for m, recipe in rows.items() if not recipe] == [
+        "majority",
+        "nearest-neighbour",
+        "linear-probe",
+        "finetune",
+    ]
