@@ -2,9 +2,9 @@
 
     python benchmarks/setfit_baseline.py [--tasks REF ...] [--shots 4,16] [--draws 5] [--limit 300] [--out FOLDER]
 
-Default training of setfit (one epoch over the pairs of the support set, logistic regression on top) from the same MiniLM. It knows
-no sentence pairs, so the two texts of a pair are joined by [SEP]. Rows are appended to setfit.jsonl as they are made, so it can be
-stopped and goes on; when all are there, setfit.json is written. Needs the extra `bench`.
+Default training of setfit (one epoch over the pairs of the support set, logistic regression on top) from the same MiniLM. It
+knows no sentence pairs, so the two texts of a pair are joined by [SEP]. Rows are appended to setfit.jsonl as they are made, so it
+can be stopped and goes on; when all are there, setfit.json is written. Needs the extra `bench`.
 """
 
 import argparse
