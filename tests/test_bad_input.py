@@ -600,7 +600,7 @@ def test_published_draws_without_those_shots_are_refused(cli: Cli, trained: Path
     (tmp_path / "drawn").mkdir()
     for name in ("train_0_4", "eval"):
         write(tmp_path / "drawn" / f"{name}.csv", GOOD)
-    found = cli("evaluate", trained / "run", "--tasks", tmp_path / "drawn", "--shots", "8,16")
+    found = cli("evaluate", trained / "run", "--tasks", tmp_path / "drawn", "--shots", "8,16", "--allow-overlap")
     found.refused("no task has draws of 8, 16 shots", "Use other --shots.")
 
 

@@ -8,6 +8,7 @@ model.predict(["I was charged twice"])
 import datetime
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +183,7 @@ def evaluate(
     seed: int = 0,
     limit: int | None = None,
     overwrite: bool = False,
+    allow_overlap: bool = False,
     on_row: Callable[["Row"], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Evaluate a run on held-out tasks, beside two baselines on identical draws.
@@ -196,13 +198,15 @@ def evaluate(
         seed: Which.
         limit: Score a fixed random sample of so many test rows; None for all.
         overwrite: Replace the results that the run has.
+        allow_overlap: Go on although scored texts were meta-trained on; the report says so.
         on_row: Told of every finished draw.
 
     Returns:
         The content of `results.json`.
 
     Raises:
-        QuickstudyError: No such run, unusable tasks, impossible numbers, or there are results already.
+        QuickstudyError: No such run, unusable tasks, impossible numbers, there are results already, or scored texts were
+            meta-trained on.
     """
     numbers = {"shots": shots, "draws": [draws], "limit": [] if limit is None else [limit]}
     for name, values in numbers.items():
@@ -221,6 +225,7 @@ def evaluate(
     loaded = _tasks(tasks)
     untouched = opened.untouched()
     learners = {AFTER: opened.learner(), BEFORE: untouched, PROBE: LinearProbe(untouched.encoder)}
+    overlap = _overlap(opened, loaded, seed, allow=allow_overlap)
     rows = evaluate_learners(learners, loaded, shots=shots, draws=draws, seed=seed, limit=limit, on_row=on_row)
     trained_on = opened.meta_train_tasks() & {task.name for task in loaded}
     encoder = Path(opened.recipe.encoder.name)
@@ -237,6 +242,7 @@ def evaluate(
         "seed": seed,
         "limit": limit,
         "seen_in_meta_training": sorted(trained_on),
+        "overlap": overlap,
         "summary": summarize_rows(rows, reference=AFTER),
         "rows": rows,
     }
@@ -256,6 +262,27 @@ def _write_pages(folder: Path) -> None:
 
     write_card(folder)
     write_report(folder)
+
+
+def _overlap(run: Run, tasks: Sequence[Task], seed: int, *, allow: bool) -> list[dict[str, Any]] | None:
+    """Return what of the scored texts was meta-trained on; None if that could not be looked up and need not be."""
+    from quickstudy.evaluation.draws import with_test_split
+    from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
+
+    try:
+        trained = load_tasks(run.recipe.tasks.train)
+    except DataError as error:
+        if allow:
+            return None
+        raise DataError(
+            f"overlap with the meta-train tasks cannot be checked: {error.what}",
+            where=error.where or str(run.folder / "config.toml"),
+            fix="Put the data back where they were, or go on unchecked with --allow-overlap.",
+        ) from error
+    found = find_overlap(trained, [with_test_split(task, seed) for task in tasks])
+    if not allow:
+        refuse_overlap(found)
+    return [{**asdict(overlap), "share": overlap.share} for overlap in found]
 
 
 def _tasks(tasks: str | Path | Task | Iterable[str | Path | Task]) -> list[Task]:

@@ -214,6 +214,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Which support sets.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the results that the run has.")] = False,
+    allow_overlap: Annotated[bool, typer.Option(help="Score texts although they were meta-trained on.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure a run on held-out tasks, beside two baselines on identical draws (step 5)."""
@@ -231,6 +232,7 @@ def evaluate(
             seed=seed,
             limit=limit,
             overwrite=overwrite,
+            allow_overlap=allow_overlap,
             on_row=progress.row,
         )
     if as_json:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from quickstudy.report.table import percent, result_table, score_name
+from quickstudy.report.table import overlap_lines, percent, result_table, score_name
 from quickstudy.tasks.task import Task
 
 
@@ -93,6 +93,8 @@ def print_results(results: dict[str, Any]) -> None:
     console.print(f"{score_name(results)}, mean and 95 % interval over {results['draws']} draws{limit}", style="dim")
     if results["seen_in_meta_training"]:
         console.print(f"meta-trained on, not held out: {', '.join(results['seen_in_meta_training'])}", style="yellow")
+    for line in overlap_lines(results):
+        console.print(escape(line), style="yellow")
 
 
 def _examples(task: Task, count: int) -> list[dict[str, Any]]:

@@ -6,10 +6,12 @@
     few.csv?text=note&label=code    a file                     corpora/                   a folder (see `files`)
 
 After `?`, for the Hub and for files: `text`, `pair`, `label` (column names; `pair=none` takes no second text), `kind`
-(`classification` or `regression`); for the Hub also `config`; for GLUE `path`.
+(`classification` or `regression`), `lineage` (where the texts come from, e.g. `lineage=imdb`: tasks from one source are not
+held out from each other); for the Hub also `config`; for GLUE `path`.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 from urllib.parse import parse_qsl
@@ -23,7 +25,7 @@ from quickstudy.data.table import Columns
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.task import Kind, Task
 
-_COLUMNS = ("text", "pair", "label", "kind")
+_COLUMNS = ("text", "pair", "label", "kind", "lineage")
 _OPTIONS = {"samples": (), "glue": ("path",), "hub": (*_COLUMNS, "config")}
 
 
@@ -51,21 +53,27 @@ def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[
 
 
 def _load_one(reference: str, base: Path) -> list[Task]:
+    tasks, options = _load_from(reference, base)
+    lineage = frozenset(name for name in options.get("lineage", "").split(",") if name)
+    return [replace(task, lineage=task.lineage | lineage) for task in tasks] if lineage else tasks
+
+
+def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
     target, _, query = reference.partition("?")
     source, _, names = target.partition(":")
     options = _options(reference, query, _OPTIONS.get(source, _COLUMNS))
     chosen = [name for name in names.split(",") if name]
     if source == "samples":
-        return load_samples(chosen)
+        return load_samples(chosen), options
     if source == "glue":
         path = base / options["path"] if "path" in options else None
-        return [load_glue(name, path) for name in chosen or GLUE]
+        return [load_glue(name, path) for name in chosen or GLUE], options
     kind = options.get("kind", "classification")
     if kind not in get_args(Kind):
         raise DataError(f"kind {kind!r} in {reference!r} is unknown", fix=did_you_mean(kind, get_args(Kind)))
     columns = Columns(options.get("text", "text"), options.get("pair", "auto"), options.get("label", "label"))
     if source == "hub":
-        return [load_hub(names, columns, cast(Kind, kind), config=options.get("config"))]
+        return [load_hub(names, columns, cast(Kind, kind), config=options.get("config"))], options
     path = base / target
     with os_errors(path):
         if not path.exists():
@@ -73,7 +81,7 @@ def _load_one(reference: str, base: Path) -> list[Task]:
                 f"{reference!r} is neither a file or folder nor a known source",
                 fix="Give a path, or samples, glue, glue:NAME or hub:ID.",
             )
-    return load_path(path, columns, cast(Kind, kind))
+    return load_path(path, columns, cast(Kind, kind)), options
 
 
 def _options(reference: str, query: str, allowed: Sequence[str]) -> dict[str, str]:

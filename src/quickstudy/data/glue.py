@@ -22,13 +22,14 @@ HUB_ID = "nyu-mll/glue"
 
 @dataclass(frozen=True, slots=True)
 class GlueTask:
-    """Fields, labels and metric of one GLUE task, as published."""
+    """Fields, labels, metric and text sources of one GLUE task, as published."""
 
     text: str
     text_pair: str | None
     labels: tuple[str, ...]
     metric: str
     description: str
+    lineage: tuple[str, ...]
 
     @property
     def kind(self) -> Kind:
@@ -43,14 +44,40 @@ class GlueTask:
 
 _NLI = ("entailment", "not_entailment")
 GLUE = {
-    "cola": GlueTask("sentence", None, ("unacceptable", "acceptable"), "mcc", "Is the sentence grammatical?"),
-    "sst2": GlueTask("sentence", None, ("negative", "positive"), "accuracy", "Is the film review positive?"),
-    "mrpc": GlueTask(
-        "sentence1", "sentence2", ("not_equivalent", "equivalent"), "accuracy_f1", "Do two sentences mean the same?"
+    "cola": GlueTask(
+        "sentence",
+        None,
+        ("unacceptable", "acceptable"),
+        "mcc",
+        "Is the sentence grammatical?",
+        ("linguistics literature",),
     ),
-    "stsb": GlueTask("sentence1", "sentence2", (), "pearson_spearman", "How similar are two sentences, from 0 to 5?"),
+    "sst2": GlueTask(
+        "sentence", None, ("negative", "positive"), "accuracy", "Is the film review positive?", ("rotten tomatoes",)
+    ),
+    "mrpc": GlueTask(
+        "sentence1",
+        "sentence2",
+        ("not_equivalent", "equivalent"),
+        "accuracy_f1",
+        "Do two sentences mean the same?",
+        ("msr paraphrase",),
+    ),
+    "stsb": GlueTask(
+        "sentence1",
+        "sentence2",
+        (),
+        "pearson_spearman",
+        "How similar are two sentences, from 0 to 5?",
+        ("msr paraphrase", "flickr30k captions", "msr video captions"),
+    ),
     "qqp": GlueTask(
-        "question1", "question2", ("not_duplicate", "duplicate"), "accuracy_f1", "Do two questions ask the same?"
+        "question1",
+        "question2",
+        ("not_duplicate", "duplicate"),
+        "accuracy_f1",
+        "Do two questions ask the same?",
+        ("quora",),
     ),
     "mnli": GlueTask(
         "premise",
@@ -58,11 +85,19 @@ GLUE = {
         ("entailment", "neutral", "contradiction"),
         "accuracy",
         "Does the premise entail, contradict or not decide the hypothesis?",
+        ("multinli",),
     ),
-    "qnli": GlueTask("question", "sentence", _NLI, "accuracy", "Does the sentence answer the question?"),
-    "rte": GlueTask("sentence1", "sentence2", _NLI, "accuracy", "Does the first text entail the second?"),
+    "qnli": GlueTask("question", "sentence", _NLI, "accuracy", "Does the sentence answer the question?", ("squad",)),
+    "rte": GlueTask(
+        "sentence1", "sentence2", _NLI, "accuracy", "Does the first text entail the second?", ("rte challenges",)
+    ),
     "wnli": GlueTask(
-        "sentence1", "sentence2", ("not_entailment", "entailment"), "accuracy", "Is the pronoun resolved rightly?"
+        "sentence1",
+        "sentence2",
+        ("not_entailment", "entailment"),
+        "accuracy",
+        "Is the pronoun resolved rightly?",
+        ("winograd schemas",),
     ),
 }
 
@@ -91,6 +126,7 @@ def load_glue(name: str, path: Path | None = None) -> Task:
         pair=glue.text_pair is not None,
         metric=glue.metric,
         description=glue.description,
+        lineage=frozenset(glue.lineage),
     )
 
 

@@ -6,7 +6,7 @@ It names tasks and figures, never paths of the machine it was made on.
 from pathlib import Path
 
 from quickstudy.report.page import read_run
-from quickstudy.report.table import percent, result_table, score_name
+from quickstudy.report.table import overlap_lines, percent, result_table, score_name
 from quickstudy.storage import write_text
 
 
@@ -52,6 +52,7 @@ def write_card(folder: Path) -> Path:
         if results["seen_in_meta_training"]:
             seen = ", ".join(map(_public, results["seen_in_meta_training"]))
             lines += ["", f"Meta-trained on, so not held out: {seen}."]
+        lines += [part for line in overlap_lines(results) for part in ("", f"{line[0].upper()}{line[1:]}.")]
     else:
         lines.append("Not evaluated yet: `quickstudy evaluate THIS_FOLDER --tasks ...`")
     lines += [

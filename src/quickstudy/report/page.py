@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from quickstudy.errors import RunError
 from quickstudy.report.plots import plot_shots, plot_training
-from quickstudy.report.table import percent, result_table
+from quickstudy.report.table import overlap_lines, percent, result_table
 from quickstudy.storage import write_text
 
 _FOLDERS = re.compile(r"""(^|["=])(?:~|[A-Za-z]:)?[\\/](?:[^"?&]*[\\/])?(?=[^"?&\\/])""")
@@ -38,7 +38,8 @@ def write_report(folder: Path) -> Path:
         plots["shots"] = _inline(folder / "plots" / "shots.svg")
     page = _environment().get_template("page.html.jinja")
     table = result_table(results) if results else None
-    write_text(folder / "report.html", page.render(**run, plots=plots, table=table))
+    overlap = overlap_lines(results) if results else []
+    write_text(folder / "report.html", page.render(**run, plots=plots, table=table, overlap=overlap))
     return folder / "report.html"
 
 

@@ -38,3 +38,21 @@ def score_name(results: dict[str, Any]) -> str:
     """
     mixed = any(row.get("kind") == "regression" for row in results["rows"])
     return "accuracy in %" + (" (regression: mean of Pearson and Spearman)" if mixed else "")
+
+
+def overlap_lines(results: dict[str, Any]) -> list[str]:
+    """Return what to say of scored texts that were meta-trained on, a line per task.
+
+    >>> overlap_lines({"overlap": [{"task": "mr", "rows": {"exact": 2}, "total": 80, "sources": ["sst2"], "lineage": []}]})
+    ['2 of 80 scored rows of mr were meta-trained on (sst2)']
+    """
+    if results.get("overlap") is None:
+        return ["not checked: whether scored texts were meta-trained on"]
+    lines = []
+    for one in results["overlap"]:
+        sources, rows = ", ".join(one["sources"][:3]), sum(one["rows"].values())
+        if rows:
+            lines.append(f"{rows:,} of {one['total']:,} scored rows of {one['task']} were meta-trained on ({sources})")
+        if one["lineage"]:
+            lines.append(f"{one['task']} is made from the same source as {sources}: {', '.join(one['lineage'])}")
+    return lines

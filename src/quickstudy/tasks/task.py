@@ -32,6 +32,7 @@ class Task:
         description: One sentence that says what is being decided.
         domain: Subject area, e.g. `finance`.
         fixed_draws: Ready-made support sets by (K shots, draw number), for published few-shot protocols.
+        lineage: Sources that its texts come from, where other tasks come from the same; see `evaluation.leakage`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Task:
     description: str = ""
     domain: str = "general"
     fixed_draws: Mapping[tuple[int, int], Split] = field(default_factory=dict)
+    lineage: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.metric:

@@ -1,0 +1,161 @@
+"""Leakage: texts that are scored and were meta-trained on, and tasks made from the same source.
+
+    exact         the same text (of a pair: the same two)
+    normalised    the same words, whatever their case, accents' encoding, punctuation and spaces
+    13-gram       thirteen words in a row in common: a quotation, a longer or shorter cut of the same document
+    lineage       both tasks declare a common source, e.g. SST-2 and MR, which are the same film reviews
+
+Each scored row counts once, under the strictest kind that it meets. Thirteen words are what Brown et al. 2020,
+arXiv:2005.14165, use for the same purpose: chance repetitions of that length are rare, and set phrases are shorter.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from quickstudy.errors import DataError
+from quickstudy.tasks.split import Example, Split
+from quickstudy.tasks.task import Task
+
+OverlapKind = Literal["exact", "normalised", "13-gram", "lineage"]
+
+MOST = 0.005  # of a task's scored rows: a stray set phrase is no leak
+
+_GRAM = 13
+_EXAMPLES = 3
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What one evaluated task has in common with the meta-train tasks.
+
+    Attributes:
+        task: The evaluated task.
+        rows: Scored rows by kind of overlap (exact, normalised, 13-gram).
+        total: Scored rows in all.
+        sources: Meta-train tasks that they are found in, or share a source with; most rows first.
+        lineage: Declared sources in common.
+        examples: The first few texts found.
+    """
+
+    task: str
+    rows: dict[str, int]
+    total: int
+    sources: tuple[str, ...]
+    lineage: tuple[str, ...]
+    examples: tuple[str, ...] = field(default=())
+
+    @property
+    def share(self) -> float:
+        """Overlapping rows as a share of all that are scored."""
+        return sum(self.rows.values()) / max(1, self.total)
+
+
+def find_overlap(trained: Sequence[Task], evaluated: Iterable[Task]) -> list[Overlap]:
+    """Look for what is scored among what was meta-trained on.
+
+    Args:
+        trained: Meta-train tasks; their train splits are read once.
+        evaluated: Tasks whose test splits are scored.
+
+    Returns:
+        One entry per evaluated task that has something in common with a meta-train task.
+    """
+    known = _Known(trained)
+    found = []
+    for task in evaluated:
+        sources: Counter[str] = Counter()
+        rows: Counter[str] = Counter()
+        examples: list[str] = []
+        for example in _rows(task.test_split):
+            if hit := known.find(example):
+                kind, source = hit
+                rows[kind] += 1
+                sources[source] += 1
+                if len(examples) < _EXAMPLES:
+                    examples.append(" | ".join(_fields(example)))
+        # A task that was meta-trained on itself is not held out, which is said elsewhere; its sources are no news then.
+        shared = {n: task.lineage & of for n, of in known.lineage.items() if task.lineage & of and n != task.name}
+        if rows or shared:
+            names = [*(name for name, _ in sources.most_common()), *(name for name in shared if name not in sources)]
+            lineage = tuple(sorted(frozenset[str]().union(*shared.values())))
+            found.append(Overlap(task.name, dict(rows), len(task.test_split), tuple(names), lineage, tuple(examples)))
+    return found
+
+
+def refuse_overlap(found: Iterable[Overlap]) -> None:
+    """Refuse to score what was meta-trained on.
+
+    Raises:
+        DataError: More than `MOST` of a task's scored rows overlap, or it shares a source with a meta-train task.
+    """
+    for overlap in found:
+        sources = ", ".join(overlap.sources[:_EXAMPLES])
+        if overlap.share > MOST:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in overlap.rows.items())
+            what = f"{100 * overlap.share:.1f} % of the scored rows of task {overlap.task!r} were meta-trained on in {sources}"
+            what += f" ({kinds} of {overlap.total:,}; the first: {_cut(overlap.examples[0])!r})"
+        elif overlap.lineage:
+            what = f"task {overlap.task!r} is made from the same source as {sources}: {', '.join(overlap.lineage)}"
+        else:
+            continue
+        raise DataError(what, fix="Evaluate on other tasks, or go on with --allow-overlap: the report will say so.")
+
+
+class _Known:
+    """The meta-train texts, as hashes: whole texts, their words, and their 13-grams, each with the task it is from."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.lineage = {task.name: task.lineage for task in tasks}
+        self._names = [task.name for task in tasks]
+        self._exact: dict[int, int] = {}
+        self._normalised: dict[int, int] = {}
+        self._grams: dict[int, int] = {}
+        for number, task in enumerate(tasks):
+            for example in _rows(task.train_split):
+                fields = _fields(example)
+                words = [_words(text) for text in fields]
+                # A single text is looked for among the parts of pairs too.
+                for part in {(0, len(fields)), *((i, i + 1) for i in range(len(fields)))}:
+                    self._exact.setdefault(hash(fields[slice(*part)]), number)
+                    self._normalised.setdefault(hash(tuple(words[slice(*part)])), number)
+                for gram in _grams(words):
+                    self._grams.setdefault(gram, number)
+
+    def find(self, example: Example) -> tuple[OverlapKind, str] | None:
+        fields = _fields(example)
+        if (number := self._exact.get(hash(fields))) is not None:
+            return "exact", self._names[number]
+        words = [_words(text) for text in fields]
+        if (number := self._normalised.get(hash(tuple(words)))) is not None:
+            return "normalised", self._names[number]
+        for gram in _grams(words):
+            if (number := self._grams.get(gram)) is not None:
+                return "13-gram", self._names[number]
+        return None
+
+
+def _rows(split: Split) -> Iterator[Example]:
+    return (split[i] for i in range(len(split)))
+
+
+def _fields(example: Example) -> tuple[str, ...]:
+    return (example.text,) if example.text_pair is None else (example.text, example.text_pair)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def _grams(fields: Iterable[tuple[str, ...]]) -> Iterator[int]:
+    for words in fields:
+        for start in range(len(words) - _GRAM + 1):
+            yield hash(words[start : start + _GRAM])
+
+
+def _cut(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
