@@ -19,7 +19,7 @@ from quickstudy.errors import DataError
 from quickstudy.evaluation import draws as draw
 from quickstudy.evaluation import evaluate as evaluation
 from quickstudy.evaluation.evaluate import evaluate_learners, summarize_rows
-from quickstudy.evaluation.metrics import main_metric, score
+from quickstudy.evaluation.metrics import calibration, main_metric, score
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
@@ -70,6 +70,22 @@ def test_regression_metrics_are_those_of_scipy(seed: int) -> None:
         },
         **EXACT,
     )
+
+
+@pytest.mark.parametrize("n_way", [2, 3, 20])
+def test_calibration_is_scikit_learn_s_log_loss_and_the_definition_of_guo_et_al(n_way: int) -> None:
+    random = np.random.default_rng(n_way)
+    y, p = random.integers(n_way, size=400), random.dirichlet(np.full(n_way, 0.3), size=400)
+    found = calibration(y, p)
+    assert found["log_loss"] == pytest.approx(sk.log_loss(y, p, labels=range(n_way)), **EXACT)
+    confidence, right, wanted = p.max(1), p.argmax(1) == y, 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence >= low) & (confidence < low + 1 / 15 + (low > 0.9) * 1e-9)
+        if inside.any():
+            wanted += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
+    assert found["ece"] == pytest.approx(wanted, abs=1e-12)
+    sure = np.eye(n_way)[y]
+    assert calibration(y, sure) == pytest.approx({"log_loss": 0.0, "ece": 0.0}, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(GLUE))

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from quickstudy.errors import DataError
 from quickstudy.evaluation.draws import support_sets, test_examples, with_test_split
-from quickstudy.evaluation.metrics import main_metric, score
+from quickstudy.evaluation.metrics import calibration, main_metric, score
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
@@ -91,7 +92,13 @@ def _evaluate_one(
             tick = time.perf_counter()
             model = learner.adapt(encode_set(learner.encoder, examples), task.label_names, task.kind)
             adapted = time.perf_counter()
-            predictions = prefixes.predict(model)
+            scores = prefixes.scores(model)
+            predicted = time.perf_counter()
+            if task.kind == "regression":
+                measured = score(task, prefixes.labels, scores[:, 0].numpy())
+            else:
+                measured = score(task, prefixes.labels, scores.argmax(-1).numpy())
+                measured |= calibration(prefixes.labels, torch.softmax(scores, dim=-1).numpy())
             yield {
                 "task": task.name,
                 "domain": task.domain,
@@ -101,9 +108,9 @@ def _evaluate_one(
                 "draw": draw,
                 "n_test": len(prefixes.labels),
                 "main": main_metric(task),
-                **score(task, prefixes.labels, predictions),
+                **measured,
                 "seconds_adapt": adapted - tick,
-                "seconds_predict": time.perf_counter() - adapted,
+                "seconds_predict": predicted - adapted,
             }
 
 
@@ -119,11 +126,10 @@ class _Prefixes:
         self._kept = [self._prefix(chunk) for chunk in self._chunks] if keep else None
 
     @torch.no_grad()
-    def predict(self, model: AdaptedModel) -> list[float]:
+    def scores(self, model: AdaptedModel) -> Tensor:
+        """Return the scores of the test texts, (B, N), or (B, 1) for regression."""
         prefixes = self._kept or (self._prefix(chunk) for chunk in self._chunks)
-        scores = torch.cat([model.scores(prefix) for prefix in prefixes])
-        best = scores.squeeze(-1) if model.kind == "regression" else scores.argmax(-1)
-        return list(best.tolist())
+        return torch.cat([model.scores(prefix) for prefix in prefixes]).cpu()
 
     @torch.no_grad()
     def _prefix(self, chunk: Sequence[Example]) -> Prefix:

@@ -1,19 +1,24 @@
 """Metrics: scikit-learn and scipy compute, this module names.
 
     accuracy, precision, recall, f1 (macro), mcc        classification
+    log_loss, ece                                       of its probabilities
     pearson, spearman, mse                              regression
     metric                                              the task's own, as GLUE defines it
 
 GLUE's own: MCC for CoLA; the mean of accuracy and F1 of label 1 for MRPC and QQP; the mean of Pearson and Spearman for STS-B;
 accuracy for the others. A score that is undefined (a constant prediction has no correlation) is 0, as in GLUE's own scripts.
+The expected calibration error, which scikit-learn does not have, is that of Guo et al. 2017, arXiv:1706.04599: the mean distance
+of confidence and accuracy over 15 equal bins of confidence, weighted by their rows.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef, precision_recall_fscore_support
 
 from quickstudy.tasks.task import Task
+
+_BINS = 15
 
 
 def score(task: Task, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
@@ -27,6 +32,24 @@ def score(task: Task, labels: ArrayLike, predictions: ArrayLike) -> dict[str, fl
     y, p = np.asarray(labels), np.asarray(predictions)
     found = _regression(y, p) if task.kind == "regression" else _classification(y, p, len(task.label_names))
     return found | {"metric": _own(task.metric, y, p, found)}
+
+
+def calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
+    """Return how far probabilities can be trusted: `log_loss` in nats, and `ece` from 0 to 1.
+
+    Args:
+        labels: (B,) true label positions.
+        probabilities: (B, N) probability of each label.
+    """
+    y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    p = p / p.sum(-1, keepdims=True)  # rounding in single precision
+    confidence, right = p.max(-1), p.argmax(-1) == y
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)  # rows · (mean confidence - accuracy)
+    return {
+        "log_loss": float(log_loss(y, p, labels=np.arange(p.shape[1]))),
+        "ece": float(np.abs(gaps).sum() / len(y)),
+    }
 
 
 def main_metric(task: Task) -> str:
