@@ -13,8 +13,10 @@ The encoder is always in eval mode, dropout off: the meta-gradient is then exact
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,7 +27,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from quickstudy.errors import RecipeError, RunError
 from quickstudy.models.bundled import resolve
-from quickstudy.models.tokens import Sequences, TokenCache, batches
+from quickstudy.models.tokens import Ids, Sequences, TokenCache, batches
 from quickstudy.tasks.split import Example
 
 Pooling = Literal["mean", "cls", "pooler"]
@@ -65,6 +67,7 @@ class Encoder(nn.Module):
         self.model = model.eval()
         self.tokenizer, self.settings = tokenizer, settings
         self._tokens = TokenCache(tokenizer, settings.max_length)
+        self._kept: dict[tuple[Ids, Ids | None], Tensor] | None = None
 
     @classmethod
     def load(cls, name: str, **choices: Any) -> Self:
@@ -120,13 +123,35 @@ class Encoder(nn.Module):
 
     def forward(self, sequences: Sequences) -> Tensor:
         """Return features of B examples, (B, F); F is D, or 4D for separate pairs."""
-        features = []
-        order = []
+        return self.join(self.vectors(sequences), pairs=sequences.pairs)
+
+    def vectors(self, sequences: Sequences) -> Tensor:
+        """Return one vector per sequence, (B, D), or (2B, D) for separate pairs, in order."""
+        if self._kept is None or torch.is_grad_enabled():
+            return self._run(sequences)
+        keys = list(zip(sequences.ids, sequences.types or repeat(None), strict=False))
+        if new := [key for key in dict.fromkeys(keys) if key not in self._kept]:
+            ids, types = zip(*new, strict=True)
+            found = self._run(Sequences(ids, types if sequences.types else None, pairs=False))
+            self._kept.update(zip(new, found, strict=True))
+        return torch.stack([self._kept[key] for key in keys])
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While this lasts no parameter changes, so each sequence is run once, unless gradients are asked for."""
+        self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def _run(self, sequences: Sequences) -> Tensor:
+        pooled, rows = [], []
         for batch in batches(sequences, self.pad_id, self.device):
             output = self.model(**batch.inputs)
-            features.append(self.pool(output.last_hidden_state, batch.inputs["attention_mask"]))
-            order.append(batch.rows)
-        return self.join(features, order, pairs=sequences.pairs)
+            pooled.append(self.pool(output.last_hidden_state, batch.inputs["attention_mask"]))
+            rows.append(batch.rows)
+        return in_order(pooled, rows)
 
     @property
     def pad_id(self) -> int:
@@ -144,15 +169,18 @@ class Encoder(nn.Module):
             pooled = self.model.pooler(states)
         return nn.functional.normalize(pooled, dim=-1) if self.settings.normalize else pooled
 
-    def join(self, pooled: list[Tensor], rows: list[Tensor], *, pairs: bool) -> Tensor:
-        """Put the vectors of several batches back in order and join the two texts of separate pairs."""
-        vectors = torch.cat(pooled)
-        vectors = vectors[torch.cat(rows).argsort()]
+    def join(self, vectors: Tensor, *, pairs: bool) -> Tensor:
+        """Return features of the vectors of sequences: join the two texts of separate pairs."""
         if not pairs:
             return vectors
         first, second = vectors.chunk(2)
         product = first * second * (first.shape[-1] ** 0.5 if self.settings.normalize else 1.0)
         return torch.cat([first / 2, second / 2, (first - second).abs(), product], dim=-1) / 2**0.5
+
+
+def in_order(pooled: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+    """Put the vectors of several batches back in order."""
+    return torch.cat(list(pooled))[torch.cat(list(rows)).argsort()]
 
 
 _OFFSET_POSITIONS = {"roberta", "mpnet", "xlm-roberta", "camembert"}  # position ids start after the padding index

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from quickstudy.errors import RecipeError, RunError
-from quickstudy.models.encoder import Encoder
+from quickstudy.models.encoder import Encoder, in_order
 from quickstudy.models.tokens import Sequences, batches
 
 Params = dict[str, Tensor]
@@ -36,7 +36,7 @@ class Prefix:
     """What of some examples need not run again: one entry per batch of similar length.
 
     Attributes:
-        parts: Finished features, or the recorded calls of the top layers, or plain model inputs.
+        parts: The recorded calls of the top layers, or plain model inputs; the vectors of all sequences where nothing adapts.
         masks: (B, T) attention masks.
         rows: (B,) positions in the original order.
         pairs: Whether the sequences are separate pairs.
@@ -156,32 +156,28 @@ class Partition:
                 "the model's own gradient checkpointing would recompute with weights that are not the adapted ones",
                 fix="Leave it off.",
             )
+        if not self.names:
+            return Prefix([self.encoder.vectors(sequences)], [], [], sequences.pairs)
         prefix = Prefix([], [], [], sequences.pairs)
         for batch in batches(sequences, self.encoder.pad_id, self.encoder.device):
-            mask = batch.inputs["attention_mask"]
-            if not self.names:
-                part: Any = self.encoder.pool(self.encoder.model(**batch.inputs).last_hidden_state, mask)
-            else:
-                part = self._cut.below(batch.inputs) if self._cut else batch.inputs
-            prefix.parts.append(part)
-            prefix.masks.append(mask)
+            prefix.parts.append(self._cut.below(batch.inputs) if self._cut else batch.inputs)
+            prefix.masks.append(batch.inputs["attention_mask"])
             prefix.rows.append(batch.rows)
         return prefix
 
     def features(self, params: Mapping[str, Tensor], prefix: Prefix) -> Tensor:
         """Return the features, (B, F), under adapted parameters `params` (others in the mapping are ignored)."""
+        if not self.names:
+            return self.encoder.join(prefix.parts[0], pairs=prefix.pairs)
         own = {name: params[name] for name in self.names}
         pooled = []
         for part, mask in zip(prefix.parts, prefix.masks, strict=True):
-            if not self.names:
-                pooled.append(part)
+            if self._cut:
+                states = self._cut.above(own, part)
             else:
-                if self._cut:
-                    states = self._cut.above(own, part)
-                else:
-                    states = functional_call(self.encoder.model, own, kwargs=part).last_hidden_state
-                pooled.append(self.encoder.pool(states, mask))
-        return self.encoder.join(pooled, prefix.rows, pairs=prefix.pairs)
+                states = functional_call(self.encoder.model, own, kwargs=part).last_hidden_state
+            pooled.append(self.encoder.pool(states, mask))
+        return self.encoder.join(in_order(pooled, prefix.rows), pairs=prefix.pairs)
 
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
