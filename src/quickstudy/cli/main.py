@@ -243,6 +243,45 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    learners: Annotated[list[str], typer.Argument(help="Run folders, recipe files (untouched) or names of methods.")],
+    tasks: Annotated[list[str], typer.Option(help="Held-out tasks (references). May be repeated.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; one that is there goes on.")],
+    shots: Annotated[str, typer.Option(help="Labelled examples per class, several values.")] = "4,8,16",
+    draws: Annotated[int, typer.Option(help="Support sets per number of shots.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Which support sets.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)] = None,
+    encoder: Annotated[str, typer.Option(help="Encoder of learners that are named by their method.")] = "minilm",
+    workers: Annotated[int, typer.Option(help="Processes side by side.", min=1)] = 1,
+    allow_overlap: Annotated[bool, typer.Option(help="Score texts although they were meta-trained on.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare runs and methods on held-out tasks; what is finished is never computed again (step 5)."""
+    counts = _shots(shots)
+    from quickstudy.cli.progress import CellProgress
+    from quickstudy.cli.tables import print_comparison
+    from quickstudy.compare import Settings
+    from quickstudy.compare import compare as run_comparison
+
+    with CellProgress(quiet=as_json) as progress:
+        results = run_comparison(
+            learners,
+            tasks,
+            out,
+            shots=counts,
+            settings=Settings(draws, seed, limit, encoder),
+            workers=workers,
+            allow_overlap=allow_overlap,
+            on_cell=progress.cell,
+        )
+    if as_json:
+        _print_json(results)
+    else:
+        print_comparison(results)
+        print(f"figures of every draw: {out / 'results.parquet'}, intervals and tests: {out / 'results.json'}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write a run's page again from its files."""
     from quickstudy.report.page import write_report

@@ -101,6 +101,17 @@ class RowProgress(_Bar):
         self.show(self._done, note, f"{self._done} draws: {note}")
 
 
+class CellProgress(_Bar):
+    """Finished cells of a comparison."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__("comparing", None, quiet=quiet)
+
+    def cell(self, done: int, total: int, what: str) -> None:
+        """Show what is finished."""
+        self.show(done, what, f"{done}/{total} cells: {what}", total=total)
+
+
 class FinetuneProgress(_Bar):
     """Updates of a full fine-tuning."""
 

@@ -1,0 +1,161 @@
+"""Compare: an interrupted comparison ends in the same bytes, no finished cell is computed again, processes change nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+import quickstudy
+from conftest import word_task
+from quickstudy import compare as module
+from quickstudy.compare import Settings, compare
+from quickstudy.errors import DataError, QuickstudyError
+from quickstudy.tasks.task import Task
+
+SHOTS = (1, 2)
+
+
+@pytest.fixture
+def made(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A run, a collection of three tasks with test splits, and a tiny encoder, in one folder."""
+    for number, name in enumerate(("tone", "colour", "count")):
+        _write(word_task(name, rows=24, n_way=2 + number % 2, seed=number), tmp_path / "held" / name)
+    _write(word_task("seen", rows=24, seed=9), tmp_path / "seen")
+    recipe = {
+        "encoder": {"name": str(tiny_folder)},
+        "method": {"name": "protonet"},
+        "tasks": {"train": [str(tmp_path / "seen")]},
+        "outer": {"outer_steps": 1, "meta_batch_size": 1},
+    }
+    quickstudy.pretrain(recipe, tmp_path / "run")
+    return tmp_path
+
+
+def _write(task: Task, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = [task.split(split)[i] for i in range(len(task.split(split)))]
+        lines = [json.dumps({"text": e.text, "label": task.label_names[int(e.label or 0)]}) for e in rows]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _compare(made: Path, out: str, learners: list[str] | None = None, **options: Any) -> dict[str, Any]:
+    settings = Settings(draws=2, encoder=str(made / "tiny"))
+    learners = learners or [str(made / "run"), "linear-probe", "finetune"]
+    return compare(learners, [str(made / "held")], made / out, shots=SHOTS, settings=settings, **options)
+
+
+def _figures(made: Path, out: str) -> bytes:
+    return (made / out / "results.parquet").read_bytes()
+
+
+def test_an_interrupted_comparison_ends_in_the_same_bytes_and_computes_no_cell_twice(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _compare(made, "whole")
+    computed: list[tuple[str, str, int]] = []
+    write = module.write_json
+
+    def stopping(target: Path, value: Any) -> None:
+        if target.parent.name == "cells":
+            if len(computed) in (1, 7):  # in the middle of a task's cells, and later
+                computed.append(("", "", 0))
+                raise KeyboardInterrupt
+            computed.append((value[0]["learner"], value[0]["task"], value[0]["shots"]))
+        write(target, value)
+
+    monkeypatch.setattr(module, "write_json", stopping)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            _compare(made, "stopped")
+        assert not (made / "stopped" / "results.json").exists()
+    resumed = _compare(made, "stopped")
+    assert _figures(made, "stopped") == _figures(made, "whole")
+    cells = [cell for cell in computed if cell[0]]
+    assert len(cells) == len(set(cells)) == 3 * 3 * 2
+    for shots, found in whole["by_shots"].items():
+        assert found["pairs"] == resumed["by_shots"][shots]["pairs"]
+        assert found["ranks"] == resumed["by_shots"][shots]["ranks"]
+
+
+def test_one_more_learner_costs_its_own_cells_only(made: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    _compare(made, "out", ["linear-probe"])
+    _compare(made, "out", ["linear-probe", "protonet"], on_cell=lambda *cell: seen.append(cell))
+    assert [done for done, _, _ in seen] == [8, 10, 12]  # six were there
+    assert all(total == 12 and what.endswith("protonet") for _, total, what in seen)
+    seen.clear()
+    _compare(made, "out", ["linear-probe", "protonet"], on_cell=lambda *cell: seen.append(cell))
+    assert not seen
+
+
+def test_the_figures_are_those_of_evaluate(made: Path) -> None:
+    _compare(made, "out", [str(made / "run")])
+    table = pq.read_table(made / "out" / "results.parquet").to_pylist()
+    rows = quickstudy.evaluate(made / "run", made / "held", shots=SHOTS, draws=2)["rows"]
+    wanted = {(r["task"], r["shots"], r["draw"]): r for r in rows if r["learner"] == "meta-trained"}
+    assert len(table) == len(wanted) == 12
+    for row in table:
+        other = wanted[row["task"], row["shots"], row["draw"]]
+        assert [row[key] for key in ("accuracy", "f1", "mcc")] == [other[key] for key in ("accuracy", "f1", "mcc")]
+        assert row["log_loss"] == pytest.approx(other["log_loss"], abs=1e-5)
+
+
+def test_two_processes_give_the_same_bytes(made: Path) -> None:
+    _compare(made, "one")
+    _compare(made, "two", workers=2)
+    assert _figures(made, "one") == _figures(made, "two")
+
+
+def test_killed_from_outside_twice_it_goes_on(made: Path) -> None:
+    """A real kill: the command line in a process of its own, ended without warning."""
+    words = [sys.executable, "-m", "quickstudy", "compare", "linear-probe", "protonet", "nearest-neighbour"]
+    words += ["--tasks", str(made / "held"), "--shots", "1,2", "--draws", "2", "--encoder", str(made / "tiny")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    cells = made / "killed" / "cells"
+    for wanted in (1, 5):
+        process = subprocess.Popen([*words, "--out", str(made / "killed")], env=environment, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(cells.glob("*.json"))) < wanted:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for out in ("killed", "whole"):
+        done = subprocess.run([*words, "--out", str(made / out)], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "average rank" in done.stdout
+    assert _figures(made, "killed") == _figures(made, "whole")
+
+
+@pytest.mark.parametrize(
+    ("learners", "message"),
+    [
+        (["linear-prob"], r"'linear-prob' is neither a run folder.*\n.*linear-probe"),
+        (["protonet", "protonet"], "learners need different names"),
+        ([], "learners need different names"),
+    ],
+)
+def test_learners_that_cannot_be_are_refused(learners: list[str], message: str, made: Path) -> None:
+    with pytest.raises(QuickstudyError, match=message):
+        compare(learners, [str(made / "held")], made / "out", settings=Settings(encoder=str(made / "tiny")))
+    assert not (made / "out").exists()
+
+
+def test_a_folder_that_is_no_comparison_and_what_was_meta_trained_on_are_refused(
+    made: Path, write_csv: Callable[..., Path]
+) -> None:
+    with pytest.raises(QuickstudyError, match="this folder is no comparison"):
+        _compare(made, "run")
+    (made / "leak").mkdir()
+    for split, source in (("train", "train"), ("test", "train")):
+        (made / "leak" / f"{split}.jsonl").write_bytes((made / "seen" / f"{source}.jsonl").read_bytes())
+    with pytest.raises(DataError, match=r"100\.0 % of the scored rows of task 'leak' were meta-trained on"):
+        compare([str(made / "run")], [str(made / "leak")], made / "out", shots=[1])
+    assert not (made / "out").exists()
