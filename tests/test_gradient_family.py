@@ -404,6 +404,29 @@ def test_an_unknown_word_for_a_setting_is_refused_with_the_known_ones() -> None:
         make("meta-sgd", _encoder(), {"rates": "layers"})
 
 
+@pytest.mark.parametrize(
+    ("method", "key", "value", "message"),
+    [
+        *(
+            ("metaoptnet", key, 0, f"{key} = 0 is not possible\n  Give a number above 0.")
+            for key in ("c", "penalty", "scale")
+        ),
+        ("lstm-reader", "hidden", 0, "hidden = 0 is not possible\n  Give a number above 0."),
+        ("in-context", "hidden", 6, "hidden = 6 does not divide among 4 attention heads\n  Give a multiple of 4."),
+        (
+            "maml-lora",
+            "adapts",
+            "all",
+            "maml-lora cannot adapt 'all'\n  Use lora or lora:r; method maml has the others.",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(method: str, key: str, value: object, message: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        make(method, _encoder(), {key: value})
+    assert str(raised.value) == message
+
+
 def _encoder() -> Encoder:
     return tiny_encoder("bert", torch.float64)
 

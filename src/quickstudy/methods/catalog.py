@@ -449,6 +449,9 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
 }
 
 
+_ABOVE_ZERO = {"hidden", "c", "scale", "penalty"}
+
+
 def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None) -> MetaLearner:
     """Return a method by name.
 
@@ -491,6 +494,8 @@ def check_setting(name: str, key: str, value: Any) -> None:
         raise RecipeError(f"{key} = {value!r}: method {name!r} takes {wanted} here")
     if number and not 0 <= value < math.inf:
         raise RecipeError(f"{key} = {value!r} is not possible", fix="Give a finite number that is not negative.")
+    if value == 0 and key in _ABOVE_ZERO:
+        raise RecipeError(f"{key} = {value!r} is not possible", fix="Give a number above 0.")
 
 
 def _sizes(encoder: Encoder) -> set[int]:

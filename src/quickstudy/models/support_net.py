@@ -17,6 +17,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from quickstudy.errors import RecipeError
 from quickstudy.lstm import LSTMCell
 
 
@@ -150,6 +151,10 @@ class _Attention(nn.Module):
 
     def __init__(self, hidden: int, heads: int = 4) -> None:
         super().__init__()
+        if hidden % heads:
+            raise RecipeError(
+                f"hidden = {hidden} does not divide among {heads} attention heads", fix="Give a multiple of 4."
+            )
         self.norms = nn.ModuleList([nn.LayerNorm(hidden) for _ in range(3)])
         self.attend = nn.MultiheadAttention(hidden, heads, batch_first=True)
         self.feed = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden))
