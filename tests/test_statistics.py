@@ -5,7 +5,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import permutation_test, rankdata
 
-from quickstudy.evaluation.statistics import average_ranks, compare_all, differences, holm, over_tasks, paired_p
+from quickstudy.evaluation.statistics import (
+    average_ranks,
+    compare_all,
+    differences,
+    holm,
+    over_draws,
+    over_tasks,
+    paired_p,
+)
 
 SIMULATIONS = 2000
 
@@ -27,6 +35,18 @@ def test_the_interval_over_tasks_covers_and_the_paired_test_keeps_its_size(
     covered = np.mean([found["low"] <= 0 <= found["high"] for found in intervals])
     assert 0.93 <= covered <= 0.97
     assert np.mean([paired_p(values) <= 0.05 for values in simulated]) <= 0.06
+
+
+@pytest.mark.parametrize("tasks", [1, 6])
+def test_the_interval_over_draws_covers_what_is_particular_to_these_tasks(tasks: int) -> None:
+    random = np.random.default_rng(tasks)
+    own, spread = random.standard_normal(tasks), random.uniform(0.2, 2.0, size=tasks)
+    found = []
+    for noise in random.standard_normal((SIMULATIONS, tasks, 10)):
+        values = {str(i): own[i] + spread[i] * noise[i] for i in range(tasks)}
+        found.append((over_draws(values), over_draws({i: v - own[int(i)] for i, v in values.items()})["p"]))
+    assert 0.93 <= np.mean([one["low"] <= own.mean() <= one["high"] for one, _ in found]) <= 0.97
+    assert np.mean([p <= 0.05 for _, p in found]) <= 0.06
 
 
 def test_draws_taken_for_independent_would_not_cover() -> None:

@@ -282,6 +282,29 @@ def compare(
 
 
 @app.command()
+def recommend(
+    comparison: Annotated[Path, typer.Argument(help="Folder that compare wrote.")],
+    shots: Annotated[int | None, typer.Option(help="Labelled examples per class that you will have.", min=1)] = None,
+    most_seconds: Annotated[float | None, typer.Option(help="Seconds that adapting to a task may take.", min=0)] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which learner of a comparison to take, and whether the evidence decides (step 5)."""
+    from quickstudy.evaluation.recommend import recommend as choose
+
+    file = comparison / "results.json"
+    if not file.is_file():
+        raise DataError("there are no results here", where=str(comparison), fix="Make them with: quickstudy compare")
+    try:
+        found = choose(json.loads(file.read_text(encoding="utf-8")), shots=shots, most_seconds=most_seconds)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError("these are no results of a comparison", where=str(file), fix="Compare again.") from error
+    if as_json:
+        _print_json(found)
+    else:
+        print(f"{found['learner']}\n  {found['why']}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write a run's page again from its files."""
     from quickstudy.report.page import write_report

@@ -2,7 +2,7 @@
 
 Every learner sees the same support sets and the same test texts. What does not depend on the draw runs once per encoder and task,
 not per draw: all of the encoder where only the head adapts (for support sets too), its lower layers on the test texts where the
-top ones do. Seconds to adapt are therefore those of the head alone where the features were there already.
+top ones do. Where features are there already, seconds to adapt are measured apart, on the first draw of each number of shots.
 """
 
 import time
@@ -106,10 +106,11 @@ def _evaluate_one(
     sets: Mapping[int, Mapping[int, Sequence[Example]]],
 ) -> Iterable[Row]:
     for k, draws in sets.items():
+        apart = None if learner.partition.names else _seconds_to_adapt(learner, task, next(iter(draws.values())))
         for draw, examples in draws.items():
-            tick = time.perf_counter()
+            start = time.perf_counter()
             model = learner.adapt(encode_set(learner.encoder, examples), task.label_names, task.kind)
-            adapted = time.perf_counter()
+            tick = time.perf_counter()
             scores = prefixes.scores(model)
             predicted = time.perf_counter()
             if task.kind == "regression":
@@ -127,9 +128,16 @@ def _evaluate_one(
                 "n_test": len(prefixes.labels),
                 "main": main_metric(task),
                 **measured,
-                "seconds_adapt": adapted - tick,
-                "seconds_predict": predicted - adapted,
+                "seconds_adapt": tick - start if apart is None else apart,
+                "seconds_predict": predicted - tick,
             }
+
+
+def _seconds_to_adapt(learner: MetaLearner, task: Task, support: Sequence[Example]) -> float:
+    with learner.encoder.frozen():  # no feature is there already
+        tick = time.perf_counter()
+        learner.adapt(encode_set(learner.encoder, support), task.label_names, task.kind)
+        return time.perf_counter() - tick
 
 
 class _Prefixes:

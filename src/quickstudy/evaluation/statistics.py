@@ -1,6 +1,6 @@
 """Statistics: what a mean over tasks and draws is worth, and whether one learner is better than another.
 
-    over draws    mean ± t_{0.975, D-1} · sd / sqrt(D)                             these tasks, other support sets
+    over draws    mean ± t_{0.975, ν} · sqrt(sum_t sd_t² / D_t) / T                these tasks, other support sets
     over tasks    percentiles of the bootstrap mean over resampled tasks            other tasks too
 
 Draws are nested in tasks: two draws of one task share what is particular to it, so they are not independent evidence about
@@ -9,6 +9,8 @@ the draws, and resampling the draws as well would count it twice (Davison and Hi
 percentiles are too narrow (Hesterberg 2015, arXiv:1411.5279), so their distances from the mean are widened by
 sqrt(T / (T-1)) · t_{0.975, T-1} / 1.96, which makes them Student's interval where task means are normal. Its coverage is measured
 by simulation in tests/test_statistics.py.
+
+Over draws, ν are the degrees of freedom of Welch and Satterthwaite, D - 1 for one task.
 
     p = share of the 2^T sign patterns s with |mean_t s_t d_t| >= |mean_t d_t|      d_t the mean paired difference in task t
 
@@ -19,6 +21,7 @@ difference: Demšar 2006, JMLR 7 (Friedman and Nemenyi).
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +73,30 @@ def over_tasks(values: Values, *, seed: int = 0) -> dict[str, float]:
     return {"mean": mean, "low": float(low), "high": float(high), "n": n, "above": above}
 
 
+def over_draws(values: Values) -> dict[str, float]:
+    """Return mean, low and high of the mean over these tasks, were other support sets drawn; and p that it is 0.
+
+    Args:
+        values: Values of the draws of each task, at least two of each: scores, or paired differences.
+
+    >>> {key: round(value, 3) for key, value in over_draws({"a": [0.5, 0.6, 0.7]}).items()}
+    {'mean': 0.6, 'low': 0.352, 'high': 0.848, 'p': 0.009}
+    """
+    mean, tasks = (
+        float(_task_means(values).mean()),
+        [np.asarray(of_task, dtype=np.float64) for of_task in values.values()],
+    )
+    if min(map(len, tasks)) < 2:
+        return {"mean": mean, "low": float("nan"), "high": float("nan"), "p": float("nan")}
+    parts = np.array([of_task.var(ddof=1) / len(of_task) for of_task in tasks])
+    error = float(parts.sum()) ** 0.5 / len(tasks)
+    if error == 0:
+        return {"mean": mean, "low": mean, "high": mean, "p": float(mean == 0)}
+    freedom = float(parts.sum()) ** 2 / float((parts**2 / [len(of_task) - 1 for of_task in tasks]).sum())
+    half = float(t.ppf((1 + _LEVEL) / 2, freedom)) * error
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": float(2 * t.sf(abs(mean) / error, freedom))}
+
+
 def differences(a: Values, b: Values) -> dict[str, list[float]]:
     """Return the paired differences a - b, draw by draw, of the tasks that both have.
 
@@ -110,7 +137,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in found]
 
 
-def compare_all(scores: Mapping[str, Values], *, seed: int = 0) -> list[dict[str, object]]:
+def compare_all(scores: Mapping[str, Values], *, seed: int = 0) -> list[dict[str, Any]]:
     """Compare every pair of learners on identical draws.
 
     Args:
@@ -118,16 +145,19 @@ def compare_all(scores: Mapping[str, Values], *, seed: int = 0) -> list[dict[str
         seed: Of the resampling.
 
     Returns:
-        One row per pair, the better mean first: `a`, `b`, the interval of the difference (`over_tasks`), `p` and `p_holm`.
+        One row per pair, the better mean first: `a`, `b`, the interval of the difference (`over_tasks`), `p` and `p_holm`;
+        under `here` the interval and the p values of `over_draws`, which speak of these tasks alone.
     """
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for one, other in combinations(scores, 2):
         between = differences(scores[one], scores[other])
         a, b = (one, other) if _task_means(between).mean() >= 0 else (other, one)
         between = differences(scores[a], scores[b])
-        rows.append({"a": a, "b": b, **over_tasks(between, seed=seed), "p": paired_p(between, seed=seed)})
-    for row, corrected in zip(rows, holm([float(str(row["p"])) for row in rows]), strict=True):
-        row["p_holm"] = corrected
+        here = over_draws(between)
+        rows.append({"a": a, "b": b, **over_tasks(between, seed=seed), "p": paired_p(between, seed=seed), "here": here})
+    for of in (rows, [row["here"] for row in rows]):
+        for row, corrected in zip(of, holm([row["p"] for row in of]), strict=True):
+            row["p_holm"] = corrected
     return rows
 
 

@@ -138,12 +138,15 @@ class Encoder(nn.Module):
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """While this lasts no parameter changes, so each sequence is run once, unless gradients are asked for."""
-        self._kept = {}
+        """While this lasts no parameter changes, so each sequence is run once, unless gradients are asked for.
+
+        What was run before is not known inside.
+        """
+        before, self._kept = self._kept, {}
         try:
             yield
         finally:
-            self._kept = None
+            self._kept = before
 
     def _run(self, sequences: Sequences) -> Tensor:
         pooled, rows = [], []
