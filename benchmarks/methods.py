@@ -84,7 +84,7 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     shots = [int(k) for k in options.shots.split(",")]
     rows = []
     for task in tasks:
-        possible = [k for k in shots if k <= _most_shots(task)]
+        possible = [k for k in shots if k <= most_shots(task)]
         rows += evaluate_learners({method: learner}, [task], shots=possible, draws=options.draws, limit=options.limit)
     return {
         "method": method,
@@ -100,7 +100,7 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _most_shots(task: Task) -> int:
+def most_shots(task: Task) -> int:
     """Return how many examples per class there can be: as published, or half of the smallest class (the rest is scored)."""
     if task.fixed_draws:
         return max(k for k, _ in task.fixed_draws)
@@ -142,7 +142,7 @@ def print_table(found: list[dict[str, Any]]) -> None:
     heads = [f"{group} {k}" for group, k in groups]
     print(f"| method | outer steps | core s | core s / step | peak MiB | s / adaptation | {' | '.join(heads)} |")
     print(f"|---|{'---|' * (5 + len(heads))}")
-    for one in sorted(found, key=lambda one: list(METHODS).index(one["method"])):
+    for one in sorted(found, key=lambda one: [*METHODS, "setfit"].index(one["method"])):
         cells = []
         for group in groups:
             by_task: dict[str, list[float]] = {}

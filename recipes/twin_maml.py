@@ -3,7 +3,8 @@
     python recipes/twin_maml.py FOLDER_OR_HUB_ID train_a.csv train_b.csv ...      (CSV files with the columns text and label)
 
 A test holds that `meta_loss` here and in the library agree to 1e-6, with the same gradient. The library adds what makes it
-fast and safe: texts are tokenised once, layers that do not adapt run once per episode, batches hold texts of similar length.
+fast and safe: texts are tokenised once, layers that do not adapt run once per episode, batches hold texts of similar length. It
+also scales the features of sentence encoders to unit length, which is not done here: give this file a plain encoder.
 """
 
 import csv

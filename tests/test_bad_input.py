@@ -248,7 +248,7 @@ BAD_RECIPES: dict[str, tuple[str, str, str, Sequence[str]]] = {
         "outer_lr = 1e-4",
         'mixed_precision = "int8"',
         "mixed_precision",
-        ("outer.mixed_precision = 'int8'", "'no', 'bf16' or 'fp16'"),
+        ("outer.mixed_precision = 'int8'", "'no' or 'bf16'"),
     ),
     "unknown tracker": ("outer_lr = 1e-4", 'trackers = ["diary"]', "trackers", ("diary", "tensorboard")),
     "text without quotes": ("outer_steps = 2", "outer_steps = two", "outer_steps", ("not valid TOML", "need quotes")),

@@ -270,3 +270,9 @@ def test_a_frozen_encoder_runs_each_sequence_once_and_gives_the_same_features(
     with torch.no_grad():
         encoder(encoder.tokenize(rows))
     assert len(ran) == before + 1  # nothing is kept beyond
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_are_loaded_in_single_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+    tiny_encoder(dtype=dtype).save(tmp_path)
+    assert {p.dtype for p in Encoder.load(str(tmp_path)).parameters()} == {torch.float32}

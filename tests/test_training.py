@@ -379,6 +379,16 @@ def train_on(
     )
 
 
+def test_what_no_gradient_reaches_does_not_decay(tmp_path: Path) -> None:
+    settings = {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 2}
+    learner = make("reptile", tiny_encoder(), settings)  # trains what adapts, the top layer
+    before = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    _train(learner, tmp_path, OuterSettings(outer_steps=2, meta_batch_size=1, weight_decay=0.5, outer_lr=1e-2))
+    moved = {name for name, p in learner.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all(".layer.1." in name for name in moved)
+
+
 def _train(learner: MetaLearner, folder: Path, settings: OuterSettings, **more: Any) -> list[StepRecord]:
     records: list[StepRecord] = []
     train_on(learner, folder, settings, records.append, **more)

@@ -92,7 +92,7 @@ class OuterConfig(_Section):
     patience: Annotated[int, Field(ge=0)] = 0
     keep: Literal["best", "last"] = "best"
     validation_episodes: Positive = 40
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["no", "bf16"] = "no"  # fp16 would need its gradients unscaled
     trackers: list[str] = []
 
 

@@ -35,7 +35,7 @@ class LSTMOptimizer(InnerOptimizer):
         super().__init__()
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             self.cell = LSTMCell(4, hidden)
             self.forget, self.input = nn.Linear(hidden + 2, 1), nn.Linear(hidden + 2, 1)
         with torch.no_grad():
@@ -55,7 +55,7 @@ class LSTMOptimizer(InnerOptimizer):
         for name, p in params.items():
             inner, forgot, took = state[name]
             g, flat = grads[name].flatten(), p.flatten()
-            seen = torch.cat([preprocess(g), preprocess(loss.detach().expand_as(g))], dim=-1)
+            seen = torch.cat([preprocess(g), preprocess(loss.expand_as(g))], dim=-1)
             inner = self.cell(seen, inner)
             keep = torch.sigmoid(self.forget(_with(inner[0], flat, forgot))).squeeze(-1)
             take = 2 * torch.sigmoid(self.input(_with(inner[0], flat, took))).squeeze(-1)
@@ -78,7 +78,7 @@ class LearnedOptimizer(InnerOptimizer):
         super().__init__()
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             self.lower, self.upper, self.out = LSTMCell(2, hidden), LSTMCell(hidden, hidden), nn.Linear(hidden, 1)
         with torch.no_grad():
             self.out.weight.zero_()

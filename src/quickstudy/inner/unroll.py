@@ -80,5 +80,7 @@ def trajectory(
             found = torch.autograd.grad(
                 loss, list(at.values()), create_graph=second, allow_unused=True, materialize_grads=True
             )
-            params, state = optimizer.update(dict(zip(at, found, strict=True)), state, params, loss=loss)
+            params, state = optimizer.update(
+                dict(zip(at, found, strict=True)), state, params, loss=loss if second else loss.detach()
+            )
         yield params

@@ -112,6 +112,8 @@ def reptile(
     adapt_steps: int | None = None,
 ) -> MetaLearner:
     """Reptile: move towards what the inner loop finds. Only what adapts is meta-trained."""
+    if adapts == "head":
+        raise RecipeError("reptile trains what adapts, and the head is new in every task", fix="Use layers:-m or all.")
     return GradientMetaLearner(
         encoder,
         SGD(inner_lr, head_lr),
@@ -226,6 +228,7 @@ def imaml(
         inner_steps=inner_steps,
         adapt_steps=adapt_steps,
         objective=objective.implicit(strength=strength, cg_steps=cg_steps),
+        strength=strength,
         name="imaml",
     )
 
@@ -449,7 +452,7 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
 }
 
 
-_ABOVE_ZERO = {"hidden", "c", "scale", "penalty"}
+_ABOVE_ZERO = {"hidden", "c", "scale", "penalty", "strength", "cg_steps"}
 
 
 def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None) -> MetaLearner:

@@ -107,7 +107,7 @@ def _through_optimality(kernel: Tensor, targets: Tensor, c: float, solution: Ten
     On free entries:  (K A)_in - Y_in + ν_i = 0;  in every row:  sum_n A_in = 0.
     """
     k, y = kernel.double(), targets.double()
-    rows, columns = torch.nonzero(solution < c * y - 1e-7, as_tuple=True)
+    rows, columns = torch.nonzero(solution < c * (y - 1e-7), as_tuple=True)
     size = len(rows)
     with torch.no_grad():
         gradient = (k @ solution - y)[rows, columns]

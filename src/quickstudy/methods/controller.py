@@ -1,6 +1,6 @@
 """LSTM controller: the structure of the encoder follows the task.
 
-    h = LSTM over the support set of [P f(x_t), label-aware part],    gates g_l = 2 σ(w_l h),    shifts s_l = V_l h
+    h = LSTM over the support set of P [f(x_t), label-aware part],    gates g_l = 2 σ(w_l h),    shifts s_l = V_l h
     every residual branch l of the encoder:   branch_l(x) → g_l branch_l(x) + s_l;       then prototypes
 
 A gate of 0 takes a branch (the attention or the feed-forward part of a layer) out, a shift moves its features: feature-wise
@@ -51,7 +51,7 @@ class Controller(MetaLearner):
         self._sizes = [1 + shift for shift in shifts]
         sizes = {encoder.feature_size(pair=pair) for pair in (False, True)}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same start every time, whatever ran before
+            torch.default_generator.manual_seed(0)  # the same start every time, whatever ran before
             self.project = nn.ModuleDict({str(f): nn.Linear(2 * f, hidden) for f in sorted(sizes)})
             self.cell = LSTMCell(hidden, hidden)
             self.out = nn.Linear(hidden, sum(self._sizes))

@@ -19,7 +19,7 @@ from quickstudy.inner.optimizer import HEAD, InnerOptimizer, Params
 from quickstudy.inner.unroll import Order, unroll
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
-from quickstudy.methods.objective import Episodic, Objective, query
+from quickstudy.methods.objective import Episodic, Objective, proximal, query
 from quickstudy.methods.start import HeadStart, ZeroStart
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
@@ -49,6 +49,7 @@ class GradientMetaLearner(MetaLearner):
         order: `second` (exact) or `first`.
         exact_steps: In second order, how many of the last steps are differentiated through; None for all.
         objective: What the outer loop minimises.
+        strength: Of the pull towards where adapting starts, for objectives that adapt with one (iMAML).
         meta_trains: False makes it a baseline (plain fine-tuning).
         name: Goes into saved models.
     """
@@ -66,6 +67,7 @@ class GradientMetaLearner(MetaLearner):
         order: Order = "second",
         exact_steps: int | None = None,
         objective: Objective = query,
+        strength: float = 0.0,
         meta_trains: bool = True,
         name: str = "maml",
     ) -> None:
@@ -73,7 +75,7 @@ class GradientMetaLearner(MetaLearner):
         self.low_rank = LowRank(self.partition) if rank_of(adapts) else None
         self.optimizer, self.order, self.exact_steps = optimizer, order, exact_steps
         self.start, self.head_adapts = start or ZeroStart(), head_adapts
-        self.objective = objective
+        self.objective, self.strength = objective, strength
         self.inner_steps = inner_steps
         self.adapt_steps = inner_steps if adapt_steps is None else adapt_steps
 
@@ -112,6 +114,7 @@ class GradientMetaLearner(MetaLearner):
                         self.order,
                         self.exact_steps,
                         progress,
+                        _REGRESSION_WEIGHT if episode.kind == "regression" else 1.0,
                     )
                 )
             )
@@ -126,7 +129,8 @@ class GradientMetaLearner(MetaLearner):
             labels, n_way = (labels - mean) / std, 1
         with torch.no_grad():
             inner = _Inner(self, support, labels, n_way, kind)
-        phi = unroll(inner.loss, inner.theta, self.optimizer, steps=self.adapt_steps, order="first")
+        loss = proximal(inner.loss, inner.theta, self.strength) if self.strength else inner.loss
+        phi = unroll(loss, inner.theta, self.optimizer, steps=self.adapt_steps, order="first")
         head = inner.head(phi)
         head = LinearHead(head.weight.detach(), head.bias.detach())
         if kind == "regression":

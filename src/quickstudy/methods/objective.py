@@ -10,7 +10,7 @@ loop serves all.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class Episodic:
         order: First or second.
         exact_steps: See `unroll`.
         progress: Share of the meta-training that is done, 0 to 1.
+        weight: Factor that the support loss has and the query loss has not.
     """
 
     theta: Params
@@ -47,6 +48,7 @@ class Episodic:
     order: Order
     exact_steps: int | None
     progress: float
+    weight: float = 1.0
 
 
 Objective = Callable[[Episodic], Tensor]
@@ -76,10 +78,10 @@ def multi_step(*, annealed: float = 0.5, first_order: float = 0.3) -> Objective:
     def objective(episode: Episodic) -> Tensor:
         if episode.steps == 0:
             return query(episode)
+        order: Order = "first" if episode.progress < first_order else episode.order
         weights = step_weights(episode.steps, episode.progress / annealed if annealed else 1.0)
         if weights[-1] == 1.0:
-            return query(episode)
-        order: Order = "first" if episode.progress < first_order else episode.order
+            return query(replace(episode, order=order))
         path = trajectory(episode.support, episode.theta, episode.optimizer, steps=episode.steps, order=order)
         # A sum from the start of the list: no zero tensor is needed.
         return torch.stack([w * episode.query(phi) for w, phi in zip(weights, path, strict=True)]).sum()
@@ -104,7 +106,7 @@ def reptile(episode: Episodic) -> Tensor:
     """
 
     def loss(params: Params) -> Tensor:
-        return episode.share * episode.support(params) + (1 - episode.share) * episode.query(params)
+        return episode.share * episode.support(params) + (1 - episode.share) * episode.weight * episode.query(params)
 
     phi = unroll(loss, episode.theta, episode.optimizer, steps=episode.steps, order="first")
     with torch.no_grad():
@@ -117,8 +119,9 @@ def implicit(*, strength: float = 0.1, cg_steps: int = 5) -> Objective:
 
         φ* = argmin_φ G(φ),   G = L_support(φ) + λ/2 ||φ - θ||^2,      (∇² L_support + λ I) u = ∇ L_query(φ*),      dL/dθ = λ u
 
-    The inner loop is not differentiated through; u comes from conjugate gradients. A meta-parameter ψ that does not adapt gets
-    its gradient by the same theorem: ∂L_query/∂ψ - u ∂∇G/∂ψ.
+    The inner loop is not differentiated through; u comes from conjugate gradients. Where the loss curves down along the query
+    gradient there is no minimum that the theorem could speak of, and u = ∇ L_query / λ, the first-order gradient. A
+    meta-parameter ψ that does not adapt gets its gradient by the same theorem: ∂L_query/∂ψ - u ∂∇G/∂ψ.
 
     Args:
         strength: λ.
@@ -126,14 +129,9 @@ def implicit(*, strength: float = 0.1, cg_steps: int = 5) -> Objective:
     """
 
     def objective(episode: Episodic) -> Tensor:
-        names = list(episode.theta)
-
-        def regularised(params: Params, theta: Params) -> Tensor:
-            distance = sum((params[n] - theta[n]).square().sum() for n in names)
-            return episode.support(params) + strength / 2 * distance
-
         fixed = {n: p.detach() for n, p in episode.theta.items()}
-        phi = unroll(lambda p: regularised(p, fixed), fixed, episode.optimizer, steps=episode.steps, order="first")
+        near = proximal(episode.support, fixed, strength)
+        phi = unroll(near, fixed, episode.optimizer, steps=episode.steps, order="first")
         leaves = {n: p.detach().requires_grad_() for n, p in phi.items()}
         loss = episode.query(leaves)
         v = torch.autograd.grad(
@@ -141,37 +139,51 @@ def implicit(*, strength: float = 0.1, cg_steps: int = 5) -> Objective:
         )
         with sdpa_kernel(SDPBackend.MATH):
             g = torch.autograd.grad(
-                regularised(leaves, episode.theta), list(leaves.values()), create_graph=True, materialize_grads=True
+                proximal(episode.support, episode.theta, strength)(leaves),
+                list(leaves.values()),
+                create_graph=True,
+                materialize_grads=True,
             )
         u = conjugate_gradient(
             lambda x: torch.autograd.grad(g, list(leaves.values()), x, retain_graph=True, materialize_grads=True),
             v,
             steps=cg_steps,
+            least=strength,
         )
         return loss + _valued(torch.zeros_like(loss), -sum((a * b).sum() for a, b in zip(u, g, strict=True)))
 
     return objective
 
 
+def proximal(loss: Loss, theta: Params, strength: float) -> Loss:
+    """Return loss(φ) + λ/2 ||φ - θ||^2, the inner loss of iMAML, of strength λ."""
+
+    def near(params: Params) -> Tensor:
+        return loss(params) + strength / 2 * sum((params[n] - theta[n]).square().sum() for n in theta)
+
+    return near
+
+
 Vectors = tuple[Tensor, ...]
 
 
-def conjugate_gradient(product: Callable[[Vectors], Vectors], b: Vectors, *, steps: int) -> Vectors:
+def conjugate_gradient(product: Callable[[Vectors], Vectors], b: Vectors, *, steps: int, least: float = 1.0) -> Vectors:
     """Solve A x = b for a symmetric positive definite A given by its product with vectors.
 
     Returns:
-        x after `steps` steps, or fewer when the residual vanishes or A turns out not to be positive along a direction.
+        x after `steps` steps, or fewer when the residual vanishes or A turns out not to be positive along a direction;
+        b / `least` if that is so along b itself.
     """
     x = tuple(torch.zeros_like(t) for t in b)
     residual = direction = tuple(t.detach() for t in b)
     size = start = _dot(residual, residual)
-    for _ in range(steps):
+    for step in range(steps):
         if size <= 1e-24 * start:
             break
         image = product(direction)
         curvature = _dot(direction, image)
         if curvature <= 0:
-            break
+            return x if step else tuple(t / least for t in residual)
         length = size / curvature
         x = tuple(a + length * d for a, d in zip(x, direction, strict=True))
         residual = tuple(r - length * i.detach() for r, i in zip(residual, image, strict=True))

@@ -8,7 +8,7 @@
 The prototypes' head makes the start a prototypical network (Proto-MAML, Triantafillou et al. 2020, arXiv:1903.03096). LEOPARD
 (Bansal et al. 2020, arXiv:1911.03863) generates all of the head; here g is added to the prototypes and is zero at first, so
 that it starts from something that works. All of them treat labels alike, so the order of labels does not matter. For
-regression the zero head starts at zero, and the other two at ridge regression on the support set.
+regression the zero head and the learned one start as they are, and the others at ridge regression on the support set.
 """
 
 from abc import ABC, abstractmethod
@@ -108,7 +108,7 @@ class GeneratedStart(HeadStart):
         super().__init__()
         self.prototypes = PrototypeStart(scale)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same start every time, whatever ran before
+            torch.default_generator.manual_seed(0)  # the same start every time, whatever ran before
             self.networks = nn.ModuleDict(
                 {
                     str(f): nn.Sequential(nn.Linear(f, hidden), nn.Tanh(), nn.Linear(hidden, f + 1))

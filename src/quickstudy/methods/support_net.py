@@ -32,11 +32,11 @@ class Reading(HeadRule):
     def __init__(self, make: Callable[[], SupportNet], prior: float = 10.0) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same start every time, whatever ran before
+            torch.default_generator.manual_seed(0)  # the same start every time, whatever ran before
             self.net = make()
             if prior == 0:  # without a prior an answer of zero everywhere would hide the net from its gradient
                 nn.init.xavier_uniform_(self.net.answer.weight)  # type: ignore[arg-type, union-attr]
-        self.prior = nn.Parameter(torch.tensor(prior), requires_grad=prior > 0)
+        self.prior = nn.Parameter(torch.tensor(float(prior)), requires_grad=prior > 0)
 
     def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> NetHead:
         values = labels.unsqueeze(-1) if kind == "regression" else nn.functional.one_hot(labels, n_way).to(features)

@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         """
         source = resolve(name)
         try:
-            model = AutoModel.from_pretrained(source)
+            model = AutoModel.from_pretrained(source, dtype=torch.float32)  # half-precision weights are for inference
             tokenizer = AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError, SafetensorError) as error:
             raise RunError(

@@ -88,6 +88,8 @@ def select(model: nn.Module, which: str) -> frozenset[str]:
     if rank_of(which):
         stack, layers = layer_stack(model)
         linear = [name for name, module in layers.named_modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise RecipeError("this encoder has no linear layers to correct", fix="Use layers:-m or all.")
         return frozenset(f"{stack}.{name}.weight" for name in linear)
     if match := _LAYERS.fullmatch(which):
         stack, layers = layer_stack(model)
@@ -110,7 +112,8 @@ def shapes(model: nn.Module, which: str) -> dict[str, tuple[int, ...]]:
         return own
     found: dict[str, tuple[int, ...]] = {}
     for name, (outputs, inputs) in own.items():
-        found |= {f"{name}.a": (rank, inputs), f"{name}.b": (outputs, rank)}
+        most = min(rank, outputs, inputs)  # a higher rank could say no more
+        found |= {f"{name}.a": (most, inputs), f"{name}.b": (outputs, most)}
     return found
 
 

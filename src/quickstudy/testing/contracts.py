@@ -37,7 +37,9 @@ def check_meta_learner(make: Make, *, claims: Callable[[str], bool] = lambda nam
         AssertionError: With the part of the contract that is broken.
     """
     for n_way in (2, 3, 20):
-        _check_adapting(make, n_way)
+        _check_adapting(make, word_task(rows=3 * n_way, n_way=n_way))
+    _check_adapting(make, word_task("pairs", rows=8, pair=True))
+    _check_adapting(make, score_task(rows=8))
     _check_determinism(make)
     _check_renaming(make)
     if make(tiny_encoder()).meta_trains:
@@ -45,18 +47,20 @@ def check_meta_learner(make: Make, *, claims: Callable[[str], bool] = lambda nam
         _check_learning(make)
 
 
-def _check_adapting(make: Make, n_way: int) -> None:
-    task = word_task(rows=3 * n_way, n_way=n_way)
-    learner = make(tiny_encoder())
+def _check_adapting(make: Make, task: Task) -> None:
+    learner, n_way = make(tiny_encoder()), len(task.label_names)
     before = {name: p.detach().clone() for name, p in learner.named_parameters()}
-    model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")), task.label_names, "classification")
+    model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")), task.label_names, task.kind)
     tests = _rows(task, "test")
-    found = model.predict_proba(tests)
-    assert found.shape == (len(tests), n_way), f"{n_way} ways: probabilities of shape {tuple(found.shape)}"
-    assert torch.allclose(found.sum(-1), torch.ones(len(tests)), atol=1e-5), "probabilities do not add up to 1"
+    predict = model.predict_proba if n_way else lambda rows: torch.tensor(model.predict(rows))
+    found = predict(tests)
+    if n_way:
+        assert found.shape == (len(tests), n_way), f"{n_way} ways: probabilities of shape {tuple(found.shape)}"
+        assert torch.allclose(found.sum(-1), torch.ones(len(tests)), atol=1e-5), "probabilities do not add up to 1"
+    assert found.isfinite().all(), f"{task.name}: a prediction is not finite"
     for name, p in learner.named_parameters():
         assert torch.equal(p, before[name]), f"adapting changed the meta-parameter {name}"
-    alone = model.predict_proba(tests[:1])
+    alone = predict(tests[:1])
     assert torch.allclose(alone, found[:1], atol=1e-4), "a prediction depends on what else is predicted"
 
 
@@ -164,6 +168,12 @@ def check_inner_optimizer(make: Callable[[], InnerOptimizer]) -> None:
     leaves = tuple(p.clone().requires_grad_() for p in theta.values())
     assert torch.autograd.gradcheck(after, leaves, atol=1e-5), "the meta-gradient is not exact"
     assert after(*leaves) < loss_fn(theta), "three steps do not lower a convex loss"
+    with torch.no_grad():
+        for p in rule.parameters():  # past a start at zero, where parts of a rule have no influence yet
+            p.add_(0.3 * torch.randn(p.shape, generator=random, dtype=p.dtype))
+    assert torch.autograd.gradcheck(after, leaves, atol=1e-5), (
+        "the meta-gradient is not exact once the rule has learned"
+    )
 
 
 def check_sampler(sampler: EpisodeSampler, *, episodes: int = 50) -> None:

@@ -215,12 +215,15 @@ def _parameter_groups(learner: MetaLearner, settings: OuterSettings) -> list[dic
 
 
 def _reduce_and_clip(params: list[nn.Parameter], limit: float, accelerator: Accelerator) -> float:
-    """Sum the meta-gradients of all processes in one flat buffer, scale them to the norm limit, return their norm."""
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+    """Sum the meta-gradients of all processes in one flat buffer, scale them to the norm limit, return their norm.
+
+    A parameter that no process has a gradient of keeps none: AdamW would let it decay.
+    """
     if accelerator.num_processes > 1:
-        flat: Tensor = accelerator.reduce(torch.cat([g.reshape(-1) for g in grads]), "sum")
-        parts = torch.split(flat, [g.numel() for g in grads])
-        grads = [part.view_as(g) for part, g in zip(parts, grads, strict=True)]
-    for parameter, grad in zip(params, grads, strict=True):
-        parameter.grad = grad
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+        reached = torch.tensor([float(p.grad is not None) for p in params], device=accelerator.device)
+        flat: Tensor = accelerator.reduce(torch.cat([reached, *(g.reshape(-1) for g in grads)]), "sum")
+        counts, *parts = torch.split(flat, [len(params), *(g.numel() for g in grads)])
+        for parameter, part, count in zip(params, parts, counts.tolist(), strict=True):
+            parameter.grad = part.view_as(parameter) if count else None
     return float(nn.utils.clip_grad_norm_(params, limit))
