@@ -271,7 +271,7 @@ BAD_RECIPES: dict[str, tuple[str, str, str, Sequence[str]]] = {
     "fraction for a method's count": ("inner_steps = 1", "inner_steps = 1.5", "inner_steps", ("takes int here",)),
     "yes for a method's count": ("inner_steps = 1", "inner_steps = true", "inner_steps", ("takes int here",)),
     "negative method setting": ("inner_lr = 0.1", "inner_lr = -0.1", "inner_lr", ("-0.1 is not possible", "negative")),
-    "scale of zero": (METHOD, 'name = "protonet"\nscale = 0', "[method]", ("scale = 0 is not possible", "above 0")),
+    "scale of zero": (METHOD, 'name = "protonet"\nscale = 0', "scale = 0", ("scale = 0 is not possible", "above 0")),
     "baseline": (METHOD, 'name = "linear-probe"', 'name = "linear', ("is a baseline", "choose another method")),
     "other baseline": (METHOD, 'name = "finetune"', 'name = "finetune"', ("is a baseline", "Evaluate it directly")),
     "more layers than there are": ("layers:-1", "layers:-9", "adapts", ("the encoder has 2 layers", "Choose 1 to 2.")),

@@ -273,7 +273,8 @@ def test_micro_batches_give_the_gradient_of_the_whole_meta_batch(method: str, tm
     found: list[list[Tensor]] = []
 
     def keep(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        found.append([p.grad.clone() for group in optimizer.param_groups for p in group["params"]])
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params])
 
     hook = register_optimizer_step_pre_hook(keep)
     losses = []
