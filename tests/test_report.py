@@ -5,13 +5,13 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from html_page import parse
 from quickstudy.config import check_recipe, dump_recipe
 from quickstudy.errors import RunError
 from quickstudy.evaluation.evaluate import summarize_rows
@@ -19,7 +19,6 @@ from quickstudy.report.card import write_card
 from quickstudy.report.page import write_report
 from quickstudy.storage import write_json
 
-VOID = {"meta", "link", "br", "hr", "img", "input", "col", "source", "base", "area", "wbr", "embed", "track"}
 LEARNERS = ("meta-trained", "untouched", "linear probe")
 
 
@@ -45,7 +44,7 @@ def test_figures_of_one_draw_have_no_interval(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metrics", [True, False])
 def test_the_page_is_whole_and_loads_nothing(tmp_path: Path, results: bool, metrics: bool) -> None:
     run = _run(tmp_path, results=results, metrics=metrics)
-    page = _parse(write_report(run))
+    page = parse(write_report(run))
     assert page.open == []
     assert page.misplaced == []
     assert {"html", "head", "title", "body", "main", "h1"} <= page.tags.keys()
@@ -60,7 +59,7 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path, results: bool, metr
 
 
 def test_ids_are_unique_and_every_reference_meets_one(whole: Path) -> None:
-    page = _parse(whole / "report.html")
+    page = parse(whole / "report.html")
     ids = Counter(value for name, value in page.attributes if name == "id")
     assert [name for name, count in ids.items() if count > 1] == []
     values = [value for name, value in page.attributes if name != "id"]
@@ -71,7 +70,7 @@ def test_ids_are_unique_and_every_reference_meets_one(whole: Path) -> None:
 
 
 def test_names_are_text_and_never_markup(whole: Path) -> None:
-    page = _parse(whole / "report.html")
+    page = parse(whole / "report.html")
     assert page.tags["b"] == len(LEARNERS)  # the cards' own, one each
     assert page.tags["script"] == 0
     assert "<b>bold</b> & co" in page.text
@@ -91,7 +90,7 @@ def test_the_card_shows_the_figures_of_the_results(tmp_path: Path) -> None:
 def test_page_and_card_name_no_place_of_the_machine(tmp_path: Path) -> None:
     tasks = ["/home/ann/notes/complaints.csv?text=body", "glue:rte?path=/home/ann/glue", "samples:meta-train"]
     run = _run(tmp_path, tasks=tasks, encoder="/home/ann/models/tiny", results=False, metrics=False)
-    for text in (_parse(write_report(run)).text, write_card(run).read_text(encoding="utf-8")):
+    for text in (parse(write_report(run)).text, write_card(run).read_text(encoding="utf-8")):
         assert "ann" not in re.findall(r"\w+", text)
         assert "complaints.csv" in text
         assert "samples:meta-train" in text
@@ -110,7 +109,7 @@ def test_a_run_that_only_has_its_first_validation_has_a_page(tmp_path: Path) -> 
     run = _run(tmp_path, results=False)
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text(lines[0] + "\n")
-    assert _parse(write_report(run)).open == []
+    assert parse(write_report(run)).open == []
 
 
 @pytest.mark.parametrize("write", [write_report, write_card])
@@ -134,7 +133,7 @@ def test_writing_a_page_loads_no_torch(tmp_path: Path) -> None:
 
 
 def _check_figures(run: Path, draws: int) -> None:
-    page = _parse(run / "report.html")
+    page = parse(run / "report.html")
     results = json.loads((run / "results.json").read_text())
     head, *lines = page.rows
     assert head == ["task", "shots", *LEARNERS, "difference"]
@@ -198,53 +197,3 @@ def _percent(row: dict[str, Any]) -> str:
 def _without_ids(page: str) -> str:
     """matplotlib draws new ids each time."""
     return re.sub(r"\b[mp][0-9a-f]{10}\b", "id", page)
-
-
-class _Page(HTMLParser):
-    """What there is in a page: tags, attributes, table rows, and tags that do not close in order."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.source, self.text = source, ""
-        self.open: list[str] = []
-        self.misplaced: list[str] = []
-        self.tags: Counter[str] = Counter()
-        self.attributes: list[tuple[str, str]] = []
-        self.rows: list[list[str]] = []
-        self.best: list[str] = []
-        self._best = False
-        self.feed(source)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self._best = ("class", "best") in attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        if self.open[-1:] != [tag]:
-            self.misplaced.append(tag)
-        else:
-            self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self.open:
-            return
-        self.text += data
-        if self.open[-1:] in (["td"], ["th"]):
-            self.rows[-1][-1] += data
-            if self._best:
-                self.best.append(data)
-
-
-def _parse(file: Path) -> _Page:
-    return _Page(file.read_text(encoding="utf-8"))

@@ -5,20 +5,17 @@ mailed. It follows the reader's light or dark setting and fits a phone.
 """
 
 import json
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from quickstudy.errors import RunError
+from quickstudy.report.html import environment, inline
 from quickstudy.report.plots import plot_shots, plot_training
-from quickstudy.report.table import overlap_lines, percent, result_table
+from quickstudy.report.table import overlap_lines, result_table
 from quickstudy.storage import write_text
-
-_FOLDERS = re.compile(r"""(^|["=])(?:~|[A-Za-z]:)?[\\/](?:[^"?&]*[\\/])?(?=[^"?&\\/])""")
 
 
 def write_report(folder: Path) -> Path:
@@ -31,12 +28,14 @@ def write_report(folder: Path) -> Path:
     plots: dict[str, Markup] = {}
     if run["metrics"]:
         plot_training(run["metrics"], folder / "plots" / "training.svg", keep=run["recipe"]["outer"]["keep"])
-        plots["training"] = _inline(folder / "plots" / "training.svg")
+        plots["training"] = inline(
+            folder / "plots" / "training.svg", "Meta-loss and meta-validation score over the outer steps"
+        )
     results = run["results"]
     if results:
         plot_shots(results["summary"], folder / "plots" / "shots.svg")
-        plots["shots"] = _inline(folder / "plots" / "shots.svg")
-    page = _environment().get_template("page.html.jinja")
+        plots["shots"] = inline(folder / "plots" / "shots.svg", "Score of each learner over shots, a panel per task")
+    page = environment().get_template("page.html.jinja")
     table = result_table(results) if results else None
     overlap = overlap_lines(results) if results else []
     write_text(folder / "report.html", page.render(**run, plots=plots, table=table, overlap=overlap))
@@ -69,35 +68,3 @@ def read_run(folder: Path) -> dict[str, Any]:
             where=str(folder),
             fix="Copy the run again; without results.json: evaluate again.",
         ) from error
-
-
-def public(text: str) -> str:
-    """Return text without the folders of absolute paths: a page that is handed on does not tell of the machine.
-
-    >>> public('train = ["/home/ann/few.csv", "glue:rte?path=/data/glue", "samples"]')
-    'train = ["…/few.csv", "glue:rte?path=…/glue", "samples"]'
-    """
-    return _FOLDERS.sub(r"\1…/", text)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("quickstudy.report"),
-        autoescape=select_autoescape(default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "public": public}
-    return environment
-
-
-def _inline(svg: Path) -> Markup:
-    """Return the drawing without the XML prolog, free to scale with the page; ids made unique by the file's name."""
-    text = svg.read_text(encoding="utf-8")
-    text = text[text.index("<svg") :]
-    text = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
-    )
-    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{svg.stem}-", text)
-    return Markup(text)
