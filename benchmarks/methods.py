@@ -31,11 +31,12 @@ import quickstudy
 from quickstudy.build import build
 from quickstudy.config import check_recipe, load_recipe
 from quickstudy.data.catalog import load_tasks
+from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.evaluate import evaluate_learners
+from quickstudy.evaluation.protocol import Protocol
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.models.encoder import Encoder
 from quickstudy.storage import write_json
-from quickstudy.tasks.task import Task
 from quickstudy.training.outer import StepRecord, train
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -84,8 +85,10 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     shots = [int(k) for k in options.shots.split(",")]
     rows = []
     for task in tasks:
-        possible = [k for k in shots if k <= most_shots(task)]
-        rows += evaluate_learners({method: learner}, [task], shots=possible, draws=options.draws, limit=options.limit)
+        possible = tuple(k for k in shots if k <= most_shots(task))
+        rows += evaluate_learners(
+            {method: learner}, [task], Protocol(shots=possible, draws=options.draws, limit=options.limit)
+        )
     return {
         "method": method,
         "settings": {} if not file.exists() else recipe.method.settings,
@@ -98,13 +101,6 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "seconds_adapt": statistics.median(row["seconds_adapt"] for row in rows if row["shots"] == shots[0]),
         "rows": rows,
     }
-
-
-def most_shots(task: Task) -> int:
-    """Return how many examples per class there can be: as published, or half of the smallest class (the rest is scored)."""
-    if task.fixed_draws:
-        return max(k for k, _ in task.fixed_draws)
-    return min(len(task.rows_of("train", n)) for n in range(len(task.label_names))) // 2
 
 
 def _train(values: dict[str, Any], budget: float) -> tuple[Any, list[float]]:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from methods import most_shots
 from setfit import SetFitModel, Trainer, TrainingArguments
 
 import quickstudy
@@ -46,9 +45,9 @@ def main() -> None:
     done = {(row["task"], row["shots"], row["draw"]) for row in rows}
     for reference in options.tasks:
         for task in (draws.with_test_split(task, SEED) for task in load_tasks(reference)):
-            tests = draws.test_examples(task, options.limit, SEED)
+            tests = draws.scored_examples(task, options.limit, SEED)
             for shots in map(int, options.shots.split(",")):
-                if shots > most_shots(task):
+                if shots > draws.most_shots(task):
                     continue
                 for draw, support in draws.support_sets(task, shots, options.draws, SEED).items():
                     if (task.name, shots, draw) not in done:

@@ -625,6 +625,48 @@ def test_texts_that_do_not_fit_the_model_are_refused(
     cli("predict", trained / model, *found).refused(*parts)
 
 
+# Comparisons
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            "compare protonets --tasks T --out O",
+            ("'protonets' is neither a run folder, a recipe file nor a method", "protonet"),
+        ),
+        ("compare protonet protonet --tasks T --out O", ("learners need different names", "each once")),
+        ("compare protonet --tasks T --tasks T --out O", ("two tasks have the name 'train'", "Name each once")),
+        ("compare protonet --tasks none.csv --out O", ("'none.csv' is neither a file or folder",)),
+        ("compare protonet --tasks T --protocol fewshot --out O", ("there is no protocol 'fewshot'", "few-shot")),
+        ("compare protonet --tasks T --protocol none.json --out O", ("none.json: this is no file of draws",)),
+        ("compare protonet --tasks T --protocol fixed-draws --out O", ("no published draws", "--protocol few-shot")),
+        (
+            "compare protonet --tasks T --shots 9 --out O",
+            ("fewer than the 9 shots asked for", "Use --shots 1 or fewer"),
+        ),
+        ("compare protonet --tasks T --shots 0 --out O", ("--shots '0' is not a list", "Write it like 4,8,16")),
+        ("compare protonet --tasks T --shots 1 --out R", ("this folder is no comparison", "Choose another --out")),
+        ("compare R --tasks T --shots 1 --out O", ("were meta-trained on", "--allow-overlap")),
+        ("recommend O", ("there are no results here", "quickstudy compare")),
+        ("recommend O --tasks none.csv", ("'none.csv' is neither a file or folder",)),
+        ("report O", ("this is not a run folder",)),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_refused_before_anything_is_written(
+    words: str, parts: Sequence[str], cli: Cli, trained: Path, tmp_path: Path
+) -> None:
+    places = {"T": trained / "train.csv", "R": trained / "run", "O": tmp_path / "out"}
+    cli(*(places.get(word, word) for word in words.split())).refused(*parts, out=tmp_path / "out")
+
+
+def test_results_that_are_none_are_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for content in ("{", "[]", '{"by_shots": {"4": {}}}'):
+        (tmp_path / "out" / "results.json").write_text(content, encoding="utf-8")
+        cli("recommend", tmp_path / "out").refused("these are no results of a comparison", "Compare again")
+
+
 # The real thing: a process of its own
 
 

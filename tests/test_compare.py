@@ -16,11 +16,13 @@ import pytest
 
 import quickstudy
 from conftest import word_task
-from quickstudy import compare as module
-from quickstudy.compare import Settings, compare
+from quickstudy.comparison import cell as module
+from quickstudy.comparison.compare import compare
 from quickstudy.errors import DataError, QuickstudyError
-from quickstudy.evaluation.recommend import recommend
+from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.recommend import Limits, recommend
 from quickstudy.evaluation.statistics import compare_all, over_tasks
+from quickstudy.runs import Run
 from quickstudy.tasks.task import Task
 
 SHOTS = (1, 2)
@@ -51,9 +53,9 @@ def _write(task: Task, folder: Path) -> None:
 
 
 def _compare(made: Path, out: str, learners: list[str] | None = None, **options: Any) -> dict[str, Any]:
-    settings = Settings(draws=2, encoder=str(made / "tiny"))
     learners = learners or [str(made / "run"), "linear-probe", "finetune"]
-    return compare(learners, [str(made / "held")], made / out, shots=SHOTS, settings=settings, **options)
+    options = {"protocol": Protocol(shots=SHOTS, draws=2), "encoder": str(made / "tiny")} | options
+    return compare(learners, [str(made / "held")], made / out, **options)
 
 
 def _figures(made: Path, out: str) -> bytes:
@@ -147,7 +149,7 @@ def test_killed_from_outside_twice_it_goes_on(made: Path) -> None:
 )
 def test_learners_that_cannot_be_are_refused(learners: list[str], message: str, made: Path) -> None:
     with pytest.raises(QuickstudyError, match=message):
-        compare(learners, [str(made / "held")], made / "out", settings=Settings(encoder=str(made / "tiny")))
+        compare(learners, [str(made / "held")], made / "out", encoder=str(made / "tiny"))
     assert not (made / "out").exists()
 
 
@@ -160,7 +162,7 @@ def test_a_folder_that_is_no_comparison_and_what_was_meta_trained_on_are_refused
     for split, source in (("train", "train"), ("test", "train")):
         (made / "leak" / f"{split}.jsonl").write_bytes((made / "seen" / f"{source}.jsonl").read_bytes())
     with pytest.raises(DataError, match=r"100\.0 % of the scored rows of task 'leak' were meta-trained on"):
-        compare([str(made / "run")], [str(made / "leak")], made / "out", shots=[1])
+        compare([str(made / "run")], [str(made / "leak")], made / "out", protocol=Protocol(shots=(1,)))
     assert not (made / "out").exists()
 
 
@@ -173,10 +175,19 @@ def _results(means: dict[str, float], noise: float, seconds: dict[str, float] | 
         for name, mean in means.items()
     }
     learners = [
-        {"learner": name, **over_tasks(of), "seconds_adapt": (seconds or {}).get(name, 1.0)}
-        for name, of in scores.items()
+        {
+            "learner": name,
+            **over_tasks(of),
+            "seconds_adapt": (seconds or {}).get(name, 1.0),
+            "adapt_peak_mib": 500.0 * (place + 1),
+            "predict_peak_mib": 600.0,
+        }
+        for place, (name, of) in enumerate(scores.items())
     ]
-    return {"by_shots": {"4": {"learners": learners, "pairs": compare_all(scores)}}}
+    return {
+        "learners": {name: {"costs": {"device": "cuda" if name == "slow" else "cpu"}} for name in scores},
+        "by_shots": {"4": {"learners": learners, "pairs": compare_all(scores)}},
+    }
 
 
 def test_the_better_one_is_recommended_with_its_figures() -> None:
@@ -202,8 +213,105 @@ def test_noise_alone_is_called_noise() -> None:
 
 def test_limits_are_kept_or_refused() -> None:
     results = _results({"slow": 0.3, "fast": 0.0}, 0.03, {"slow": 5.0, "fast": 0.1})
-    assert recommend(results, most_seconds=1.0)["learner"] == "fast"
-    with pytest.raises(DataError, match=r"no learner adapts within 0\.01 s\n  The fastest takes 0\.100 s"):
-        recommend(results, most_seconds=0.01)
-    with pytest.raises(DataError, match=r"no figures of 9 shots\n  Choose one of: 4"):
-        recommend(results, shots=9)
+    assert recommend(results)["learner"] == "slow"
+    for limits in (Limits(seconds=1.0), Limits(no_gpu=True)):
+        assert recommend(results, limits)["learner"] == "fast"
+    assert recommend(results, Limits(mib=700))["learner"] == "slow"  # the first has 600, the second 1,000 MiB
+    assert recommend(results, Limits(shots=9))["shots"] == 4
+    with pytest.raises(DataError, match=r"no learner is within the limits\n  There are: slow \(5 s, 600 MiB\), fast"):
+        recommend(results, Limits(seconds=0.01))
+    with pytest.raises(DataError, match=r"no figures of 3 shots or fewer\n  It has 4"):
+        recommend(results, Limits(shots=3))
+
+
+def test_of_equals_that_are_as_fast_the_best_mean_is_recommended() -> None:
+    results = _results({"a": 0.0, "b": 0.2, "c": 0.201}, 0.03, {"b": 1.0, "c": 1.05})
+    assert (
+        max(results["by_shots"]["4"]["learners"], key=lambda row: row["mean"])["learner"]
+        == recommend(results)["learner"]
+    )
+
+
+def test_own_tasks_are_compared_with_baselines_before_a_recommendation(made: Path) -> None:
+    """More shots are asked for than the tasks have examples: the most there can be are measured."""
+    words = ["--tasks", str(made / "held"), "--learner", str(made / "run"), "--encoder", str(made / "tiny")]
+    found = json.loads(_cli("recommend", made / "mine", *words, "--shots", "30", "--json"))
+    results = json.loads((made / "mine" / "results.json").read_text(encoding="utf-8"))
+    assert found["shots"] == 8
+    assert set(results["learners"]) == {
+        "run",
+        "majority",
+        "label-names",
+        "nearest-neighbour",
+        "linear-probe",
+        "protonet",
+    }
+    (row,) = [row for row in results["by_shots"]["8"]["learners"] if row["learner"] == found["learner"]]
+    assert all(found[key] == row[key] for key in ("mean", "low", "high", "seconds_adapt"))
+    assert json.loads(_cli("recommend", made / "mine", "--json")) == found
+
+
+def test_through_ray_the_figures_are_the_same(made: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    _compare(made, "here")
+    words = [
+        str(made / "run"),
+        "linear-probe",
+        "finetune",
+        "--tasks",
+        str(made / "held"),
+        "--shots",
+        "1,2",
+        "--draws",
+        "2",
+    ]
+    _cli("compare", *words, "--encoder", made / "tiny", "--out", made / "there", "--ray", "local", "--workers", "2")
+    assert _figures(made, "there") == _figures(made, "here")
+
+
+def test_results_tell_what_figures_follow_from_and_what_they_cost(made: Path) -> None:
+    results = _compare(made, "out", [str(made / "run"), "label-names"])
+    table = pq.read_table(made / "out" / "results.parquet")
+    source = json.loads(table.schema.metadata[b"quickstudy"])
+    assert source["protocol"] == results["protocol"]
+    assert source["protocol"]["name"] == "standard"
+    assert source["data"] == {name: task["data"] for name, task in results["tasks"].items()}
+    assert [json.loads(line) for line in (made / "out" / "results.jsonl").read_text().splitlines()] == table.to_pylist()
+    trained, untouched = results["learners"]["run"], results["learners"]["label-names"]
+    assert (trained["method"], trained["trained"], trained["overlap"]) == ("protonet", True, [])
+    assert trained["curve"]["step"] == [1]
+    assert (untouched["curve"], untouched["costs"]["train_seconds"]) == (None, None)
+    parameters = sum(p.numel() for p in Run.open(made / "run").learner().parameters())
+    costs = trained["costs"]
+    assert (costs["parameters"], costs["outer_steps"], costs["device"]) == (parameters, 1, "cpu")
+    assert min(costs[key] for key in ("train_seconds", "seconds_adapt", "seconds_predict_1000")) > 0
+    if sys.platform == "linux":
+        assert min(costs[key] for key in ("train_peak_mib", "adapt_peak_mib", "predict_peak_mib")) > 100  # torch alone
+    assert str(made) not in (made / "out" / "results.json").read_text()  # results are handed on: no local path
+    for row in results["rows"]:
+        assert np.sum(row["confusion"]) == row["n_test"] == sum(row["reliability"]["count"])
+        right = np.trace(row["confusion"]) / row["n_test"]
+        assert (
+            right == pytest.approx(row["accuracy"]) == pytest.approx(sum(row["reliability"]["right"]) / row["n_test"])
+        )
+        assert ("wrong" in row) == (row["draw"] == 0)
+        if row["learner"] == "label-names":  # it does not look at the support set
+            assert row["accuracy"] == next(
+                r["accuracy"] for r in results["rows"] if r["task"] == row["task"] and r["learner"] == "label-names"
+            )
+    wrong = [one for row in results["rows"] for one in row.get("wrong", ())]
+    assert all(one["label"] != one["predicted"] for one in wrong)
+    quiet = _compare(made, "quiet", texts=False)
+    assert not any(task["supports"] for task in quiet["tasks"].values())
+    assert "text" not in json.dumps(quiet["rows"])
+
+
+def _cli(*words: Any) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "quickstudy", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

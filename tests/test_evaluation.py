@@ -18,8 +18,9 @@ from quickstudy.data.glue import GLUE
 from quickstudy.errors import DataError
 from quickstudy.evaluation import draws as draw
 from quickstudy.evaluation import evaluate as evaluation
-from quickstudy.evaluation.evaluate import evaluate_learners, summarize_rows
+from quickstudy.evaluation.evaluate import COSTS, evaluate_learners, summarize_rows
 from quickstudy.evaluation.metrics import calibration, main_metric, score
+from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
@@ -85,7 +86,7 @@ def test_calibration_is_scikit_learn_s_log_loss_and_the_definition_of_guo_et_al(
             wanted += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
     assert found["ece"] == pytest.approx(wanted, abs=1e-12)
     sure = np.eye(n_way)[y]
-    assert calibration(y, sure) == pytest.approx({"log_loss": 0.0, "ece": 0.0}, abs=1e-12)
+    assert [calibration(y, sure)[key] for key in ("log_loss", "ece")] == pytest.approx([0.0, 0.0], abs=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(GLUE))
@@ -189,10 +190,10 @@ def test_published_draws_are_used_where_there_are_any() -> None:
     assert {d: [e.text for e in support] for d, support in found.items()} == {1: ["draw 1"] * 8, 2: ["draw 2"] * 8}
     assert draw.support_sets(fixed, 4, 5, seed=3) == found
     assert draw.support_sets(fixed, 16, 5, seed=0) == {}
-    rows = evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], shots=(4, 16), draws=5)
+    rows = evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], Protocol(shots=(4, 16), draws=5))
     assert [(row["shots"], row["draw"]) for row in rows] == [(4, 1), (4, 2)]
     with pytest.raises(DataError, match="no task has draws of 16 shots"):
-        evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], shots=(16,))
+        evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], Protocol(shots=(16,)))
 
 
 @pytest.mark.parametrize("labels", [[0] * 4, [0] * 4 + [1] * 3, [0] * 4 + [1] * 5])
@@ -208,14 +209,14 @@ def test_a_published_draw_that_is_not_k_of_each_class_is_refused(labels: list[in
 def test_a_limit_scores_a_fixed_sample_in_the_order_of_the_file() -> None:
     task = word_task()
     whole = [task.test_split[i] for i in range(60)]
-    sample = draw.test_examples(task, 20, seed=0)
-    assert sample == draw.test_examples(task, 20, seed=0) != draw.test_examples(task, 20, seed=1)
+    sample = draw.scored_examples(task, 20, seed=0)
+    assert sample == draw.scored_examples(task, 20, seed=0) != draw.scored_examples(task, 20, seed=1)
     places = [whole.index(example) for example in sample]
     assert len(sample) == 20
     assert places == sorted(places)
     assert places != list(range(20))
     for limit in (None, 60, 61):
-        assert draw.test_examples(task, limit, seed=0) == tuple(whole)
+        assert draw.scored_examples(task, limit, seed=0) == tuple(whole)
 
 
 def test_a_task_without_a_test_split_holds_half_of_its_rows_out() -> None:
@@ -245,14 +246,14 @@ def test_every_learner_adapts_to_the_same_examples() -> None:
         learner.seen = []
     task = word_task()
     told: list[Any] = []
-    rows = evaluate_learners(learners, [task], shots=(2, 4), draws=3, seed=5, on_row=told.append)
+    rows = evaluate_learners(learners, [task], Protocol(shots=(2, 4), draws=3, seed=5), on_row=told.append)
     assert told == rows
     assert learners["a"].seen == learners["b"].seen
     encoder = tiny_encoder()
     drawn = [list(draw.support_sets(task, k, 3, seed=5).values()) for k in (2, 4)]
-    wanted = [s for of_k in drawn for s in (of_k[0], *of_k)]  # the first once more, for its time
+    wanted = [support for of_k in drawn for support in of_k]
     assert [ids for ids, _ in learners["a"].seen] == [encoder.tokenize(support).ids for support in wanted]
-    numbers = [{k: v for k, v in row.items() if not k.startswith("seconds") and k != "learner"} for row in rows]
+    numbers = [{k: v for k, v in row.items() if k not in (*COSTS, "learner")} for row in rows]
     assert numbers[:6] == numbers[6:]  # two learners that are alike get the same figures
 
 
@@ -265,7 +266,9 @@ def test_a_separable_task_is_solved_fully(method: str) -> None:
     }
     task = Task("separable", splits, tuple(words), domain="tests")
     settings = {} if method in ("protonet", "linear-probe") else {"adapts": "head"}
-    (row,) = evaluate_learners({"x": make(method, tiny_encoder(normalize=True), settings)}, [task], shots=(2,), draws=1)
+    (row,) = evaluate_learners(
+        {"x": make(method, tiny_encoder(normalize=True), settings)}, [task], Protocol(shots=(2,), draws=1)
+    )
     assert [row[key] for key in ("accuracy", "precision", "recall", "f1", "mcc", "metric")] == pytest.approx([1.0] * 6)
     assert (row["task"], row["domain"], row["learner"], row["n_test"]) == ("separable", "tests", "x", 21)
     assert min(row["seconds_adapt"], row["seconds_predict"]) >= 0
@@ -273,8 +276,8 @@ def test_a_separable_task_is_solved_fully(method: str) -> None:
 
 def test_rows_are_what_the_adapted_model_predicts() -> None:
     task, learner = word_task(n_way=3), make("fomaml", tiny_encoder(normalize=True), {"inner_steps": 2})
-    rows = evaluate_learners({"x": learner}, [task], shots=(3,), draws=2, limit=25)
-    tests = draw.test_examples(task, 25, seed=0)
+    rows = evaluate_learners({"x": learner}, [task], Protocol(shots=(3,), draws=2, limit=25))
+    tests = draw.scored_examples(task, 25, seed=0)
     for row, support in zip(rows, draw.support_sets(task, 3, 2, seed=0).values(), strict=True):
         model = learner.adapt(encode_set(learner.encoder, support), task.label_names, task.kind)
         predicted = [task.label_names.index(str(name)) for name in model.predict(tests)]
@@ -293,8 +296,8 @@ def test_kept_and_recomputed_prefixes_give_the_same_rows(
     monkeypatch.setattr(evaluation, "_CHUNK", 16)
 
     def rows() -> list[dict[str, Any]]:
-        found = evaluate_learners({"x": learner}, [word_task(pair=pair)], shots=(2,), draws=2)
-        return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in found]
+        found = evaluate_learners({"x": learner}, [word_task(pair=pair)], Protocol(shots=(2,), draws=2))
+        return [{k: v for k, v in row.items() if k not in COSTS} for row in found]
 
     kept = rows()
     monkeypatch.setattr(evaluation, "_KEEP_TOKENS", 0)
@@ -333,9 +336,9 @@ def test_the_linear_probe_of_scores_is_scikit_learn_s_ridge(normalize: bool) -> 
 @pytest.mark.parametrize("method", ["linear-probe", "protonet", "fomaml"])
 def test_a_regression_task_is_scored_by_its_correlations(method: str) -> None:
     task, learner = score_task(), make(method, tiny_encoder(normalize=True))
-    (row,) = evaluate_learners({"x": learner}, [task], shots=(8,), draws=1)
+    (row,) = evaluate_learners({"x": learner}, [task], Protocol(shots=(8,), draws=1))
     support = draw.support_sets(task, 8, 1, seed=0)[0]
-    tests = draw.test_examples(task, None, seed=0)
+    tests = draw.scored_examples(task, None, seed=0)
     predicted = learner.adapt(encode_set(learner.encoder, support), (), "regression").predict(tests)
     truth = [e.label for e in tests]
     assert (row["kind"], row["main"], "accuracy" in row) == ("regression", "metric", False)
@@ -429,7 +432,7 @@ def test_a_run_is_evaluated_beside_two_baselines_on_identical_draws(tiny_folder:
         "untouched": make("protonet", untouched),
         "linear probe": make("linear-probe", untouched),
     }
-    again = evaluate_learners(learners, tasks, shots=(2, 4), draws=3, seed=1, limit=30)
+    again = evaluate_learners(learners, tasks, Protocol(shots=(2, 4), draws=3, seed=1, limit=30))
     assert [_figures(row) for row in again] == [_figures(row) for row in results["rows"]]
     by_name = {name: [_figures(r) for r in again if r["learner"] == name] for name in names}
     assert by_name["meta-trained"] != [f | {"learner": "meta-trained"} for f in by_name["untouched"]]
@@ -461,4 +464,4 @@ def _rows(values: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
 
 
 def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if not key.startswith("seconds")}
+    return {key: value for key, value in row.items() if key not in COSTS}

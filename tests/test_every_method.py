@@ -169,7 +169,7 @@ def test_numbers_without_a_point_are_numbers(method: str) -> None:
 def test_its_recipe_runs_on_real_text_and_adapts_to_a_held_out_finance_task(method: str, tmp_path: Path) -> None:
     task = load_tasks("samples:fin_transaction_intent")[0]
     few = Task("few", {"train": ListSplit(draws.support_sets(task, 4, 1, 0)[0])}, task.label_names)
-    tests = draws.test_examples(task, 48, 0)
+    tests = draws.scored_examples(task, 48, 0)
     recipe = RECIPES / f"{method.replace('-', '_').replace('+', 'p')}_samples.toml"
     try:
         if recipe.exists():

@@ -20,13 +20,16 @@ _HOME = {
     "EpisodeSpec": "quickstudy.tasks.episode",
     "Example": "quickstudy.tasks.split",
     "QuickstudyError": "quickstudy.errors",
+    "Protocol": "quickstudy.evaluation.protocol",
     "Task": "quickstudy.tasks.task",
     "adapt": "quickstudy.api",
+    "compare": "quickstudy.comparison.compare",
     "evaluate": "quickstudy.api",
     "finetune": "quickstudy.api",
     "load_model": "quickstudy.api",
     "load_tasks": "quickstudy.api",
     "pretrain": "quickstudy.api",
+    "recommend": "quickstudy.evaluation.recommend",
 }
 
 __all__ = [
@@ -36,19 +39,25 @@ __all__ = [
     "EpisodeSampler",
     "EpisodeSpec",
     "Example",
+    "Protocol",
     "QuickstudyError",
     "Task",
     "adapt",
+    "compare",
     "evaluate",
     "finetune",
     "load_model",
     "load_tasks",
     "pretrain",
+    "recommend",
 ]
 
 if TYPE_CHECKING:
     from quickstudy.api import adapt, evaluate, finetune, load_model, load_tasks, pretrain
+    from quickstudy.comparison.compare import compare
     from quickstudy.errors import QuickstudyError
+    from quickstudy.evaluation.protocol import Protocol
+    from quickstudy.evaluation.recommend import recommend
     from quickstudy.methods.adapted import AdaptedModel
     from quickstudy.models.encoder import Encoder
     from quickstudy.tasks.episode import Episode, EpisodeSpec

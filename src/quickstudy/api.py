@@ -208,13 +208,11 @@ def evaluate(
         QuickstudyError: No such run, unusable tasks, impossible numbers, there are results already, or scored texts were
             meta-trained on.
     """
-    numbers = {"shots": shots, "draws": [draws], "limit": [] if limit is None else [limit]}
-    for name, values in numbers.items():
-        if (not values and name == "shots") or any(value < 1 for value in values):
-            raise DataError(f"{name} = {list(values)} is not possible", fix="Give whole numbers above 0.")
     from quickstudy.evaluation.evaluate import evaluate_learners, summarize_rows
+    from quickstudy.evaluation.protocol import Protocol
     from quickstudy.methods.linear_probe import LinearProbe
 
+    protocol = Protocol(shots=tuple(shots), draws=draws, seed=seed, limit=limit)
     opened = run if isinstance(run, Run) else Run.open(run)
     if (opened.folder / "results.json").exists() and not overwrite:
         raise RunError(
@@ -225,8 +223,8 @@ def evaluate(
     loaded = _tasks(tasks)
     untouched = opened.untouched()
     learners = {AFTER: opened.learner(), BEFORE: untouched, PROBE: LinearProbe(untouched.encoder)}
-    overlap = _overlap(opened, loaded, seed, allow=allow_overlap)
-    rows = evaluate_learners(learners, loaded, shots=shots, draws=draws, seed=seed, limit=limit, on_row=on_row)
+    overlap = check_overlap(opened, loaded, seed, allow=allow_overlap)
+    rows = evaluate_learners(learners, loaded, protocol, on_row=on_row)
     trained_on = opened.meta_train_tasks() & {task.name for task in loaded}
     encoder = Path(opened.recipe.encoder.name)
     results = {
@@ -264,8 +262,18 @@ def _write_pages(folder: Path) -> None:
     write_report(folder)
 
 
-def _overlap(run: Run, tasks: Sequence[Task], seed: int, *, allow: bool) -> list[dict[str, Any]] | None:
-    """Return what of the scored texts was meta-trained on; None if that could not be looked up and need not be."""
+def check_overlap(run: Run, tasks: Sequence[Task], seed: int, *, allow: bool) -> list[dict[str, Any]] | None:
+    """Return what of the scored texts was meta-trained on; None if that could not be looked up and need not be.
+
+    Args:
+        run: Says what was meta-trained on.
+        tasks: What is scored.
+        seed: Of the evaluation; decides which rows are held out of tasks without a test split.
+        allow: Go on although there is overlap, or although it cannot be looked up.
+
+    Raises:
+        DataError: One of the two, and it is not allowed.
+    """
     from quickstudy.evaluation.draws import with_test_split
     from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
 

@@ -29,6 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_PROTOCOLS = "standard (published draws, else few-shot), few-shot, fixed-draws, episodic, full, or a draws.json."
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -247,69 +249,112 @@ def compare(
     learners: Annotated[list[str], typer.Argument(help="Run folders, recipe files (untouched) or names of methods.")],
     tasks: Annotated[list[str], typer.Option(help="Held-out tasks (references). May be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder of the comparison; one that is there goes on.")],
+    protocol: Annotated[str, typer.Option(help=_PROTOCOLS)] = "standard",
     shots: Annotated[str, typer.Option(help="Labelled examples per class, several values.")] = "4,8,16",
-    draws: Annotated[int, typer.Option(help="Support sets per number of shots.", min=1)] = 10,
+    draws: Annotated[int, typer.Option(help="Support sets per number of shots; episodes, or seeds.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Which support sets.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)] = None,
+    n_way: Annotated[int, typer.Option(help="episodic: classes of an episode.", min=2)] = 5,
+    n_query: Annotated[int, typer.Option(help="episodic: scored examples per class.", min=1)] = 15,
     encoder: Annotated[str, typer.Option(help="Encoder of learners that are named by their method.")] = "minilm",
     workers: Annotated[int, typer.Option(help="Processes side by side.", min=1)] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Compute on the Ray cluster at this address; local: start one.")
+    ] = None,
     allow_overlap: Annotated[bool, typer.Option(help="Score texts although they were meta-trained on.")] = False,
+    texts: Annotated[bool, typer.Option(help="Show support sets and wrong predictions in the report.")] = True,
     as_json: Json = False,
 ) -> None:
     """Compare runs and methods on held-out tasks; what is finished is never computed again (step 5)."""
     counts = _shots(shots)
     from quickstudy.cli.progress import CellProgress
     from quickstudy.cli.tables import print_comparison
-    from quickstudy.compare import Settings
-    from quickstudy.compare import compare as run_comparison
+    from quickstudy.comparison.compare import compare as run_comparison
+    from quickstudy.evaluation.protocol import Protocol, load_protocol
+    from quickstudy.report.comparison import write_comparison
 
+    chosen: Any = protocol
     with CellProgress(quiet=as_json) as progress:
         results = run_comparison(
             learners,
             tasks,
             out,
-            shots=counts,
-            settings=Settings(draws, seed, limit, encoder),
+            protocol=(
+                load_protocol(protocol)
+                if protocol.endswith(".json")
+                else Protocol(chosen, tuple(counts), draws, seed, limit, n_way, n_query)
+            ),
+            encoder=encoder,
             workers=workers,
+            ray=ray,
             allow_overlap=allow_overlap,
+            texts=texts,
             on_cell=progress.cell,
         )
+    page = write_comparison(out)
     if as_json:
         _print_json(results)
     else:
         print_comparison(results)
-        print(f"figures of every draw: {out / 'results.parquet'}, intervals and tests: {out / 'results.json'}")
+        print(f"report: {page}, figures of every draw: {out / 'results.parquet'}")
 
 
 @app.command()
 def recommend(
-    comparison: Annotated[Path, typer.Argument(help="Folder that compare wrote.")],
+    comparison: Annotated[
+        Path, typer.Argument(help="Folder that compare wrote; with --tasks, one to write or go on with.")
+    ],
+    tasks: Annotated[list[str] | None, typer.Option(help="Your tasks: compare on them first. May be repeated.")] = None,
+    learner: Annotated[
+        list[str] | None,
+        typer.Option(help="With --tasks: runs, recipes or methods to choose from, beside the baselines."),
+    ] = None,
     shots: Annotated[int | None, typer.Option(help="Labelled examples per class that you will have.", min=1)] = None,
     most_seconds: Annotated[float | None, typer.Option(help="Seconds that adapting to a task may take.", min=0)] = None,
+    most_mib: Annotated[float | None, typer.Option(help="Memory that there is, in MiB.", min=0)] = None,
+    encoder: Annotated[str, typer.Option(help="With --tasks: encoder of the baselines.")] = "minilm",
+    no_gpu: Annotated[bool, typer.Option(help="Only learners whose costs were measured without a GPU.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say which learner of a comparison to take, and whether the evidence decides (step 5)."""
+    """Say which learner to take, and whether the evidence decides: from a comparison, or for your tasks (step 5)."""
+    from quickstudy.evaluation.recommend import Limits
     from quickstudy.evaluation.recommend import recommend as choose
 
-    file = comparison / "results.json"
-    if not file.is_file():
-        raise DataError("there are no results here", where=str(comparison), fix="Make them with: quickstudy compare")
+    if tasks:
+        from quickstudy.cli.progress import CellProgress
+        from quickstudy.comparison.compare import compare_for
+
+        with CellProgress(quiet=as_json) as progress:
+            results = compare_for(tasks, comparison, learner or (), shots=shots, encoder=encoder, on_cell=progress.cell)
+    else:
+        results = _results_of(comparison)
     try:
-        found = choose(json.loads(file.read_text(encoding="utf-8")), shots=shots, most_seconds=most_seconds)
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError("these are no results of a comparison", where=str(file), fix="Compare again.") from error
+        found = choose(results, Limits(shots, most_seconds, most_mib, no_gpu))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError("these are no results of a comparison", where=str(comparison), fix="Compare again.") from error
     if as_json:
         _print_json(found)
     else:
         print(f"{found['learner']}\n  {found['why']}")
 
 
+def _results_of(comparison: Path) -> Any:
+    file = comparison / "results.json"
+    if not file.is_file():
+        raise DataError("there are no results here", where=str(comparison), fix="Make them with: quickstudy compare")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError("these are no results of a comparison", where=str(file), fix="Compare again.") from error
+
+
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Write a run's page again from its files."""
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a run or of a comparison.")]) -> None:
+    """Write the page of a run or of a comparison again from its files."""
+    from quickstudy.report.comparison import write_comparison
     from quickstudy.report.page import write_report
 
-    print(write_report(run))
+    print(write_comparison(folder) if (folder / "cells").is_dir() else write_report(folder))
 
 
 def _shots(text: str) -> list[int]:

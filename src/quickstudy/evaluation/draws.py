@@ -61,11 +61,25 @@ def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Sup
     return found
 
 
-def test_examples(task: Task, limit: int | None, seed: int) -> Support:
+def most_shots(task: Task) -> int:
+    """Return how many examples per class support sets can have: as published, or what training rows there are.
+
+    Of a task without a test split half of the rows are held out to be scored.
+    """
+    if task.fixed_draws:
+        return max(k for k, _ in task.fixed_draws)
+    held_out = "test" not in task.splits and "validation" not in task.splits
+    if task.kind == "regression":
+        return len(task.train_split) // (4 if held_out else 2)
+    fewest = min(len(task.rows_of("train", label)) for label in range(len(task.label_names)))
+    return fewest // 2 if held_out else fewest
+
+
+def scored_examples(task: Task, limit: int | None, seed: int) -> Support:
     """Return what is scored: the whole test split, or a fixed random sample of `limit` rows."""
     split = task.test_split
     if limit is None or limit >= len(split):
-        return _all(split)
+        return all_examples(split)
     rows = np.sort(rng(seed, "limit", task.name).choice(len(split), limit, replace=False))
     return tuple(split[int(row)] for row in rows)
 
@@ -80,8 +94,9 @@ def _published(task: Task, shots: int, number: int) -> Support:
                 f"draw {number} of {shots} shots of task {task.name!r} has {found} rows of the label {name!r}, not {shots}",
                 fix=f"Correct or remove the file train_{number}_{shots}.",
             )
-    return _all(split)
+    return all_examples(split)
 
 
-def _all(split: Split) -> Support:
+def all_examples(split: Split) -> Support:
+    """Return the rows of a split."""
     return tuple(split[i] for i in range(len(split)))

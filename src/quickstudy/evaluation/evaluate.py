@@ -1,46 +1,50 @@
-"""Evaluate: learners × tasks × shots × draws → one row of metrics each, and a summary with intervals.
+"""Evaluate: learners × tasks × trials → one row of metrics and costs each, and a summary with intervals.
 
 Every learner sees the same support sets and the same test texts. What does not depend on the draw runs once per encoder and task,
 not per draw: all of the encoder where only the head adapts (for support sets too), its lower layers on the test texts where the
-top ones do. Where features are there already, seconds to adapt are measured apart, on the first draw of each number of shots.
+top ones do. Costs are those of a user who has nothing encoded yet: where features are there already, encoding a few test texts is
+measured apart, once per encoder and task, and added per token.
 """
 
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from quickstudy.cost import Cost, measure
 from quickstudy.errors import DataError
-from quickstudy.evaluation.draws import support_sets, test_examples, with_test_split
-from quickstudy.evaluation.metrics import calibration, main_metric, score
+from quickstudy.evaluation.metrics import calibration, classes, main_metric, score
+from quickstudy.evaluation.protocol import Protocol, Shots, Trial, trials
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.batch import encode_set
-from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import Prefix
+from quickstudy.models.tokens import Sequences
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 
 Row = dict[str, Any]
 
+# What a row holds beside its figures: these differ from run to run.
+COSTS = ("seconds_adapt", "seconds_predict", "seconds_predict_1000", "adapt_peak_mib", "predict_peak_mib")
+
 _CHUNK = 512  # test texts per encoder pass
 _KEEP_TOKENS = 400_000  # prefixes of up to so many tokens are kept between draws (0.6 GB at D = 384)
+_TIMED = 64  # test texts whose encoding is timed
+_WRONG = 20  # wrong predictions that are kept, of the first draw
 
 
 def evaluate_learners(
     learners: Mapping[str, MetaLearner],
     tasks: Sequence[Task],
+    protocol: Protocol = Protocol(),
     *,
-    shots: Sequence[int] = (4, 8, 16),
-    draws: int = 10,
-    seed: int = 0,
-    limit: int | None = None,
-    only: Collection[int] | None = None,
+    only: Collection[tuple[str, Shots]] | None = None,
     on_row: Callable[[Row], None] = lambda _: None,
 ) -> list[Row]:
     """Evaluate learners on tasks.
@@ -48,108 +52,171 @@ def evaluate_learners(
     Args:
         learners: By the name they have in the table.
         tasks: Held-out tasks.
-        shots: Labelled examples per class (K), several values.
-        draws: Support sets per K.
-        seed: Which support sets, and which rows when there is a limit.
-        limit: Score at most so many test rows, a fixed random sample; None for all.
-        only: The numbers of shots to score; texts of the others are encoded all the same, so that what is encoded together, and
-            with it the last digits of a figure, does not depend on this choice. None for all.
+        protocol: What they adapt to and are scored on; any but `full`, which has no learner.
+        only: Learners and numbers of shots to score; texts of the others are encoded all the same, so that what is encoded
+            together, and with it the last digits of a figure, does not depend on this choice. None for all.
         on_row: Told of every row as it is made.
 
     Returns:
-        One row per (task, learner, shots, draw), with the metrics, seconds to adapt and to predict.
+        One row per (task, learner, shots, draw): metrics, confusion matrix, calibration and costs, for the first draw with the
+        most confident of the `wrong` predictions.
 
     Raises:
         DataError: Too few examples for the shots asked for; nothing to score.
     """
-    plans = []
-    for task in (with_test_split(task, seed) for task in tasks):
-        sets = {k: support_sets(task, k, draws, seed) for k in shots}
-        tests = test_examples(task, limit, seed)
-        if not tests:
-            raise DataError(
-                f"task {task.name!r} has no row left to score",
-                fix="Add a test file, or more rows: half of those of each label are held out.",
-            )
-        plans.append((task, tests, {k: s for k, s in sets.items() if s}))
-    if not any(sets for _, _, sets in plans):
-        raise DataError(f"no task has draws of {', '.join(map(str, shots))} shots", fix="Use other --shots.")
+    plans = [(task, trials(protocol, task)) for task in tasks]
+    if not any(planned for _, planned in plans):
+        raise DataError(f"no task has draws of {', '.join(map(str, protocol.shots))} shots", fix="Use other --shots.")
     rows = []
-    encoders = {id(learner.encoder): learner.encoder for learner in learners.values()}
-    for task, tests, sets in plans:
-        wanted = {k: draws_of for k, draws_of in sets.items() if only is None or k in only}
-        shared: dict[tuple[int, str], _Prefixes] = {}  # learners that run one encoder in one way share its work
+    for task, planned in plans:
+        work: dict[tuple[int, str], _Work] = {}  # learners that run one encoder in one way share it
         with ExitStack() as stack:
-            for encoder in encoders.values():
+            for encoder in {id(learner.encoder): learner.encoder for learner in learners.values()}.values():
                 stack.enter_context(encoder.frozen())
             for name, learner in learners.items():
-                if not learner.partition.names:  # all draws in one pass: long batches are faster than many short ones
-                    _warm(learner.encoder, [*tests, *(e for draws in sets.values() for s in draws.values() for e in s)])
+                wanted = [trial for trial in planned if only is None or (name, trial.shots) in only]
                 key = id(learner.encoder), learner.partition.which
-                shared[key] = prefixes = shared.get(key) or _Prefixes(learner, tests)
-                for row in _evaluate_one(name, learner, task, prefixes, wanted):
+                if key not in work:
+                    work[key] = _Work(learner, planned)
+                for row in _evaluate_one(name, learner, task, work[key], wanted):
                     rows.append(row)
                     on_row(row)
     return rows
 
 
-@torch.no_grad()
-def _warm(encoder: Encoder, examples: Sequence[Example]) -> None:
-    encoder.vectors(encoder.tokenize(examples))
-
-
-def _evaluate_one(
-    name: str,
-    learner: MetaLearner,
-    task: Task,
-    prefixes: "_Prefixes",
-    sets: Mapping[int, Mapping[int, Sequence[Example]]],
-) -> Iterable[Row]:
-    for k, draws in sets.items():
-        apart = None if learner.partition.names else _seconds_to_adapt(learner, task, next(iter(draws.values())))
-        for draw, examples in draws.items():
-            start = time.perf_counter()
-            model = learner.adapt(encode_set(learner.encoder, examples), task.label_names, task.kind)
-            tick = time.perf_counter()
+def _evaluate_one(name: str, learner: MetaLearner, task: Task, work: "_Work", wanted: Sequence[Trial]) -> Iterable[Row]:
+    seen: set[Shots] = set()
+    for trial in wanted:
+        support = encode_set(learner.encoder, trial.support)
+        with measure(learner.encoder.device) as adapting:
+            model = learner.adapt(support, trial.label_names, task.kind)
+        apart = work.encode_support(support.sequences)
+        prefixes = work.prefixes(trial)
+        with measure(learner.encoder.device) as predicting:
             scores = prefixes.scores(model)
-            predicted = time.perf_counter()
-            if task.kind == "regression":
-                measured = score(task, prefixes.labels, scores[:, 0].numpy())
-            else:
-                measured = score(task, prefixes.labels, scores.argmax(-1).numpy())
-                measured |= calibration(prefixes.labels, torch.softmax(scores, dim=-1).numpy())
-            yield {
-                "task": task.name,
-                "domain": task.domain,
-                "kind": task.kind,
-                "learner": name,
-                "shots": k,
-                "draw": draw,
-                "n_test": len(prefixes.labels),
-                "main": main_metric(task),
-                **measured,
-                "seconds_adapt": tick - start if apart is None else apart,
-                "seconds_predict": predicted - tick,
+        yield {
+            "task": task.name,
+            "domain": task.domain,
+            "kind": task.kind,
+            "learner": name,
+            **row_of(task, trial, scores, show_wrong=trial.shots not in seen),
+            **sizes(learner, model),
+            "seconds_adapt": adapting.seconds + apart.seconds,
+            "seconds_predict": predicting.seconds,
+            "seconds_predict_1000": 1000 * (predicting.seconds / len(trial.tests) + prefixes.cost.seconds),
+            "adapt_peak_mib": _most(adapting, apart),
+            "predict_peak_mib": _most(predicting, prefixes.cost),
+        }
+        seen.add(trial.shots)
+
+
+def row_of(task: Task, trial: Trial, scores: Tensor, *, show_wrong: bool) -> Row:
+    """Return the figures of one trial.
+
+    Args:
+        task: Says which metrics apply.
+        trial: With the test rows.
+        scores: (B, N) logits, or (B, 1) numbers, of the test rows.
+        show_wrong: Whether to list wrong predictions.
+    """
+    labels = np.array([example.label for example in trial.tests])
+    main = "metric" if trial.shots == "all" else main_metric(task)
+    found: Row = {"shots": trial.shots, "draw": trial.draw, "n_test": len(labels), "main": main}
+    if task.kind == "regression":
+        return found | score(task, labels, scores[:, 0].numpy())
+    probabilities = torch.softmax(scores.double(), dim=-1).numpy()
+    predicted = probabilities.argmax(-1)
+    found |= score(replace(task, label_names=trial.label_names), labels, predicted)
+    place = np.array([task.label_names.index(name) for name in trial.label_names])  # an episode has some of the labels
+    found |= calibration(labels, probabilities) | classes(place[labels], place[predicted], len(task.label_names))
+    if show_wrong:
+        wrong = np.flatnonzero(predicted != labels)
+        worst = wrong[np.argsort(-probabilities.max(-1)[wrong], kind="stable")][:_WRONG]
+        found["wrong"] = [
+            {
+                **readable(trial.tests[i], trial.label_names),
+                "predicted": trial.label_names[predicted[i]],
+                "probability": round(float(probabilities[i].max()), 4),
             }
+            for i in worst
+        ]
+    return found
 
 
-def _seconds_to_adapt(learner: MetaLearner, task: Task, support: Sequence[Example]) -> float:
-    with learner.encoder.frozen():  # no feature is there already
-        tick = time.perf_counter()
-        learner.adapt(encode_set(learner.encoder, support), task.label_names, task.kind)
-        return time.perf_counter() - tick
+def sizes(learner: MetaLearner, model: AdaptedModel) -> dict[str, Any]:
+    """Return where a learner computes, its `parameters`, those of one task alone, and the bytes that a saved model takes."""
+    return {
+        "device": learner.encoder.device.type,
+        "parameters": sum(p.numel() for p in learner.parameters()),
+        "adapted_parameters": model.size,
+        "bytes_saved": model.nbytes,
+    }
+
+
+def readable(example: Example, label_names: Sequence[str]) -> dict[str, Any]:
+    """Return an example as plain values, with the name of its label."""
+    label = label_names[int(example.label or 0)] if label_names else example.label
+    return {"text": example.text, "text_pair": example.text_pair, "label": label}
+
+
+def _most(*costs: Cost) -> float | None:
+    known = [cost.peak_mib for cost in costs if cost.peak_mib is not None]
+    return max(known, default=None)
+
+
+class _Work:
+    """The texts of a task as one encoder runs them in one way: what does not depend on the draw is done once."""
+
+    def __init__(self, learner: MetaLearner, planned: Sequence[Trial]) -> None:
+        self._learner = learner
+        self._prefixes: dict[int, _Prefixes] = {}
+        self._frozen = not learner.partition.names
+        if self._frozen and planned:
+            sample = learner.encoder.tokenize(planned[0].tests[:_TIMED])
+            with learner.encoder.frozen(), torch.no_grad(), measure(learner.encoder.device) as self._apart:
+                learner.encoder.vectors(sample)  # no feature is there already
+            self._apart.seconds /= _tokens(sample)
+            # All draws in one pass: long batches are faster than many short ones.
+            tests = {id(trial.tests): trial.tests for trial in planned}.values()
+            texts = [*(e for of in tests for e in of), *(e for trial in planned for e in trial.support)]
+            with torch.no_grad():
+                learner.encoder.vectors(learner.encoder.tokenize(texts))
+
+    def encode_support(self, support: Sequences) -> Cost:
+        """Return what encoding a support set takes, if it is not a part of adapting because the features are there."""
+        return replace(self._apart, seconds=self._apart.seconds * _tokens(support)) if self._frozen else Cost()
+
+    def prefixes(self, trial: Trial) -> "_Prefixes":
+        """Return the test texts of a trial, run as far as they are the same for every draw."""
+        key = id(trial.tests)
+        if key not in self._prefixes:
+            self._prefixes = {key: _Prefixes(self._learner, trial.tests)}  # episodes do not share theirs: keep the last
+            if self._frozen:
+                tests = self._learner.encoder.tokenize(trial.tests)
+                self._prefixes[key].cost = replace(
+                    self._apart, seconds=self._apart.seconds * _tokens(tests) / len(tests)
+                )
+        return self._prefixes[key]
+
+
+def _tokens(sequences: Sequences) -> int:
+    return sum(map(len, sequences.ids))
 
 
 class _Prefixes:
-    """Runs models on the test texts, keeping what does not depend on the draw if it fits."""
+    """Runs models on test texts, keeping what does not depend on the draw if it fits.
+
+    Attributes:
+        cost: Of what is kept: seconds per text, and memory.
+    """
 
     def __init__(self, learner: MetaLearner, tests: Sequence[Example]) -> None:
         self._learner = learner
-        encoded = encode_set(learner.encoder, tests)
-        self.labels = encoded.labels.cpu().numpy()
         self._chunks = [tests[i : i + _CHUNK] for i in range(0, len(tests), _CHUNK)]
-        keep = sum(map(len, encoded.sequences.ids)) <= _KEEP_TOKENS
-        self._kept = [self._prefix(chunk) for chunk in self._chunks] if keep else None
+        keep = _tokens(learner.encoder.tokenize(tests)) <= _KEEP_TOKENS
+        with measure(learner.encoder.device) as self.cost:
+            self._kept = [self._prefix(chunk) for chunk in self._chunks] if keep else None
+        self.cost.seconds /= len(tests)
 
     @torch.no_grad()
     def scores(self, model: AdaptedModel) -> Tensor:

@@ -1,7 +1,8 @@
 """Metrics: scikit-learn and scipy compute, this module names.
 
     accuracy, precision, recall, f1 (macro), mcc        classification
-    log_loss, ece                                       of its probabilities
+    log_loss, ece, reliability                          of its probabilities
+    per_class, confusion                                precision, recall, f1 of each label; true × predicted counts
     pearson, spearman, mse                              regression
     metric                                              the task's own, as GLUE defines it
 
@@ -11,10 +12,19 @@ The expected calibration error, which scikit-learn does not have, is that of Guo
 of confidence and accuracy over 15 equal bins of confidence, weighted by their rows.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 
 from quickstudy.tasks.task import Task
 
@@ -34,21 +44,36 @@ def score(task: Task, labels: ArrayLike, predictions: ArrayLike) -> dict[str, fl
     return found | {"metric": _own(task.metric, y, p, found)}
 
 
-def calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
-    """Return how far probabilities can be trusted: `log_loss` in nats, and `ece` from 0 to 1.
+def calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
+    """Return how far probabilities can be trusted.
 
     Args:
         labels: (B,) true label positions.
         probabilities: (B, N) probability of each label.
+
+    Returns:
+        `log_loss` in nats, `ece` from 0 to 1, and `reliability`: in each of 15 equal bins of confidence the `count` of rows, the
+        sum of their `confidence`, and how many are `right`.
     """
     y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     p = p / p.sum(-1, keepdims=True)  # rounding in single precision
     confidence, right = p.max(-1), p.argmax(-1) == y
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)  # rows · (mean confidence - accuracy)
+    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    count, sums, hits = (np.bincount(place, weights, _BINS) for weights in (None, confidence, right))
     return {
         "log_loss": float(log_loss(y, p, labels=np.arange(p.shape[1]))),
-        "ece": float(np.abs(gaps).sum() / len(y)),
+        "ece": float(np.abs(sums - hits).sum() / len(y)),
+        "reliability": {"count": count.tolist(), "confidence": sums.tolist(), "right": hits.astype(int).tolist()},
+    }
+
+
+def classes(labels: ArrayLike, predictions: ArrayLike, n_way: int) -> dict[str, Any]:
+    """Return `per_class` precision, recall and f1, N each, and the `confusion` matrix, N true × N predicted counts."""
+    every = np.arange(n_way)
+    found = precision_recall_fscore_support(labels, predictions, labels=every, zero_division=0.0)[:3]
+    return {
+        "per_class": dict(zip(("precision", "recall", "f1"), (values.tolist() for values in found), strict=True)),
+        "confusion": confusion_matrix(labels, predictions, labels=every).tolist(),
     }
 
 

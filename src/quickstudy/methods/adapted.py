@@ -61,10 +61,35 @@ class AdaptedModel:
         """The label names, under the name scikit-learn uses."""
         return self.label_names
 
+    @property
+    def size(self) -> int:
+        """Number of parameters that belong to this task alone: φ and the head."""
+        return sum(p.numel() for p in (*self.params.values(), *head_tensors(self.head).values()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights that `save` writes: encoder and head."""
+        tensors = (*self.partition.encoder.model.state_dict().values(), *head_tensors(self.head).values())
+        return sum(tensor.nbytes for tensor in tensors)
+
     @torch.no_grad()
     def scores(self, prefix: Prefix) -> Tensor:
         """Return (B, N) logits, or (B, 1) numbers, of examples whose prefix has run already."""
         return self.head(self.partition.features(self.params, prefix))
+
+    @torch.no_grad()
+    def logits(self, texts: Iterable[Text]) -> Tensor:
+        """Return the logits, (B, N), or numbers, (B, 1), rows in the order of `texts`."""
+        examples = [self._example(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        if not examples:
+            raise DataError("there is no text to predict", fix="Give at least one text.")
+        # Sorting by length first keeps padding small across the chunks too.
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].text) + len(examples[i].text_pair or ""))
+        scores = [
+            self.scores(self.partition.prefix(self.partition.encoder.tokenize([examples[i] for i in rows])))
+            for rows in _chunks(order, _CHUNK)
+        ]
+        return torch.cat(scores)[torch.tensor(order).argsort()].cpu()
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N), rows in the order of `texts`.
@@ -77,12 +102,12 @@ class AdaptedModel:
         """
         if self.kind == "regression":
             raise DataError("a regression model has no label probabilities", fix="Use predict().")
-        return torch.softmax(self._all_scores(texts), dim=-1)
+        return torch.softmax(self.logits(texts), dim=-1)
 
     def predict(self, texts: Iterable[Text]) -> list[str] | list[float]:
         """Return the most probable label name of each text, or its number for regression."""
         if self.kind == "regression":
-            return [float(v) for v in self._all_scores(texts).squeeze(-1)]
+            return [float(v) for v in self.logits(texts).squeeze(-1)]
         return [self.label_names[i] for i in self.predict_proba(texts).argmax(-1).tolist()]
 
     def save(self, folder: str | Path) -> Path:
@@ -143,19 +168,6 @@ class AdaptedModel:
             for name, value in self.params.items():
                 own[name].copy_(value)
         return merged
-
-    @torch.no_grad()
-    def _all_scores(self, texts: Iterable[Text]) -> Tensor:
-        examples = [self._example(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        if not examples:
-            raise DataError("there is no text to predict", fix="Give at least one text.")
-        # Sorting by length first keeps padding small across the chunks too.
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].text) + len(examples[i].text_pair or ""))
-        scores = [
-            self.scores(self.partition.prefix(self.partition.encoder.tokenize([examples[i] for i in rows])))
-            for rows in _chunks(order, _CHUNK)
-        ]
-        return torch.cat(scores)[torch.tensor(order).argsort()].cpu()
 
     def _example(self, text: Text) -> Example:
         example = (

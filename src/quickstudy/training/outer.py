@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from quickstudy.cost import peak_mib
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.batch import encode_episode
@@ -75,6 +76,7 @@ class StepRecord:
         seconds: Since the loop began.
         tasks_per_second: Episodes per second in this step.
         validation: Meta-validation score before (step 0) or after this step, if it was taken.
+        peak_mib: Most memory that the process has held so far, on the device where there is one; None if that is not known.
     """
 
     step: int
@@ -85,6 +87,7 @@ class StepRecord:
     seconds: float
     tasks_per_second: float
     validation: float | None = None
+    peak_mib: float | None = None
 
 
 def train(
@@ -152,7 +155,8 @@ def train(
                 save_checkpoint(folder / "best", learner)
         seconds = time.perf_counter() - began
         speed = settings.meta_batch_size / (now - tick)
-        on_step(StepRecord(step + 1, loss, accuracy, settings.outer_lr * rate, norm, seconds, speed, score))
+        peak = peak_mib(accelerator.device)
+        on_step(StepRecord(step + 1, loss, accuracy, settings.outer_lr * rate, norm, seconds, speed, score, peak))
         if (step + 1) % settings.validate_every == 0 or last:
             save_checkpoint(folder / "last", learner, optimizer, step=step + 1, best=best, stale=stale, seconds=seconds)
     if validate and settings.keep == "best":

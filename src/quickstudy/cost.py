@@ -1,0 +1,78 @@
+"""Cost: seconds and peak memory of a block of code.
+
+Memory is what must be there: the most that the process holds while the block runs, on the device where there is one, else
+resident memory, whose high-water mark Linux lets a process reset (proc(5), clear_refs). Elsewhere it is not known.
+"""
+
+import ctypes
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass
+class Cost:
+    """What a block took.
+
+    Attributes:
+        seconds: Wall time.
+        peak_mib: Most memory held, in MiB; None where it cannot be measured.
+    """
+
+    seconds: float = 0.0
+    peak_mib: float | None = None
+
+
+@contextmanager
+def measure(device: torch.device) -> Iterator[Cost]:
+    """Fill in a cost when the block ends.
+
+    Args:
+        device: Where the block computes.
+
+    >>> with measure(torch.device("cpu")) as small:
+    ...     pass
+    >>> with measure(torch.device("cpu")) as large:
+    ...     _ = torch.ones(16 << 20).sum()
+    >>> large.seconds > small.seconds and (large.peak_mib is None or large.peak_mib > small.peak_mib + 32)
+    True
+    """
+    cost, known = Cost(), _restart(device)
+    tick = time.perf_counter()
+    yield cost
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    cost.seconds = time.perf_counter() - tick
+    cost.peak_mib = peak_mib(device) if known else None
+
+
+def peak_mib(device: torch.device) -> float | None:
+    """Return the most memory, in MiB, that the process has held on a device; None where it cannot be measured."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def _restart(device: torch.device) -> bool:
+    """Set the high-water mark to what is held now; return whether that is possible."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    with suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not held
+    try:
+        _RESET.write_text("5")
+    except OSError:
+        return False
+    return True

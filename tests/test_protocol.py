@@ -1,0 +1,216 @@
+"""Protocols: which trials each one draws, that they are the same for ever, and that saved draws bring them back."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import score_task, tiny_encoder, word_task
+from quickstudy.adaptation.full import FullSettings, finetune_task
+from quickstudy.comparison.compare import compare
+from quickstudy.errors import DataError
+from quickstudy.evaluation.draws import most_shots, scored_examples, support_sets
+from quickstudy.evaluation.evaluate import evaluate_learners
+from quickstudy.evaluation.metrics import score
+from quickstudy.evaluation.protocol import Protocol, load_protocol, save_draws, trials
+from quickstudy.methods.catalog import make
+from quickstudy.methods.label_names import LabelNames
+from quickstudy.models.batch import encode_set
+from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.task import Task
+
+SAVED = [
+    Protocol("few-shot", (1, 4), 3, limit=20),
+    Protocol("episodic", (1, 2), 4, n_way=2, n_query=3),
+    Protocol("full", draws=2),
+]
+DIGESTS = ["7faeebe0d1254351", "68b58ef974f9f2fc", "a6e21a55c9131e4b"]
+
+
+def test_few_shot_draws_from_train_and_scores_the_test_split() -> None:
+    task = word_task(n_way=3)
+    found = trials(Protocol("few-shot", (2, 4), 3, seed=1, limit=25), task)
+    assert [(t.shots, t.draw) for t in found] == [(k, d) for k in (2, 4) for d in range(3)]
+    assert [t.support for t in found[3:]] == list(support_sets(task, 4, 3, seed=1).values())
+    assert all(t.tests is found[0].tests for t in found)
+    assert found[0].tests == scored_examples(task, 25, seed=1)
+
+
+def test_standard_takes_published_draws_and_the_others_say_which_they_take() -> None:
+    task = word_task()
+    own = {(4, d): ListSplit([Example(f"draw {d}", label=i) for i in (0, 1) * 4]) for d in (1, 2)}
+    fixed = replace(task, fixed_draws=own)
+    assert trials(Protocol("standard", (4,), 3), fixed) == trials(Protocol("fixed-draws", (4,), 3), fixed)
+    assert [t.draw for t in trials(Protocol("standard", (4,), 3), fixed)] == [1, 2]
+    assert trials(Protocol("few-shot", (4,), 3), fixed) == trials(Protocol("standard", (4,), 3), task)
+    with pytest.raises(DataError, match="no published draws"):
+        trials(Protocol("fixed-draws"), task)
+
+
+def test_an_episode_has_n_ways_k_shots_and_q_queries_from_the_test_split() -> None:
+    task = word_task(n_way=5, rows=100)
+    found = trials(Protocol("episodic", (2,), 30, n_way=3, n_query=4), task)
+    tests = {task.test_split[i].text for i in range(len(task.test_split))}
+    for t in found:
+        assert [np.bincount([int(e.label or 0) for e in part]).tolist() for part in (t.support, t.tests)] == [
+            [2] * 3,
+            [4] * 3,
+        ]
+        assert {e.text for e in (*t.support, *t.tests)} <= tests
+        assert not {e.text for e in t.support} & {e.text for e in t.tests} or len(tests) < 50
+    assert len({t.label_names for t in found}) > 10
+    assert found == trials(Protocol("episodic", (2,), 30, n_way=3, n_query=4), task)
+    (fewer,) = trials(Protocol("episodic", (2,), 1, n_way=20, n_query=4), task)
+    assert len(fewer.label_names) == 5
+
+
+def test_episodes_are_scored_by_their_own_labels() -> None:
+    task = word_task(n_way=5, rows=100)
+    protocol = Protocol("episodic", (2,), 4, n_way=3, n_query=4)
+    learner = make("protonet", tiny_encoder(normalize=True))
+    rows = evaluate_learners({"x": learner}, [task], protocol)
+    for row, t in zip(rows, trials(protocol, task), strict=True):
+        model = learner.adapt(encode_set(learner.encoder, t.support), t.label_names, "classification")
+        predicted = [t.label_names.index(str(name)) for name in model.predict(t.tests)]
+        wanted = score(replace(task, label_names=t.label_names), [e.label for e in t.tests], predicted)
+        assert {key: row[key] for key in wanted} == wanted
+        inside = [task.label_names.index(name) for name in t.label_names]
+        confusion = np.array(row["confusion"])
+        assert confusion.shape == (5, 5)
+        assert confusion[np.ix_(inside, inside)].sum() == confusion.sum() == 12
+
+
+def test_full_fine_tunes_on_all_of_train_and_scores_the_task_s_own_metric(tiny_folder: Path, tmp_path: Path) -> None:
+    task = word_task(rows=24)
+    for split in ("train", "test"):
+        lines = [
+            json.dumps({"text": e.text, "label": task.label_names[int(e.label or 0)]})
+            for e in (task.split(split)[i] for i in range(len(task.split(split))))
+        ]
+        (tmp_path / "tone").mkdir(exist_ok=True)
+        (tmp_path / "tone" / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    results = compare(
+        ["protonet"],
+        [str(tmp_path / "tone")],
+        tmp_path / "out",
+        protocol=Protocol("full", draws=2),
+        encoder=str(tiny_folder),
+    )
+    assert [(row["shots"], row["draw"], row["main"]) for row in results["rows"]] == [
+        ("all", 0, "metric"),
+        ("all", 1, "metric"),
+    ]
+    assert list(results["by_shots"]) == ["all"]
+    learner = make("protonet", tiny_encoder())
+    model = finetune_task(learner.encoder, task, FullSettings(seed=1))
+    tests = [task.test_split[i] for i in range(len(task.test_split))]
+    predicted = [task.label_names.index(str(name)) for name in model.predict(tests)]
+    assert results["rows"][1]["accuracy"] == score(task, [e.label for e in tests], predicted)["accuracy"]
+
+
+@pytest.mark.parametrize("protocol", SAVED, ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_saved_draws_bring_the_trials_back_whatever_the_order_of_the_rows(
+    protocol: Protocol, kind: str, tmp_path: Path
+) -> None:
+    task = word_task(n_way=3) if kind == "classification" else score_task()
+    found = trials(protocol, task)
+    file = tmp_path / "draws.json"
+    file.write_text(json.dumps(save_draws(protocol, {task.name: found})), encoding="utf-8")
+    loaded = load_protocol(file)
+    assert (loaded.name, loaded.shots, loaded.draws, loaded.limit) == (
+        protocol.name,
+        protocol.shots,
+        protocol.draws,
+        protocol.limit,
+    )
+    shuffled = _shuffled(task)
+    assert trials(loaded, shuffled) == found
+    assert trials(protocol, shuffled) != found
+    again = trials(loaded, shuffled)
+    assert len({id(t.tests) for t in again}) == len({id(t.tests) for t in found})
+
+
+def test_saved_draws_whose_texts_are_gone_are_refused(tmp_path: Path) -> None:
+    task = word_task(n_way=3)
+    file = tmp_path / "draws.json"
+    file.write_text(json.dumps(save_draws(SAVED[0], {task.name: trials(SAVED[0], task)})), encoding="utf-8")
+    rows = [task.train_split[i] for i in range(1, len(task.train_split))]
+    cut = replace(task, splits={"train": ListSplit(rows), "test": ListSplit(rows)})
+    with pytest.raises(DataError, match="are not in task 'tone': its data changed"):
+        trials(load_protocol(file), cut)
+    with pytest.raises(DataError, match="there are no draws of task 'other'"):
+        trials(load_protocol(file), word_task("other"))
+    (tmp_path / "odd.json").write_text("{}", encoding="utf-8")
+    for wrong in ("odd.json", "none.json"):
+        with pytest.raises(DataError, match="this is no file of draws"):
+            load_protocol(tmp_path / wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "fewshot"}, "there is no protocol 'fewshot'\n.*few-shot"),
+        ({"version": 2}, "draws version 1 of its protocols, not 2"),
+        ({"shots": (0,)}, r"shots = \[0\] is not possible"),
+        ({"shots": ()}, r"shots = \[\] is not possible"),
+        ({"draws": 0}, r"draws = \[0\] is not possible"),
+        ({"limit": 0}, r"limit = \[0\] is not possible"),
+    ],
+)
+def test_an_impossible_protocol_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Protocol(**settings)
+
+
+@pytest.mark.parametrize(("protocol", "digest"), list(zip(SAVED, DIGESTS, strict=True)))
+def test_draws_of_version_1_never_change(protocol: Protocol, digest: str) -> None:
+    """The draws of a version are a promise: these digests were written down when it was made."""
+    task = word_task(n_way=3)
+    found = save_draws(protocol, {task.name: trials(protocol, task)})["tasks"]
+    assert sha256(json.dumps(found).encode()).hexdigest()[:16] == digest
+
+
+def test_most_shots_is_what_support_sets_can_have() -> None:
+    for task in (word_task(n_way=3), replace(word_task(), splits={"train": word_task().train_split}), score_task()):
+        most = most_shots(task)
+        assert trials(Protocol(shots=(most,), draws=1), task)
+        with pytest.raises(DataError, match="fewer"):
+            trials(Protocol(shots=(most + 1,), draws=1), task)
+
+
+def test_label_names_are_the_nearest_of_their_embeddings() -> None:
+    encoder = tiny_encoder(normalize=True)
+    task = replace(word_task(n_way=3), label_names=("good", "bad_day", "red"))
+    model = LabelNames(encoder).adapt(
+        encode_set(encoder, [task.train_split[0]]),
+        task.label_names,
+        "classification",
+    )
+    texts = [task.test_split[i] for i in range(20)]
+    with torch.no_grad():
+        names, found = (
+            encoder(encoder.tokenize([Example(t) for t in of]))
+            for of in (["good", "bad day", "red"], [e.text for e in texts])
+        )
+    wanted = torch.cdist(found, names).argmin(-1).tolist()
+    assert [task.label_names.index(str(name)) for name in model.predict(texts)] == wanted
+    scores = score_task()
+    model = LabelNames(encoder).adapt(encode_set(encoder, [scores.train_split[0]]), (), "regression")
+    assert model.predict([scores.test_split[0]]) == [0.0]
+
+
+def _shuffled(task: Task) -> Task:
+    def mixed(name: str) -> Iterator[Example]:
+        rows = [task.splits[name][i] for i in range(len(task.splits[name]))]
+        random.Random(3).shuffle(rows)
+        yield from rows
+
+    return replace(task, splits={name: ListSplit(mixed(name)) for name in task.splits})
