@@ -19,7 +19,7 @@ from quickstudy.errors import DataError
 from quickstudy.evaluation import draws as draw
 from quickstudy.evaluation import evaluate as evaluation
 from quickstudy.evaluation.evaluate import COSTS, evaluate_learners, summarize_rows
-from quickstudy.evaluation.metrics import calibration, main_metric, score
+from quickstudy.evaluation.metrics import calibration, classes, main_metric, score
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.adapted import AdaptedModel
@@ -54,6 +54,16 @@ def test_classification_metrics_are_those_of_scikit_learn(n_way: int, seed: int)
         },
         **EXACT,
     )
+
+
+@pytest.mark.parametrize("n_way", [2, 3, 6])
+def test_scores_and_confusions_of_each_class_are_those_of_scikit_learn(n_way: int) -> None:
+    y, p = np.random.default_rng(n_way).integers(n_way - 1, size=(2, 40))  # the last label never comes
+    found = classes(y, p, n_way, range(n_way))
+    each: dict[str, Any] = {"average": None, "labels": range(n_way), "zero_division": 0.0}
+    for name, of in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
+        assert found["per_class"][name] == pytest.approx(of(y, p, **each).tolist(), **EXACT)
+    assert found["confusion"] == sk.confusion_matrix(y, p, labels=range(n_way)).tolist()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -84,6 +84,8 @@ def test_episodes_are_scored_by_their_own_labels() -> None:
         inside = [task.label_names.index(name) for name in t.label_names]
         confusion = np.array(row["confusion"])
         assert confusion.shape == (5, 5)
+        assert [not np.isnan(v) for v in row["per_class"]["f1"]] == [i in inside for i in range(5)]
+        assert np.nanmean(row["per_class"]["f1"]) == pytest.approx(row["f1"])
         assert confusion[np.ix_(inside, inside)].sum() == confusion.sum() == 12
 
 

@@ -128,7 +128,7 @@ def row_of(task: Task, trial: Trial, scores: Tensor, *, show_wrong: bool) -> Row
     predicted = probabilities.argmax(-1)
     found |= score(replace(task, label_names=trial.label_names), labels, predicted)
     place = np.array([task.label_names.index(name) for name in trial.label_names])  # an episode has some of the labels
-    found |= calibration(labels, probabilities) | classes(place[labels], place[predicted], len(task.label_names))
+    found |= calibration(labels, probabilities) | classes(place[labels], place[predicted], len(task.label_names), place)
     if show_wrong:
         wrong = np.flatnonzero(predicted != labels)
         worst = wrong[np.argsort(-probabilities.max(-1)[wrong], kind="stable")][:_WRONG]

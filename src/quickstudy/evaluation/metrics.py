@@ -67,12 +67,20 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
     }
 
 
-def classes(labels: ArrayLike, predictions: ArrayLike, n_way: int) -> dict[str, Any]:
-    """Return `per_class` precision, recall and f1, N each, and the `confusion` matrix, N true × N predicted counts."""
+def classes(labels: ArrayLike, predictions: ArrayLike, n_way: int, asked: ArrayLike) -> dict[str, Any]:
+    """Return `per_class` precision, recall and f1, N each, and the `confusion` matrix, N true × N predicted counts.
+
+    Args:
+        labels: (B,) true label positions.
+        predictions: (B,) predicted ones.
+        n_way: Number of labels (N) of the task.
+        asked: Those that there are to choose from, some of them in an episode; the others have no scores (NaN).
+    """
     every = np.arange(n_way)
     found = precision_recall_fscore_support(labels, predictions, labels=every, zero_division=0.0)[:3]
+    scores = [np.where(np.isin(every, asked), values, np.nan).tolist() for values in found]
     return {
-        "per_class": dict(zip(("precision", "recall", "f1"), (values.tolist() for values in found), strict=True)),
+        "per_class": dict(zip(("precision", "recall", "f1"), scores, strict=True)),
         "confusion": confusion_matrix(labels, predictions, labels=every).tolist(),
     }
 
