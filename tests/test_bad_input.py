@@ -635,7 +635,7 @@ def test_texts_that_do_not_fit_the_model_are_refused(
             "compare protonets --tasks T --out O",
             ("'protonets' is neither a run folder, a recipe file nor a method", "protonet"),
         ),
-        ("compare protonet protonet --tasks T --out O", ("learners need different names", "each once")),
+        ("compare protonet protonet --tasks T --out O", ("two learners are called 'protonet'", "Give each once")),
         ("compare protonet --tasks T --tasks T --out O", ("two tasks have the name 'train'", "Name each once")),
         ("compare protonet --tasks none.csv --out O", ("'none.csv' is neither a file or folder",)),
         ("compare protonet --tasks T --protocol fewshot --out O", ("there is no protocol 'fewshot'", "few-shot")),

@@ -143,8 +143,8 @@ def test_killed_from_outside_twice_it_goes_on(made: Path) -> None:
     ("learners", "message"),
     [
         (["linear-prob"], r"'linear-prob' is neither a run folder.*\n.*linear-probe"),
-        (["protonet", "protonet"], "learners need different names"),
-        ([], "learners need different names"),
+        (["protonet", "protonet"], "two learners are called .protonet."),
+        ([], "there is no learner to compare"),
     ],
 )
 def test_learners_that_cannot_be_are_refused(learners: list[str], message: str, made: Path) -> None:

@@ -272,6 +272,8 @@ def compare(
     from quickstudy.comparison.compare import compare as run_comparison
     from quickstudy.evaluation.protocol import Protocol, load_protocol
     from quickstudy.report.comparison import write_comparison
+    from quickstudy.report.comparison_file import read_comparison
+    from quickstudy.report.comparison_pairs import headline
 
     chosen: Any = protocol
     with CellProgress(quiet=as_json) as progress:
@@ -295,7 +297,7 @@ def compare(
     if as_json:
         _print_json(results)
     else:
-        print_comparison(results)
+        print_comparison(results, headline(read_comparison(out)))
         print(f"report: {page}, figures of every draw: {out / 'results.parquet'}")
 
 

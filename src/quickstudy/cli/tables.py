@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from quickstudy.report.number import shots_text
 from quickstudy.report.table import overlap_lines, percent, result_table, score_name
 from quickstudy.tasks.task import Task
 
@@ -97,28 +98,22 @@ def print_results(results: dict[str, Any]) -> None:
         console.print(escape(line), style="yellow")
 
 
-def print_comparison(results: dict[str, Any]) -> None:
-    """Print, for each number of shots, the learners by average rank, and which of them the paired tests tell apart."""
+def print_comparison(results: dict[str, Any], headline: list[str]) -> None:
+    """Print, for each number of shots, the learners by average rank, and what the evidence tells of the best."""
     console = _console()
     for shots, found in results["by_shots"].items():
         if not found["learners"]:
             continue
-        table = Table(box=None, pad_edge=False, title=f"{shots} shots", title_justify="left", title_style="bold")
+        table = Table(box=None, pad_edge=False, title=shots_text(shots), title_justify="left", title_style="bold")
         for column in ("learner", "mean", "average rank", "s to adapt"):
             table.add_column(column, justify="left" if column == "learner" else "right")
         for line in sorted(found["learners"], key=lambda line: found["ranks"][line["learner"]]):
             rank = f"{found['ranks'][line['learner']]:.2f}"
             table.add_row(escape(line["learner"]), percent(line), rank, f"{line['seconds_adapt']:.3f}")
         console.print(table)
-        apart = [pair for pair in found["pairs"] if pair["p_holm"] <= 0.05]
-        for pair in apart:
-            console.print(
-                escape(f"  {pair['a']} beats {pair['b']}: {percent(pair)} points, p = {pair['p_holm']:.3f}"),
-                style="dim",
-            )
-        if not apart and len(found["learners"]) > 1:
-            console.print("  no two of them are told apart by the paired test (5 %, Holm)", style="dim")
-    console.print("mean over tasks and 95 % interval over tasks; pairs are compared on identical draws", style="dim")
+    console.print("mean over tasks and 95 % interval over tasks", style="dim")
+    for sentence in headline:
+        console.print(escape(sentence))
 
 
 def _examples(task: Task, count: int) -> list[dict[str, Any]]:

@@ -69,9 +69,13 @@ def compare(
     if folder.exists() and not (folder / "cells").is_dir():
         raise RunError("this folder is no comparison", where=str(folder), fix="Choose another --out.")
     specs = [LearnerSpec(spec, encoder) for spec in learners]
+    if not specs:
+        raise DataError("there is no learner to compare", fix="Give at least one.")
     named = {spec.name(): spec for spec in specs}
-    if not named or len(named) < len(specs):
-        raise DataError("learners need different names", fix="Give at least one learner, and each once.")
+    if len(named) < len(specs):
+        called = [spec.name() for spec in specs]
+        twice = next(name for name in called if called.count(name) > 1)
+        raise DataError(f"two learners are called {twice!r}", fix="Give each once; rename a run's folder.")
     loaded = [(reference, task) for reference in tasks for task in load_tasks(reference)]
     plans = _plans([task for _, task in loaded], protocol)
     held_out = [task for _, task in loaded]
