@@ -648,6 +648,10 @@ def test_texts_that_do_not_fit_the_model_are_refused(
         ("compare protonet --tasks T --shots 0 --out O", ("--shots '0' is not a list", "Write it like 4,8,16")),
         ("compare protonet --tasks T --shots 1 --out R", ("this folder is no comparison", "Choose another --out")),
         ("compare R --tasks T --shots 1 --out O", ("were meta-trained on", "--allow-overlap")),
+        (
+            "compare protonet --tasks T --protocol D --shots 4 --out O",
+            ("saved draws are taken as they are, without --shots",),
+        ),
         ("recommend O", ("there are no results here", "quickstudy compare")),
         ("recommend O --tasks none.csv", ("'none.csv' is neither a file or folder",)),
         ("report O", ("this is not a run folder",)),
@@ -656,7 +660,12 @@ def test_texts_that_do_not_fit_the_model_are_refused(
 def test_a_comparison_that_cannot_be_is_refused_before_anything_is_written(
     words: str, parts: Sequence[str], cli: Cli, trained: Path, tmp_path: Path
 ) -> None:
-    places = {"T": trained / "train.csv", "R": trained / "run", "O": tmp_path / "out"}
+    places = {
+        "D": "draws.json",
+        "T": trained / "train.csv",
+        "R": trained / "run",
+        "O": tmp_path / "out",
+    }
     cli(*(places.get(word, word) for word in words.split())).refused(*parts, out=tmp_path / "out")
 
 

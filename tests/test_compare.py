@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import quickstudy
-from conftest import word_task
+from conftest import score_task, word_task
 from quickstudy.comparison import cell as module
 from quickstudy.comparison.compare import compare
+from quickstudy.comparison.learner import LearnerSpec
 from quickstudy.errors import DataError, QuickstudyError
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.recommend import Limits, recommend
 from quickstudy.evaluation.statistics import compare_all, over_tasks
 from quickstudy.runs import Run
+from quickstudy.storage import finite
 from quickstudy.tasks.task import Task
 
 SHOTS = (1, 2)
@@ -69,13 +72,13 @@ def test_an_interrupted_comparison_ends_in_the_same_bytes_and_computes_no_cell_t
     computed: list[tuple[str, str, int]] = []
     write = module.write_json
 
-    def stopping(target: Path, value: Any) -> None:
+    def stopping(target: Path, value: Any, **options: Any) -> None:
         if target.parent.name == "cells":
             if len(computed) in (1, 7):  # in the middle of a task's cells, and later
                 computed.append(("", "", 0))
                 raise KeyboardInterrupt
             computed.append((value[0]["learner"], value[0]["task"], value[0]["shots"]))
-        write(target, value)
+        write(target, value, **options)
 
     monkeypatch.setattr(module, "write_json", stopping)
     for _ in range(2):
@@ -211,6 +214,19 @@ def test_noise_alone_is_called_noise() -> None:
     assert found["why"].startswith("Nothing is better than anything else here")
 
 
+@pytest.mark.parametrize("draws", [1, 10])
+def test_where_no_test_can_tell_the_better_mean_stands(draws: int) -> None:
+    """One draw, or learners that do not look at the support set: their difference is the same in every draw."""
+    scores = {"a": {"x": [0.2] * draws, "y": [0.3] * draws}, "b": {"x": [0.9] * draws, "y": [0.5] * draws}}
+    results = _results({"a": 0.0, "b": 0.0}, 0.03, {"a": 0.1, "b": 9.0})
+    for row in results["by_shots"]["4"]["learners"]:
+        row |= over_tasks(scores[row["learner"]])
+    results["by_shots"]["4"]["pairs"] = finite(compare_all(scores))
+    found = recommend(results)
+    assert (found["learner"], found["decided"], found["equals"]) == ("b", False, [])
+    assert "cannot be tested" in found["why"]
+
+
 def test_limits_are_kept_or_refused() -> None:
     results = _results({"slow": 0.3, "fast": 0.0}, 0.03, {"slow": 5.0, "fast": 0.1})
     assert recommend(results)["learner"] == "slow"
@@ -251,6 +267,65 @@ def test_own_tasks_are_compared_with_baselines_before_a_recommendation(made: Pat
     assert json.loads(_cli("recommend", made / "mine", "--json")) == found
 
 
+def test_rows_bear_the_name_that_the_learner_has_now(made: Path) -> None:
+    before = _compare(made, "out")
+    (made / "run").rename(made / "renamed")
+    seen: list[Any] = []
+    after = _compare(
+        made, "out", [str(made / "renamed"), "linear-probe", "finetune"], on_cell=lambda *cell: seen.append(cell)
+    )
+    assert not seen  # nothing is computed again
+    assert [row["learner"] for row in after["rows"]] == [
+        "renamed" if row["learner"] == "run" else row["learner"] for row in before["rows"]
+    ]
+    assert set(after["learners"]) == {"renamed", "linear-probe", "finetune"}
+
+
+def test_another_encoder_or_another_run_of_the_same_name_is_another_learner(made: Path) -> None:
+    one, other = (
+        LearnerSpec("protonet", name).fingerprint() for name in ("org/one", "org/other")
+    )  # not on this machine
+    assert one != other
+    before = _compare(made, "out", [str(made / "run")])
+    recipe = Run.open(made / "run").recipe.model_dump(exclude_none=True)
+    shutil.rmtree(made / "run")
+    quickstudy.pretrain(recipe | {"outer": recipe["outer"] | {"outer_steps": 2}}, made / "run")
+    after = _compare(made, "out", [str(made / "run")])
+    assert before["learners"]["run"]["weights"] != after["learners"]["run"]["weights"]
+    assert len(list((made / "out" / "cells").iterdir())) == 12
+
+
+def test_tables_have_the_columns_of_all_kinds_of_tasks(made: Path) -> None:
+    scores = score_task(rows=24)
+    (made / "score").mkdir()
+    for split in ("train", "test"):
+        rows = [scores.split(split)[i] for i in range(len(scores.split(split)))]
+        lines = [json.dumps({"text": e.text, "label": e.label}) for e in rows]
+        (made / "score" / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    references = [f"{made / 'score'}?kind=regression", made / "held"]
+    protocol = Protocol(shots=SHOTS, draws=2)
+    results = compare("linear-probe", references, made / "out", protocol=protocol, encoder=str(made / "tiny"))
+    rows = pq.read_table(made / "out" / "results.parquet").to_pylist()
+    assert {row["kind"] for row in rows} == {"classification", "regression"}
+    for row in rows:
+        own = "pearson" if row["kind"] == "regression" else "accuracy"
+        assert row[own] is not None
+    assert set(results["tasks"]) == {"score", "held/tone", "held/colour", "held/count"}
+
+
+def test_a_task_that_was_meta_trained_on_is_named(made: Path) -> None:
+    results = compare(
+        str(made / "run"), made / "seen", made / "out", protocol=Protocol(shots=(1,), draws=2), allow_overlap=True
+    )
+    assert results["learners"]["run"]["seen"] == ["seen"]
+    assert "meta-trained on, not held out: seen" in (made / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_full_fine_tuning_takes_each_encoder_once(made: Path) -> None:
+    with pytest.raises(DataError, match="'protonet' and 'majority' have the same encoder"):
+        _compare(made, "out", ["protonet", "majority"], protocol=Protocol("full", draws=1))
+
+
 def test_through_ray_the_figures_are_the_same(made: Path) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     _compare(made, "here")
@@ -283,7 +358,7 @@ def test_results_tell_what_figures_follow_from_and_what_they_cost(made: Path) ->
     assert (untouched["curve"], untouched["costs"]["train_seconds"]) == (None, None)
     parameters = sum(p.numel() for p in Run.open(made / "run").learner().parameters())
     costs = trained["costs"]
-    assert (costs["parameters"], costs["outer_steps"], costs["device"]) == (parameters, 1, "cpu")
+    assert (costs["parameters"], costs["outer_steps"], costs["device"]) == (parameters, 1, "cpu, 1 thread")
     assert min(costs[key] for key in ("train_seconds", "seconds_adapt", "seconds_predict_1000")) > 0
     if sys.platform == "linux":
         assert min(costs[key] for key in ("train_peak_mib", "adapt_peak_mib", "predict_peak_mib")) > 100  # torch alone
@@ -301,7 +376,7 @@ def test_results_tell_what_figures_follow_from_and_what_they_cost(made: Path) ->
             )
     wrong = [one for row in results["rows"] for one in row.get("wrong", ())]
     assert all(one["label"] != one["predicted"] for one in wrong)
-    quiet = _compare(made, "quiet", texts=False)
+    quiet = _compare(made, "out", [str(made / "run"), "label-names"], texts=False)  # after a comparison with texts
     assert not any(task["supports"] for task in quiet["tasks"].values())
     assert "text" not in json.dumps(quiet["rows"])
 

@@ -4,7 +4,6 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import torch
 
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy.adaptation.full import FullSettings, finetune_task
+from quickstudy.comparison.cell import trials_hash
 from quickstudy.comparison.compare import compare
-from quickstudy.errors import DataError
+from quickstudy.errors import DataError, RunError
 from quickstudy.evaluation.draws import most_shots, scored_examples, support_sets
-from quickstudy.evaluation.evaluate import evaluate_learners
+from quickstudy.evaluation.evaluate import evaluate_learners, row_of
 from quickstudy.evaluation.metrics import score
-from quickstudy.evaluation.protocol import Protocol, load_protocol, save_draws, trials
+from quickstudy.evaluation.protocol import Protocol, Trial, load_protocol, save_draws, scored, trials
 from quickstudy.methods.catalog import make
 from quickstudy.methods.label_names import LabelNames
 from quickstudy.models.batch import encode_set
@@ -31,7 +31,7 @@ SAVED = [
     Protocol("episodic", (1, 2), 4, n_way=2, n_query=3),
     Protocol("full", draws=2),
 ]
-DIGESTS = ["7faeebe0d1254351", "68b58ef974f9f2fc", "a6e21a55c9131e4b"]
+DIGESTS = ["5258f9357c89db12", "ed99841039ed3eef", "cbcf50a489ab8e39"]
 
 
 def test_few_shot_draws_from_train_and_scores_the_test_split() -> None:
@@ -165,6 +165,7 @@ def test_saved_draws_whose_texts_are_gone_are_refused(tmp_path: Path) -> None:
         ({"shots": ()}, r"shots = \[\] is not possible"),
         ({"draws": 0}, r"draws = \[0\] is not possible"),
         ({"limit": 0}, r"limit = \[0\] is not possible"),
+        ({"shots": ("4",)}, r"shots = \['4'\] is not possible"),
     ],
 )
 def test_an_impossible_protocol_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -176,8 +177,40 @@ def test_an_impossible_protocol_is_refused(settings: dict[str, Any], message: st
 def test_draws_of_version_1_never_change(protocol: Protocol, digest: str) -> None:
     """The draws of a version are a promise: these digests were written down when it was made."""
     task = word_task(n_way=3)
-    found = save_draws(protocol, {task.name: trials(protocol, task)})["tasks"]
-    assert sha256(json.dumps(found).encode()).hexdigest()[:16] == digest
+    assert trials_hash(trials(protocol, task))[:16] == digest
+
+
+def test_a_number_of_shots_that_is_given_twice_counts_once() -> None:
+    assert Protocol(shots=(4, 2, 4)).shots == (2, 4)
+
+
+def test_an_episode_s_metric_does_not_depend_on_the_order_of_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F1 of label 1, as of MRPC: the task's label 1, wherever an episode has it."""
+    task = replace(word_task(), metric="accuracy_f1")
+    tests = tuple(task.test_split[i] for i in range(20))
+    turned = tuple(replace(e, label=1 - int(e.label or 0)) for e in tests)
+    scores = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    names = task.label_names
+    one, other = (
+        row_of("x", task, Trial(1, 0, labels, (), rows), of, show_wrong=False)
+        for labels, rows, of in ((names, tests, scores), (names[::-1], turned, scores.flip(-1)))
+    )
+    assert one["metric"] == other["metric"] == score(task, [e.label for e in tests], scores.argmax(-1))["metric"]
+
+
+def test_scores_that_are_not_finite_are_refused_by_name() -> None:
+    task = word_task()
+    trial = Trial(1, 3, task.label_names, (), (task.test_split[0],))
+    with pytest.raises(RunError, match=r"maml gives scores of 'tone' that are not finite \(1 shots, draw 3\)"):
+        row_of("maml", task, trial, torch.full((1, 2), float("nan")), show_wrong=False)
+
+
+def test_what_is_scored_is_looked_up_whatever_split_it_stands_in_now() -> None:
+    task = word_task()
+    found = trials(Protocol(shots=(1,), draws=2, limit=7), task)
+    moved = replace(task, splits={"train": task.test_split, "test": task.train_split})
+    rows = scored(moved, found).test_split
+    assert tuple(rows[i] for i in range(len(rows))) == tuple(dict.fromkeys(found[0].tests))
 
 
 def test_most_shots_is_what_support_sets_can_have() -> None:

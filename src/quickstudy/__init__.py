@@ -20,6 +20,7 @@ _HOME = {
     "EpisodeSpec": "quickstudy.tasks.episode",
     "Example": "quickstudy.tasks.split",
     "QuickstudyError": "quickstudy.errors",
+    "Limits": "quickstudy.evaluation.recommend",
     "Protocol": "quickstudy.evaluation.protocol",
     "Task": "quickstudy.tasks.task",
     "adapt": "quickstudy.api",
@@ -39,6 +40,7 @@ __all__ = [
     "EpisodeSampler",
     "EpisodeSpec",
     "Example",
+    "Limits",
     "Protocol",
     "QuickstudyError",
     "Task",
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from quickstudy.comparison.compare import compare
     from quickstudy.errors import QuickstudyError
     from quickstudy.evaluation.protocol import Protocol
-    from quickstudy.evaluation.recommend import recommend
+    from quickstudy.evaluation.recommend import Limits, recommend
     from quickstudy.methods.adapted import AdaptedModel
     from quickstudy.models.encoder import Encoder
     from quickstudy.tasks.episode import Episode, EpisodeSpec

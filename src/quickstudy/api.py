@@ -5,17 +5,10 @@ model = quickstudy.adapt("runs/first", texts=["late fee again", ...], labels=["f
 model.predict(["I was charged twice"])
 """
 
-import datetime
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-import transformers
-
-import quickstudy
 from quickstudy.adaptation.few import adapt_task
 from quickstudy.build import build
 from quickstudy.config import Recipe, check_recipe, load_recipe
@@ -23,12 +16,14 @@ from quickstudy.data.catalog import load_tasks
 from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, RecipeError, RunError
 from quickstudy.methods.adapted import AdaptedModel, Text
+from quickstudy.models.bundled import public_name
 from quickstudy.runs import Run
 from quickstudy.storage import write_json
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 from quickstudy.training.checkpoint import load_checkpoint
 from quickstudy.training.outer import StepRecord, train
+from quickstudy.versions import versions
 
 if TYPE_CHECKING:
     from quickstudy.adaptation.full import FullSettings
@@ -209,7 +204,7 @@ def evaluate(
             meta-trained on.
     """
     from quickstudy.evaluation.evaluate import evaluate_learners, summarize_rows
-    from quickstudy.evaluation.protocol import Protocol
+    from quickstudy.evaluation.protocol import Protocol, plan, scored
     from quickstudy.methods.linear_probe import LinearProbe
 
     protocol = Protocol(shots=tuple(shots), draws=draws, seed=seed, limit=limit)
@@ -223,18 +218,14 @@ def evaluate(
     loaded = _tasks(tasks)
     untouched = opened.untouched()
     learners = {AFTER: opened.learner(), BEFORE: untouched, PROBE: LinearProbe(untouched.encoder)}
-    overlap = check_overlap(opened, loaded, seed, allow=allow_overlap)
+    plans = plan(protocol, loaded)
+    overlap = opened.overlap([scored(task, plans[task.name]) for task in loaded], allow=allow_overlap)
     rows = evaluate_learners(learners, loaded, protocol, on_row=on_row)
     trained_on = opened.meta_train_tasks() & {task.name for task in loaded}
-    encoder = Path(opened.recipe.encoder.name)
     results = {
-        "quickstudy": quickstudy.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "date": datetime.date.today().isoformat(),
+        **versions(),
         "method": opened.recipe.method.name,
-        "encoder": encoder.name if encoder.is_dir() else str(encoder),  # results are handed on: no local path
+        "encoder": public_name(opened.recipe.encoder.name),
         "shots": list(shots),
         "draws": draws,
         "seed": seed,
@@ -262,44 +253,10 @@ def _write_pages(folder: Path) -> None:
     write_report(folder)
 
 
-def check_overlap(run: Run, tasks: Sequence[Task], seed: int, *, allow: bool) -> list[dict[str, Any]] | None:
-    """Return what of the scored texts was meta-trained on; None if that could not be looked up and need not be.
-
-    Args:
-        run: Says what was meta-trained on.
-        tasks: What is scored.
-        seed: Of the evaluation; decides which rows are held out of tasks without a test split.
-        allow: Go on although there is overlap, or although it cannot be looked up.
-
-    Raises:
-        DataError: One of the two, and it is not allowed.
-    """
-    from quickstudy.evaluation.draws import with_test_split
-    from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
-
-    try:
-        trained = load_tasks(run.recipe.tasks.train)
-    except DataError as error:
-        if allow:
-            return None
-        raise DataError(
-            f"overlap with the meta-train tasks cannot be checked: {error.what}",
-            where=error.where or str(run.folder / "config.toml"),
-            fix="Put the data back where they were, or go on unchecked with --allow-overlap.",
-        ) from error
-    found = find_overlap(trained, [with_test_split(task, seed) for task in tasks])
-    if not allow:
-        refuse_overlap(found)
-    return [{**asdict(overlap), "share": overlap.share} for overlap in found]
-
-
 def _tasks(tasks: str | Path | Task | Iterable[str | Path | Task]) -> list[Task]:
     if isinstance(tasks, str | Path | Task):
         tasks = [tasks]
     loaded = [task for item in tasks for task in ([item] if isinstance(item, Task) else load_tasks(str(item)))]
-    names = [task.name for task in loaded]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(f"two tasks have the name {twice!r}", fix="Name each once; rename one of the files.")
     if not loaded:
         raise DataError("there is no task to evaluate on", fix="Give at least one.")
     return loaded

@@ -22,10 +22,13 @@ from torch import Tensor
 
 from quickstudy.build import build_encoder, build_learner
 from quickstudy.config import Recipe, dump_recipe, load_recipe
-from quickstudy.errors import RunError
+from quickstudy.data.catalog import load_tasks
+from quickstudy.errors import DataError, RunError
+from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
 from quickstudy.storage import refuse_existing, write_json, write_text
+from quickstudy.tasks.task import Task
 from quickstudy.training.outer import StepRecord
 
 _TASKS = "tasks.json"
@@ -106,6 +109,31 @@ class Run:
         file = self.folder / "metrics.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut off by a kill
+
+    def overlap(self, tasks: Sequence[Task], *, allow: bool) -> list[dict[str, Any]] | None:
+        """Return what of the scored texts was meta-trained on; None if that could not be looked up and need not be.
+
+        Args:
+            tasks: What is scored, as their test splits.
+            allow: Go on although there is overlap, or although it cannot be looked up.
+
+        Raises:
+            DataError: One of the two, and it is not allowed.
+        """
+        try:
+            trained = load_tasks(self.recipe.tasks.train)
+        except DataError as error:
+            if allow:
+                return None
+            raise DataError(
+                f"overlap with the meta-train tasks cannot be checked: {error.what}",
+                where=error.where or str(self.folder / "config.toml"),
+                fix="Put the data back where they were, or go on unchecked with --allow-overlap.",
+            ) from error
+        found = find_overlap(trained, tasks)
+        if not allow:
+            refuse_overlap(found)
+        return [{**asdict(overlap), "share": overlap.share} for overlap in found]
 
     def save(self, learner: MetaLearner) -> None:
         """Write the trained encoder and what was learned beside it."""

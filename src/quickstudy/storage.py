@@ -48,9 +48,9 @@ def write_text(target: Path, text: str) -> None:
     part.replace(target)
 
 
-def write_json(target: Path, value: Any) -> None:
-    """Write JSON in one step; NaN becomes null, as JSON has none."""
-    write_text(target, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(target: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON in one step, on one line without an indent; NaN becomes null, as JSON has none."""
+    write_text(target, json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def finite(value: Any) -> Any:

@@ -250,12 +250,12 @@ def compare(
     tasks: Annotated[list[str], typer.Option(help="Held-out tasks (references). May be repeated.")],
     out: Annotated[Path, typer.Option(help="Folder of the comparison; one that is there goes on.")],
     protocol: Annotated[str, typer.Option(help=_PROTOCOLS)] = "standard",
-    shots: Annotated[str, typer.Option(help="Labelled examples per class, several values.")] = "4,8,16",
-    draws: Annotated[int, typer.Option(help="Support sets per number of shots; episodes, or seeds.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Which support sets.")] = 0,
+    shots: Annotated[str | None, typer.Option(help="Labelled examples per class (4,8,16).")] = None,
+    draws: Annotated[int | None, typer.Option(help="Support sets per K; episodes, or seeds (10).", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Which support sets (0).")] = None,
     limit: Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)] = None,
-    n_way: Annotated[int, typer.Option(help="episodic: classes of an episode.", min=2)] = 5,
-    n_query: Annotated[int, typer.Option(help="episodic: scored examples per class.", min=1)] = 15,
+    n_way: Annotated[int | None, typer.Option(help="episodic: classes of an episode (5).", min=2)] = None,
+    n_query: Annotated[int | None, typer.Option(help="episodic: scored examples per class (15).", min=1)] = None,
     encoder: Annotated[str, typer.Option(help="Encoder of learners that are named by their method.")] = "minilm",
     workers: Annotated[int, typer.Option(help="Processes side by side.", min=1)] = 1,
     ray: Annotated[
@@ -266,26 +266,26 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare runs and methods on held-out tasks; what is finished is never computed again (step 5)."""
-    counts = _shots(shots)
+    counts = tuple(_shots(shots)) if shots else None
     from quickstudy.cli.progress import CellProgress
     from quickstudy.cli.tables import print_comparison
     from quickstudy.comparison.compare import compare as run_comparison
     from quickstudy.evaluation.protocol import Protocol, load_protocol
-    from quickstudy.report.comparison import write_comparison
     from quickstudy.report.comparison_file import read_comparison
     from quickstudy.report.comparison_pairs import headline
 
-    chosen: Any = protocol
+    given = {"shots": counts, "draws": draws, "seed": seed, "limit": limit, "n_way": n_way, "n_query": n_query}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    saved = protocol.endswith(".json")
+    if saved and chosen:
+        option = next(iter(chosen)).replace("_", "-")
+        raise DataError(f"saved draws are taken as they are, without --{option}", where=protocol, fix="Leave it out.")
     with CellProgress(quiet=as_json) as progress:
         results = run_comparison(
             learners,
             tasks,
             out,
-            protocol=(
-                load_protocol(protocol)
-                if protocol.endswith(".json")
-                else Protocol(chosen, tuple(counts), draws, seed, limit, n_way, n_query)
-            ),
+            protocol=load_protocol(protocol) if saved else Protocol(**{"name": protocol, **chosen}),
             encoder=encoder,
             workers=workers,
             ray=ray,
@@ -293,12 +293,11 @@ def compare(
             texts=texts,
             on_cell=progress.cell,
         )
-    page = write_comparison(out)
     if as_json:
         _print_json(results)
     else:
         print_comparison(results, headline(read_comparison(out)))
-        print(f"report: {page}, figures of every draw: {out / 'results.parquet'}")
+        print(f"report: {out / 'report.html'}, figures of every draw: {out / 'results.parquet'}")
 
 
 @app.command()
@@ -315,6 +314,7 @@ def recommend(
     most_seconds: Annotated[float | None, typer.Option(help="Seconds that adapting to a task may take.", min=0)] = None,
     most_mib: Annotated[float | None, typer.Option(help="Memory that there is, in MiB.", min=0)] = None,
     encoder: Annotated[str, typer.Option(help="With --tasks: encoder of the baselines.")] = "minilm",
+    allow_overlap: Annotated[bool, typer.Option(help="With --tasks: score what was meta-trained on.")] = False,
     no_gpu: Annotated[bool, typer.Option(help="Only learners whose costs were measured without a GPU.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -327,7 +327,15 @@ def recommend(
         from quickstudy.comparison.compare import compare_for
 
         with CellProgress(quiet=as_json) as progress:
-            results = compare_for(tasks, comparison, learner or (), shots=shots, encoder=encoder, on_cell=progress.cell)
+            results = compare_for(
+                tasks,
+                comparison,
+                learner or (),
+                shots=shots,
+                encoder=encoder,
+                allow_overlap=allow_overlap,
+                on_cell=progress.cell,
+            )
     else:
         results = _results_of(comparison)
     try:

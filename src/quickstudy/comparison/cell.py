@@ -9,13 +9,15 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import quickstudy
 from quickstudy.adaptation.full import FullSettings, finetune_task
 from quickstudy.comparison.learner import LearnerSpec, hash_of
 from quickstudy.cost import measure
@@ -23,6 +25,7 @@ from quickstudy.data.catalog import load_tasks
 from quickstudy.evaluation.evaluate import Row, evaluate_learners, row_of, sizes
 from quickstudy.evaluation.protocol import Protocol, Shots, Trial, content, trials
 from quickstudy.methods.base import MetaLearner
+from quickstudy.models.encoder import Encoder
 from quickstudy.storage import write_json
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
@@ -49,19 +52,17 @@ class Job:
     texts: bool
 
 
-def key_of(weights: str, task: Task, planned: Sequence[Trial]) -> str:
-    """Return the key of a cell: `weights` is the learner's fingerprint, `planned` are the cell's trials."""
-    return hash_of([weights, task.name, task.kind, task.metric, trials_hash(planned)])[:32]
+def key_of(weights: str, task: Task, planned: str) -> str:
+    """Return the key of a cell: of the learner's fingerprint, the task, the hash of the cell's trials, and this version."""
+    full = asdict(FullSettings())
+    return hash_of([quickstudy.__version__, full, weights, task.name, task.kind, task.metric, planned])[:32]
 
 
 def trials_hash(planned: Sequence[Trial]) -> str:
     """Return a hash of the texts and labels of trials."""
-    tests = {id(trial.tests): [content(e, trial.label_names) for e in trial.tests] for trial in planned}
-    shown = [
-        [t.shots, t.draw, t.label_names, [content(e, t.label_names) for e in t.support], hash_of(tests[id(t.tests)])]
-        for t in planned
-    ]
-    return hash_of(shown)
+    parts = {id(part): (part, trial.label_names) for trial in planned for part in (trial.support, trial.tests)}
+    hashes = {key: hash_of([content(e, names) for e in part]) for key, (part, names) in parts.items()}
+    return hash_of([[t.shots, t.draw, t.label_names, hashes[id(t.support)], hashes[id(t.tests)]] for t in planned])
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, *, ray: str | None = None) -> Iterator[Job]:
@@ -123,36 +124,43 @@ def _through_ray(jobs: Sequence[Job], workers: int, threads: int, address: str) 
 
 def compute(job: Job) -> None:
     """Compute the missing cells of a job; each is written as it is finished."""
-    learners = {name: learner.load() for name, learner in job.learners.items()}
+    learners = _load(tuple(job.learners.items()))
     task = next(task for task in load_tasks(job.reference) if task.name == job.task)
     planned = trials(job.protocol, task)
     draws = Counter(trial.shots for trial in planned)
     found: dict[tuple[str, Shots], list[Row]] = {cell: [] for cell in job.missing}
 
     def keep(row: Row) -> None:
-        if not job.texts:
-            row.pop("wrong", None)
         cell = row["learner"], row["shots"]
         found[cell].append(row)
         if len(found[cell]) == draws[row["shots"]]:
-            write_json(job.missing[cell], found[cell])
+            write_json(job.missing[cell], found[cell], indent=None)
 
     if job.protocol.name == "full":
         for name, learner in learners.items():
-            _finetune(name, learner, task, planned, keep)
+            _finetune(name, learner, task, planned, keep, texts=job.texts)
     else:
-        evaluate_learners(learners, [task], job.protocol, only=job.missing, on_row=keep)
+        evaluate_learners(learners, [task], job.protocol, only=job.missing, texts=job.texts, on_row=keep)
+
+
+@lru_cache(maxsize=1)  # the jobs of an encoder follow one another
+def _load(learners: tuple[tuple[str, LearnerSpec], ...]) -> dict[str, MetaLearner]:
+    encoder = None
+    if any(spec.recipe() is None for _, spec in learners):
+        encoder = Encoder.load(learners[0][1].encoder)
+    return {name: spec.load(encoder) for name, spec in learners}
 
 
 def _finetune(
-    name: str, learner: MetaLearner, task: Task, planned: Sequence[Trial], keep: Callable[[Row], None]
+    name: str, learner: MetaLearner, task: Task, planned: Sequence[Trial], keep: Callable[[Row], None], *, texts: bool
 ) -> None:
     """Fine-tune the learner's encoder on all of train, once per seed."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as the Trainer chooses
     for trial in planned:
         own = Task(task.name, {"train": ListSplit(trial.support)}, task.label_names, task.kind, task.pair)
-        with measure(learner.encoder.device) as adapting:
+        with measure(device) as adapting:
             model = finetune_task(learner.encoder, own, FullSettings(seed=trial.draw))
-        with measure(learner.encoder.device) as predicting:
+        with measure(device) as predicting:
             scores = model.logits(trial.tests)
         costs: dict[str, Any] = {
             "seconds_adapt": adapting.seconds,
@@ -161,5 +169,5 @@ def _finetune(
             "adapt_peak_mib": adapting.peak_mib,
             "predict_peak_mib": predicting.peak_mib,
         }
-        named = {"task": task.name, "domain": task.domain, "kind": task.kind, "learner": name}
-        keep({**named, **row_of(task, trial, scores, show_wrong=trial.draw == 0), **sizes(learner, model), **costs})
+        figures = row_of(name, task, trial, scores, show_wrong=texts and trial.draw == 0)
+        keep({**figures, **sizes(learner, model), **costs})

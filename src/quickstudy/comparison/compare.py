@@ -16,13 +16,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from quickstudy.comparison.cell import Job, key_of, run_jobs
+from quickstudy.comparison.cell import Job, key_of, run_jobs, trials_hash
 from quickstudy.comparison.learner import LearnerSpec
 from quickstudy.comparison.results import provenance, results_of, write_figures
 from quickstudy.data.catalog import load_tasks
 from quickstudy.errors import DataError, RunError
 from quickstudy.evaluation.draws import most_shots
-from quickstudy.evaluation.protocol import Protocol, Trial, by_shots, save_draws, trials
+from quickstudy.evaluation.protocol import Protocol, by_shots, plan, save_draws, scored
+from quickstudy.report.comparison import write_comparison
 from quickstudy.storage import write_json
 from quickstudy.tasks.task import Task
 
@@ -30,9 +31,12 @@ _BASELINES = ("majority", "label-names", "nearest-neighbour", "linear-probe", "p
 _SHOTS = (4, 8, 16)
 
 
+Names = str | Path | Sequence[str | Path]
+
+
 def compare(
-    learners: Sequence[str],
-    tasks: Sequence[str],
+    learners: Names,
+    tasks: Names,
     out: str | Path,
     *,
     protocol: Protocol = Protocol(),
@@ -43,7 +47,7 @@ def compare(
     texts: bool = True,
     on_cell: Callable[[int, int, str], None] = lambda _done, _all, _what: None,
 ) -> dict[str, Any]:
-    """Compare learners on tasks, or go on with a comparison.
+    """Compare learners on tasks, or go on with a comparison; writes its results and report.
 
     Args:
         learners: Run folders (meta-trained), recipe files (their method on their untouched encoder), or names of methods.
@@ -66,58 +70,102 @@ def compare(
     if ray and not find_spec("ray"):
         raise RunError("Ray is not installed", fix="pip install 'quickstudy[ray]'")
     folder = Path(out)
-    if folder.exists() and not (folder / "cells").is_dir():
+    if folder.exists() and any(folder.iterdir()) and not (folder / "cells").is_dir():
         raise RunError("this folder is no comparison", where=str(folder), fix="Choose another --out.")
-    specs = [LearnerSpec(spec, encoder) for spec in learners]
-    if not specs:
-        raise DataError("there is no learner to compare", fix="Give at least one.")
-    named = {spec.name(): spec for spec in specs}
-    if len(named) < len(specs):
-        called = [spec.name() for spec in specs]
-        twice = next(name for name in called if called.count(name) > 1)
-        raise DataError(f"two learners are called {twice!r}", fix="Give each once; rename a run's folder.")
-    loaded = [(reference, task) for reference in tasks for task in load_tasks(reference)]
-    plans = _plans([task for _, task in loaded], protocol)
-    held_out = [task for _, task in loaded]
-    described: dict[str, dict[str, Any]] = {}
+    named = _named([LearnerSpec(spec, encoder) for spec in _listed(learners)], protocol)
+    loaded = [(reference, task) for reference in _listed(tasks) for task in load_tasks(reference)]
+    held_out = {task.name: task for _, task in loaded}
+    plans = plan(protocol, [task for _, task in loaded])
+    described = {}
     for name, spec in named.items():
-        overlap = spec.overlap(held_out, protocol.seed, allow=allow_overlap)
-        described[name] = {**spec.describe(), "overlap": overlap}
+        overlap = spec.overlap([scored(task, plans[of]) for of, task in held_out.items()], allow=allow_overlap)
+        described[name] = {**spec.describe(encoder_only=protocol.name == "full"), **overlap}
+    hashes = {(of, k): trials_hash(own) for of, planned in plans.items() for k, own in by_shots(planned).items()}
     cells = {
-        (name, task.name, k): folder / "cells" / f"{key_of(described[name]['weights'], task, own)}.json"
+        (name, of, k): folder / "cells" / f"{key_of(described[name]['weights'], held_out[of], planned)}.json"
         for name in named
-        for task in held_out
-        for k, own in by_shots(plans[task.name]).items()
+        for (of, k), planned in hashes.items()
     }
     missing = {cell: file for cell, file in cells.items() if not file.is_file()}
     jobs = [
         Job(due, reference, task.name, files, protocol, texts)
-        for reference, task in loaded
         for group in _groups(named)
+        for reference, task in loaded
         if (files := {(n, k): file for (n, of, k), file in missing.items() if n in group and of == task.name})
         and (due := {name: group[name] for name, _ in files})
     ]
     (folder / "cells").mkdir(parents=True, exist_ok=True)
-    write_json(folder / "draws.json", save_draws(protocol, plans))
+    _write_draws(folder / "draws.json", save_draws(protocol, plans))
     done = len(cells) - len(missing)
     for job in run_jobs(jobs, workers, ray=ray):
         done += len(job.missing)
         on_cell(done, len(cells), f"{job.task}, {', '.join(job.learners)}")
-    rows = [row for file in cells.values() for row in json.loads(file.read_text(encoding="utf-8"))]
-    source = provenance(protocol, described, held_out, plans, texts=texts)
+    rows = [row for (name, of, _), file in cells.items() for row in _rows(file, name, held_out[of], texts=texts)]
+    source = provenance(protocol, described, list(held_out.values()), plans, texts=texts)
     write_figures(folder, rows, source)
     results = results_of(rows, source)
-    write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results, indent=None)
+    write_comparison(folder)
     return results
 
 
+def _listed(names: Names) -> list[str]:
+    return [str(name) for name in ([names] if isinstance(names, str | Path) else names)]
+
+
+def _named(specs: Sequence[LearnerSpec], protocol: Protocol) -> dict[str, LearnerSpec]:
+    """Return learners by the name that they have in tables.
+
+    Raises:
+        DataError: There is none, or one of them is there twice.
+    """
+    if not specs:
+        raise DataError("there is no learner to compare", fix="Give at least one.")
+    named: dict[str, LearnerSpec] = {}
+    for spec in specs:
+        if spec.name() in named:
+            fix = "Give each once; rename a run's folder or a recipe."
+            raise DataError(f"two learners are called {spec.name()!r}", fix=fix)
+        named[spec.name()] = spec
+    if protocol.name == "full":  # the method does not count
+        encoders: dict[str, str] = {}
+        for name, spec in named.items():
+            other = encoders.setdefault(spec.fingerprint(encoder_only=True), name)
+            if other != name:
+                raise DataError(
+                    f"{other!r} and {name!r} have the same encoder, which is all that full fine-tuning takes of them",
+                    fix="Give one of them.",
+                )
+    return named
+
+
+def _write_draws(file: Path, draws: dict[str, Any]) -> None:
+    """Write what was drawn; draws of other tasks by the same protocol stay."""
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before["protocol"] == json.loads(json.dumps(draws["protocol"])):
+            draws = {**draws, "tasks": before["tasks"] | draws["tasks"]}
+    write_json(file, draws, indent=None)
+
+
+def _rows(file: Path, learner: str, task: Task, *, texts: bool) -> list[dict[str, Any]]:
+    """Return the rows of a cell; it may have been computed for a learner that was called otherwise."""
+    found = []
+    for row in json.loads(file.read_text(encoding="utf-8")):
+        if not texts:
+            row.pop("wrong", None)
+        found.append(row | {"learner": learner, "domain": task.domain})
+    return found
+
+
 def compare_for(
-    tasks: Sequence[str],
+    tasks: Names,
     out: str | Path,
-    learners: Sequence[str] = (),
+    learners: Names = (),
     *,
     shots: int | None = None,
     encoder: str = "minilm",
+    allow_overlap: bool = False,
     on_cell: Callable[[int, int, str], None] = lambda _done, _all, _what: None,
 ) -> dict[str, Any]:
     """Compare what there is to choose from on one's own tasks: the given learners, and baselines that need no run.
@@ -128,26 +176,30 @@ def compare_for(
         learners: Run folders, recipe files or names of methods.
         shots: Labelled examples per class that there will be; fewer where the tasks' own examples do not suffice to measure that.
         encoder: Encoder of learners that are named by their method alone.
+        allow_overlap: Go on although scored texts were meta-trained on; the report says so.
         on_cell: As for `compare`.
     """
-    most = min(most_shots(task) for reference in tasks for task in load_tasks(reference))
-    counts = sorted({min(k, most) for k in ([shots] if shots else _SHOTS)})
-    if not most:
+    loaded = [task for reference in _listed(tasks) for task in load_tasks(reference)]
+    possible = [{k for k, _ in task.fixed_draws} or set(range(1, most_shots(task) + 1)) for task in loaded]
+    counts = {
+        max((k for k in set.intersection(*possible) if k <= wanted), default=0)
+        for wanted in ([shots] if shots else _SHOTS)
+    }
+    if not max(counts):
         raise DataError(
-            "a task has a label with a single example: it cannot be adapted to and scored", fix="Add examples of it."
+            "a task has too few examples of a label to adapt to some and score others",
+            fix="Add examples, or ask for more --shots where the published draws have more.",
         )
-    named = [*learners, *(name for name in _BASELINES if name not in learners)]
-    return compare(named, tasks, out, protocol=Protocol(shots=tuple(counts)), encoder=encoder, on_cell=on_cell)
-
-
-def _plans(tasks: Sequence[Task], protocol: Protocol) -> dict[str, list[Trial]]:
-    names = [task.name for task in tasks]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(f"two tasks have the name {twice!r}", fix="Name each once.")
-    plans = {task.name: trials(protocol, task) for task in tasks}
-    if not any(plans.values()):
-        raise DataError(f"no task has draws of {', '.join(map(str, protocol.shots))} shots", fix="Use other --shots.")
-    return plans
+    given = _listed(learners)
+    return compare(
+        [*given, *(name for name in _BASELINES if name not in given)],
+        tasks,
+        out,
+        protocol=Protocol(shots=tuple(counts - {0})),
+        encoder=encoder,
+        allow_overlap=allow_overlap,
+        on_cell=on_cell,
+    )
 
 
 def _groups(named: Mapping[str, LearnerSpec]) -> list[dict[str, LearnerSpec]]:

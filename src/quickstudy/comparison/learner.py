@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import file_digest, sha256
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from quickstudy.api import check_overlap
 from quickstudy.build import build_learner
 from quickstudy.config import Recipe, load_recipe
 from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.methods.label_names import LabelNames
-from quickstudy.models.bundled import resolve
+from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
 from quickstudy.tasks.task import Task
@@ -69,22 +69,30 @@ class LearnerSpec:
             return self.spec
         return Path(self.spec).resolve().name if self.is_run else f"{recipe.name}, untouched"
 
-    def load(self) -> MetaLearner:
-        """Return the learner itself."""
-        return _load(self)
+    def load(self, encoder: Encoder | None = None) -> MetaLearner:
+        """Return the learner itself.
 
-    def describe(self) -> dict[str, Any]:
+        Args:
+            encoder: For a method by its name: the encoder, which such learners share.
+        """
+        if self.is_run:
+            return Run.open(self.spec).learner()
+        if recipe := self.recipe():
+            return build_learner(recipe)
+        encoder = encoder or Encoder.load(self.encoder)
+        return LabelNames(encoder) if self.spec == _ZERO else make(self.spec, encoder)
+
+    def describe(self, *, encoder_only: bool = False) -> dict[str, Any]:
         """Return method, settings, encoder, and what meta-training it took, as plain values without local paths."""
         recipe = self.recipe()
-        encoder = Path(recipe.encoder.name if recipe else self.encoder)
         records = Run.open(self.spec).metrics() if self.is_run else []
         steps = [record for record in records if record["loss"] is not None]
         return {
             "method": recipe.method.name if recipe else self.spec,
             "settings": recipe.method.settings if recipe else {},
-            "encoder": encoder.name if encoder.is_dir() else str(encoder),
+            "encoder": public_name(recipe.encoder.name if recipe else self.encoder),
             "trained": self.is_run,
-            "weights": self.fingerprint(),
+            "weights": self.fingerprint(encoder_only=encoder_only),
             "curve": _curve(records) if steps else None,
             "costs": {
                 "outer_steps": steps[-1]["step"] if steps else None,
@@ -93,27 +101,44 @@ class LearnerSpec:
             },
         }
 
-    def fingerprint(self) -> str:
-        """Return a hash of all that the learner's predictions follow from."""
-        recipe = self.recipe()
-        if self.is_run:
-            folder = Path(self.spec)
-            files = [*sorted((folder / "encoder").glob("*")), folder / "meta_learner.safetensors"]
-        else:
-            source = Path(resolve(recipe.encoder.name if recipe else self.encoder))
-            files = sorted(source.glob("*")) if source.is_dir() else []
-        method: list[Any] = [self.spec]
-        if recipe:
-            method = [recipe.method.name, recipe.method.settings, recipe.encoder.model_dump()]
-        return hash_of([method, [_file_hash(file) for file in files if file.is_file()]])
+    def fingerprint(self, *, encoder_only: bool = False) -> str:
+        """Return a hash of all that the learner's predictions follow from.
 
-    def overlap(self, tasks: Sequence[Task], seed: int, *, allow: bool) -> list[dict[str, Any]] | None:
-        """Return what of the scored texts was meta-trained on; None if that could not be looked up.
+        Args:
+            encoder_only: Only of the encoder, which is all that counts where everything is fine-tuned.
+        """
+        recipe = self.recipe()
+        source = (
+            Path(self.spec) / "encoder"
+            if self.is_run
+            else Path(resolve(recipe.encoder.name if recipe else self.encoder))
+        )
+        files = sorted(source.glob("*")) if source.is_dir() else []
+        encoder = [_file_hash(file, file.stat().st_mtime_ns) for file in files if file.is_file()] or [str(source)]
+        settings = recipe.encoder.model_dump(exclude={"name"}) if recipe else {}
+        if encoder_only:
+            return hash_of([encoder, settings])
+        name, own = (recipe.method.name, recipe.method.settings) if recipe else (self.spec, {})
+        beside = Path(self.spec) / "meta_learner.safetensors"
+        learned = _file_hash(beside, beside.stat().st_mtime_ns) if self.is_run and beside.is_file() else None
+        return hash_of([encoder, settings, name, own, _defaults(name), learned])
+
+    def overlap(self, tasks: Sequence[Task], *, allow: bool) -> dict[str, Any]:
+        """Return the `overlap` of scored texts with what was meta-trained on (None if that could not be looked up), and the tasks
+        that were `seen` in meta-training themselves.
+
+        Args:
+            tasks: What is scored, as their test splits.
+            allow: Go on although there is overlap.
 
         Raises:
-            DataError: There is such overlap, and it is not allowed.
+            DataError: There is overlap, and it is not allowed.
         """
-        return check_overlap(Run.open(self.spec), tasks, seed, allow=allow) if self.is_run else []
+        if not self.is_run:
+            return {"overlap": [], "seen": []}
+        run = Run.open(self.spec)
+        seen = run.meta_train_tasks() & {task.name for task in tasks}
+        return {"overlap": run.overlap(tasks, allow=allow), "seen": sorted(seen)}
 
 
 def hash_of(value: Any) -> str:
@@ -121,23 +146,13 @@ def hash_of(value: Any) -> str:
     return sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-@lru_cache(maxsize=1)  # the jobs of a learner follow one another
-def _load(learner: LearnerSpec) -> MetaLearner:
-    if learner.is_run:
-        return Run.open(learner.spec).learner()
-    if recipe := learner.recipe():
-        return build_learner(recipe)
-    encoder = _load_encoder(learner.encoder)
-    return LabelNames(encoder) if learner.spec == _ZERO else make(learner.spec, encoder)
-
-
-@lru_cache(maxsize=1)
-def _load_encoder(name: str) -> Encoder:
-    return Encoder.load(name)
+def _defaults(method: str) -> list[str]:
+    """Return a method's settings as they are by default: figures follow from those too."""
+    return [str(p) for p in signature(METHODS.get(method, LabelNames)).parameters.values()]
 
 
 @lru_cache
-def _file_hash(file: Path) -> str:
+def _file_hash(file: Path, _written: int) -> str:
     with file.open("rb") as stream:
         return f"{file.name}:{file_digest(stream, 'sha256').hexdigest()}"
 

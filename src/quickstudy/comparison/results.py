@@ -4,9 +4,7 @@ Figures, `results.jsonl` and `results.parquet`, hold nothing that differs from r
 bytes. What does, costs and the date, is in `results.json`, which has all that the report shows.
 """
 
-import datetime
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -14,16 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-import transformers
 
-import quickstudy
 from quickstudy.comparison.cell import trials_hash
 from quickstudy.evaluation.evaluate import COSTS, Row, readable
 from quickstudy.evaluation.protocol import Protocol, Trial
 from quickstudy.evaluation.statistics import Values, average_ranks, compare_all, over_tasks
 from quickstudy.storage import finite, write_text
 from quickstudy.tasks.task import Task
+from quickstudy.versions import versions
 
 _SIZES = ("parameters", "adapted_parameters", "bytes_saved")
 
@@ -39,21 +35,21 @@ def provenance(
     """Return all that the figures follow from."""
     episodic = protocol.name == "episodic"
     return {
-        "quickstudy": quickstudy.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "date": datetime.date.today().isoformat(),
+        **versions(),
         "protocol": {
             **{key: getattr(protocol, key) for key in ("name", "version", "draws", "seed", "limit")},
             "shots": list(protocol.shots),
             "n_way": protocol.n_way if episodic else None,
             "n_query": protocol.n_query if episodic else None,
         },
-        "learners": dict(described),
+        "learners": {name: about if texts else _without_texts(about) for name, about in described.items()},
         "tasks": {task.name: _describe_task(task, plans[task.name], texts=texts) for task in tasks},
     }
+
+
+def _without_texts(learner: dict[str, Any]) -> dict[str, Any]:
+    overlap = learner["overlap"]
+    return learner | {"overlap": overlap and [one | {"examples": []} for one in overlap]}
 
 
 def _describe_task(task: Task, planned: Sequence[Trial], *, texts: bool) -> dict[str, Any]:
@@ -75,7 +71,9 @@ def _describe_task(task: Task, planned: Sequence[Trial], *, texts: bool) -> dict
 
 def write_figures(folder: Path, rows: Sequence[Row], source: Mapping[str, Any]) -> None:
     """Write the figures of every draw as JSONL and Parquet, with what they follow from in the Parquet schema's metadata."""
-    figures = [{key: value for key, value in row.items() if key not in (*COSTS, "device", "wrong")} for row in rows]
+    left_out = (*COSTS, "device", "threads", "wrong")
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in left_out]
+    figures = [{key: row.get(key) for key in keys} for row in rows]  # what a task does not have is null
     write_text(folder / "results.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in figures))
     follows = {
         **{key: source[key] for key in ("quickstudy", "torch", "transformers", "protocol")},
@@ -98,7 +96,8 @@ def results_of(rows: Sequence[Row], source: Mapping[str, Any]) -> dict[str, Any]
         most = next((k for k in reversed(shots) if summaries[str(k)]["learners"]), None)
         own = [row for row in rows if row["learner"] == name and row["shots"] == most]
         measured = {key: _median(own, key) for key in (*_SIZES, *COSTS)}
-        costs = {**learner["costs"], "device": own[0]["device"] if own else None, **measured}
+        where = sorted({f"{row['device']}, {row['threads']} thread{'s' * (row['threads'] > 1)}" for row in own})
+        costs = {**learner["costs"], "device": " and ".join(where) or None, **measured}
         learners[name] = {**learner, "costs": costs}
     found: dict[str, Any] = finite({**source, "learners": learners, "by_shots": summaries, "rows": list(rows)})
     return found

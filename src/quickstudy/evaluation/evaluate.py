@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from quickstudy.cost import Cost, measure
-from quickstudy.errors import DataError
+from quickstudy.errors import RunError
 from quickstudy.evaluation.metrics import calibration, classes, main_metric, score
-from quickstudy.evaluation.protocol import Protocol, Shots, Trial, trials
+from quickstudy.evaluation.protocol import Protocol, Shots, Trial, plan
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
@@ -45,6 +45,7 @@ def evaluate_learners(
     protocol: Protocol = Protocol(),
     *,
     only: Collection[tuple[str, Shots]] | None = None,
+    texts: bool = False,
     on_row: Callable[[Row], None] = lambda _: None,
 ) -> list[Row]:
     """Evaluate learners on tasks.
@@ -55,20 +56,19 @@ def evaluate_learners(
         protocol: What they adapt to and are scored on; any but `full`, which has no learner.
         only: Learners and numbers of shots to score; texts of the others are encoded all the same, so that what is encoded
             together, and with it the last digits of a figure, does not depend on this choice. None for all.
+        texts: Give the first draw of each number of shots the most confident of its `wrong` predictions.
         on_row: Told of every row as it is made.
 
     Returns:
-        One row per (task, learner, shots, draw): metrics, confusion matrix, calibration and costs, for the first draw with the
-        most confident of the `wrong` predictions.
+        One row per (task, learner, shots, draw): metrics, confusion matrix, calibration and costs.
 
     Raises:
         DataError: Too few examples for the shots asked for; nothing to score.
     """
-    plans = [(task, trials(protocol, task)) for task in tasks]
-    if not any(planned for _, planned in plans):
-        raise DataError(f"no task has draws of {', '.join(map(str, protocol.shots))} shots", fix="Use other --shots.")
+    plans = plan(protocol, tasks)
     rows = []
-    for task, planned in plans:
+    for task in tasks:
+        planned = plans[task.name]
         work: dict[tuple[int, str], _Work] = {}  # learners that run one encoder in one way share it
         with ExitStack() as stack:
             for encoder in {id(learner.encoder): learner.encoder for learner in learners.values()}.values():
@@ -78,28 +78,26 @@ def evaluate_learners(
                 key = id(learner.encoder), learner.partition.which
                 if key not in work:
                     work[key] = _Work(learner, planned)
-                for row in _evaluate_one(name, learner, task, work[key], wanted):
+                for row in _evaluate_one(name, learner, task, work[key], wanted, texts=texts):
                     rows.append(row)
                     on_row(row)
     return rows
 
 
-def _evaluate_one(name: str, learner: MetaLearner, task: Task, work: "_Work", wanted: Sequence[Trial]) -> Iterable[Row]:
+def _evaluate_one(
+    name: str, learner: MetaLearner, task: Task, work: "_Work", wanted: Sequence[Trial], *, texts: bool
+) -> Iterable[Row]:
     seen: set[Shots] = set()
     for trial in wanted:
         support = encode_set(learner.encoder, trial.support)
         with measure(learner.encoder.device) as adapting:
             model = learner.adapt(support, trial.label_names, task.kind)
-        apart = work.encode_support(support.sequences)
+        apart = work.encode_support(support.sequences) if learner.reads_support else Cost()
         prefixes = work.prefixes(trial)
         with measure(learner.encoder.device) as predicting:
             scores = prefixes.scores(model)
         yield {
-            "task": task.name,
-            "domain": task.domain,
-            "kind": task.kind,
-            "learner": name,
-            **row_of(task, trial, scores, show_wrong=trial.shots not in seen),
+            **row_of(name, task, trial, scores, show_wrong=texts and trial.shots not in seen),
             **sizes(learner, model),
             "seconds_adapt": adapting.seconds + apart.seconds,
             "seconds_predict": predicting.seconds,
@@ -110,24 +108,35 @@ def _evaluate_one(name: str, learner: MetaLearner, task: Task, work: "_Work", wa
         seen.add(trial.shots)
 
 
-def row_of(task: Task, trial: Trial, scores: Tensor, *, show_wrong: bool) -> Row:
+def row_of(learner: str, task: Task, trial: Trial, scores: Tensor, *, show_wrong: bool) -> Row:
     """Return the figures of one trial.
 
     Args:
+        learner: Its name in the table.
         task: Says which metrics apply.
         trial: With the test rows.
         scores: (B, N) logits, or (B, 1) numbers, of the test rows.
         show_wrong: Whether to list wrong predictions.
+
+    Raises:
+        RunError: A score is not finite.
     """
+    if not scores.isfinite().all():
+        raise RunError(
+            f"{learner} gives scores of {task.name!r} that are not finite ({trial.shots} shots, draw {trial.draw})",
+            fix="Leave it out, or lower its inner_lr or head_lr.",
+        )
     labels = np.array([example.label for example in trial.tests])
     main = "metric" if trial.shots == "all" else main_metric(task)
-    found: Row = {"shots": trial.shots, "draw": trial.draw, "n_test": len(labels), "main": main}
+    found: Row = {"task": task.name, "domain": task.domain, "kind": task.kind, "learner": learner}
+    found |= {"shots": trial.shots, "draw": trial.draw, "n_test": len(labels), "main": main}
     if task.kind == "regression":
         return found | score(task, labels, scores[:, 0].numpy())
     probabilities = torch.softmax(scores.double(), dim=-1).numpy()
     predicted = probabilities.argmax(-1)
-    found |= score(replace(task, label_names=trial.label_names), labels, predicted)
     place = np.array([task.label_names.index(name) for name in trial.label_names])  # an episode has some of the labels
+    found |= score(replace(task, label_names=trial.label_names), labels, predicted)
+    found["metric"] = score(task, place[labels], place[predicted])["metric"]  # F1 of one label of the task
     found |= calibration(labels, probabilities) | classes(place[labels], place[predicted], len(task.label_names), place)
     if show_wrong:
         wrong = np.flatnonzero(predicted != labels)
@@ -146,7 +155,8 @@ def row_of(task: Task, trial: Trial, scores: Tensor, *, show_wrong: bool) -> Row
 def sizes(learner: MetaLearner, model: AdaptedModel) -> dict[str, Any]:
     """Return where a learner computes, its `parameters`, those of one task alone, and the bytes that a saved model takes."""
     return {
-        "device": learner.encoder.device.type,
+        "device": model.partition.encoder.device.type,
+        "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in learner.parameters()),
         "adapted_parameters": model.size,
         "bytes_saved": model.nbytes,

@@ -3,7 +3,8 @@
     standard       fixed-draws where a task has published support sets, few-shot where it has none
     few-shot       K rows of each class of train, D draws; scored on the test split, or a fixed sample of it
     fixed-draws    the published support sets of K shots, the first D; scored likewise
-    episodic       D episodes of N ways, K shots and Q queries, both from the test split (Vinyals et al. 2016)
+    episodic       D episodes of N ways, K shots and Q queries, both from the test split (Vinyals et al. 2016); of a regression
+                   task N K and N Q rows
     full           all of train, D seeds of full fine-tuning; scored by the task's own metric, as GLUE does
 
 Trials are a pure function of (protocol, task): all learners get the same ones. The number of a version stands for the way they
@@ -24,7 +25,7 @@ from quickstudy.evaluation.draws import Support, all_examples, scored_examples, 
 from quickstudy.seeding import derive_seed
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
-from quickstudy.tasks.split import Example
+from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 
 ProtocolName = Literal["standard", "few-shot", "fixed-draws", "episodic", "full"]
@@ -72,6 +73,10 @@ class Protocol:
             )
         if self.name == "full":
             object.__setattr__(self, "shots", ("all",))
+        elif not all(isinstance(k, int) or k == "all" for k in self.shots):
+            raise DataError(f"shots = {list(self.shots)} is not possible", fix="Give whole numbers above 0.")
+        else:
+            object.__setattr__(self, "shots", tuple(sorted(set(self.shots), key=str if "all" in self.shots else int)))
         numbers = {"shots": self.shots, "draws": [self.draws], "limit": [] if self.limit is None else [self.limit]}
         for name, values in numbers.items():
             if (name == "shots" and not values) or any(value != "all" and value < 1 for value in values):
@@ -95,6 +100,27 @@ class Trial:
     label_names: tuple[str, ...]
     support: Support
     tests: Support
+
+
+def plan(protocol: Protocol, tasks: Sequence[Task]) -> dict[str, list[Trial]]:
+    """Return the trials of each task by its name; see `trials`.
+
+    Raises:
+        DataError: Also if two tasks have one name, or no task has a trial.
+    """
+    names = [task.name for task in tasks]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"two tasks have the name {twice!r}", fix="Name each once; rename one of the files.")
+    plans = {task.name: trials(protocol, task) for task in tasks}
+    if not any(plans.values()):
+        raise DataError(f"no task has draws of {', '.join(map(str, protocol.shots))} shots", fix="Use other --shots.")
+    return plans
+
+
+def scored(task: Task, planned: Sequence[Trial]) -> Task:
+    """Return the task with the rows that are scored, whatever split they are from, as its test split."""
+    rows = dict.fromkeys(e for tests in {id(t.tests): t.tests for t in planned}.values() for e in tests)
+    return replace(task, splits={**task.splits, "test": ListSplit(rows)})
 
 
 def trials(protocol: Protocol, task: Task) -> list[Trial]:
@@ -143,7 +169,10 @@ def _episodes(protocol: Protocol, task: Task) -> Iterator[Trial]:
             n_way = min(protocol.n_way, len(task.label_names) or protocol.n_way)
             spec = EpisodeSpec(n_way, k, protocol.n_query)
             seed = derive_seed(protocol.seed, "episodic", task.name, k)
-            sampler = EpisodeSampler([task], spec, seed=seed, split=split)
+            try:
+                sampler = EpisodeSampler([task], spec, seed=seed, split=split)
+            except DataError as error:  # it speaks of settings of a recipe
+                raise DataError(error.what, fix="Use fewer --shots or --n-way, or add rows.") from error
             for d in range(protocol.draws):
                 episode = sampler[d]
                 yield Trial(k, d, episode.label_names, episode.support, episode.query)
@@ -153,16 +182,17 @@ def save_draws(protocol: Protocol, found: Mapping[str, Sequence[Trial]]) -> dict
     """Return a protocol and its trials of each task as plain values, examples as hashes of their content."""
     tasks = {}
     for name, of_task in found.items():
-        tests = {id(trial.tests): trial for trial in of_task}  # trials that share their test rows share one list
-        places = {key: place for place, key in enumerate(tests)}
+        # Trials that share their test rows, or all of train, share one list.
+        sets = {id(part): (part, trial) for trial in of_task for part in (trial.support, trial.tests)}
+        places = {key: place for place, key in enumerate(sets)}
         tasks[name] = {
-            "tests": [_contents(trial.tests, trial.label_names) for trial in tests.values()],
+            "sets": [_contents(part, trial.label_names) for part, trial in sets.values()],
             "trials": [
                 {
                     "shots": trial.shots,
                     "draw": trial.draw,
                     "labels": list(trial.label_names),
-                    "support": _contents(trial.support, trial.label_names),
+                    "support": places[id(trial.support)],
                     "tests": places[id(trial.tests)],
                 }
                 for trial in of_task
@@ -179,25 +209,29 @@ def load_protocol(file: str | Path) -> Protocol:
     Raises:
         DataError: There is no such file, or it is not one of draws.
     """
-    settings = _read(str(file))["protocol"]
+    settings = _read(Path(file))["protocol"]
     return Protocol(**{**settings, "shots": tuple(settings["shots"]), "saved": str(file)})
 
 
-@lru_cache(maxsize=2)
-def _read(file: str) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-        if set(found) != {"protocol", "tasks"}:
-            raise ValueError(f"it holds {', '.join(found)}")
+        return _parsed(file, file.stat().st_mtime_ns)
     except (OSError, ValueError) as error:
         fix = f"Give a draws.json that compare wrote, or one of: {', '.join(get_args(ProtocolName))}."
-        raise DataError(f"this is no file of draws ({error})", where=file, fix=fix) from error
+        raise DataError(f"this is no file of draws ({error})", where=str(file), fix=fix) from error
+
+
+@lru_cache(maxsize=2)
+def _parsed(file: Path, _written: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if set(found) != {"protocol", "tasks"}:
+        raise ValueError(f"it holds {', '.join(found)}")
     return found
 
 
 def _saved(file: str, task: Task) -> list[Trial]:
     """Return the trials of a task as they were saved: the same texts, wherever they now stand."""
-    known = _read(file)["tasks"]
+    known = _read(Path(file))["tasks"]
     if task.name not in known:
         raise DataError(f"there are no draws of task {task.name!r}", where=file, fix=did_you_mean(task.name, known))
     examples = {}
@@ -214,15 +248,19 @@ def _saved(file: str, task: Task) -> list[Trial]:
             )
         return tuple(_with_label(examples[one], task.label_names, labels) for one in hashes)
 
-    names: list[tuple[str, ...]] = [tuple(trial["labels"]) for trial in known[task.name]["trials"]]
-    tests = {}
-    for trial, labels in zip(known[task.name]["trials"], names, strict=True):
-        if trial["tests"] not in tests:
-            tests[trial["tests"]] = restore(known[task.name]["tests"][trial["tests"]], labels)
-    return [
-        Trial(one["shots"], one["draw"], labels, restore(one["support"], labels), tests[one["tests"]])
-        for one, labels in zip(known[task.name]["trials"], names, strict=True)
-    ]
+    saved = known[task.name]
+    parts: dict[tuple[int, tuple[str, ...]], Support] = {}  # what was shared is shared again
+
+    def part(place: int, labels: tuple[str, ...]) -> Support:
+        if (place, labels) not in parts:
+            parts[place, labels] = restore(saved["sets"][place], labels)
+        return parts[place, labels]
+
+    found = []
+    for one in saved["trials"]:
+        labels = tuple(one["labels"])
+        found.append(Trial(one["shots"], one["draw"], labels, part(one["support"], labels), part(one["tests"], labels)))
+    return found
 
 
 def _with_label(example: Example, own: Sequence[str], labels: Sequence[str]) -> Example:

@@ -3,6 +3,7 @@
 Of the learners within the limits the one with the best mean leads. Those that the paired test over draws (`over_draws`: these
 tasks, other support sets; corrected by Holm for all pairs) cannot tell from it are its equals, and of the equals the one that
 adapts fastest is recommended (of several as fast, the best mean): a difference that is not there is not worth waiting for.
+Where there is a single draw, or every draw gives the same figure, no test can tell, and the better mean stands.
 """
 
 from collections.abc import Mapping
@@ -48,10 +49,12 @@ def recommend(results: Mapping[str, Any], limits: Limits = Limits()) -> dict[str
     """
     compared = sorted(int(k) for k, found in results["by_shots"].items() if k != "all" and found["learners"])
     possible = [k for k in compared if limits.shots is None or k <= limits.shots]
+    if not compared:
+        raise DataError("the comparison has no figures of few shots", fix="Compare by another protocol than full.")
     if not possible:
         raise DataError(
             f"the comparison has no figures of {limits.shots} shots or fewer",
-            fix=f"It has {', '.join(map(str, compared)) or 'none'}: compare with fewer --shots.",
+            fix=f"It has {', '.join(map(str, compared))}: compare with fewer --shots.",
         )
     found = results["by_shots"][str(possible[-1])]
     within = [row for row in found["learners"] if _fits(row, results["learners"][row["learner"]]["costs"], limits)]
@@ -63,8 +66,9 @@ def recommend(results: Mapping[str, Any], limits: Limits = Limits()) -> dict[str
     names = {row["learner"] for row in within}
     against = [pair for pair in found["pairs"] if pair["a"] == best["learner"] and pair["b"] in names]
     worse = [pair for pair in against if pair["here"]["p_holm"] is not None and pair["here"]["p_holm"] <= _LEVEL]
-    beaten = {pair["b"] for pair in worse}
-    equals = [row for row in within if row["learner"] not in beaten]
+    untold = [pair["b"] for pair in against if pair["here"]["p_holm"] is None]
+    apart = {*untold, *(pair["b"] for pair in worse)}
+    equals = [row for row in within if row["learner"] not in apart]
     fastest = min(row["seconds_adapt"] for row in equals)
     chosen = max((row for row in equals if row["seconds_adapt"] <= _CLOSE * fastest), key=lambda row: row["mean"])
     others = [row["learner"] for row in equals if row is not chosen]
@@ -75,7 +79,7 @@ def recommend(results: Mapping[str, Any], limits: Limits = Limits()) -> dict[str
         "equals": others,
         "worse": [{"learner": pair["b"], "by": pair["mean"], "p": pair["here"]["p_holm"]} for pair in worse],
         "decided": bool(worse),
-        "why": _why(chosen, best, others, worse, len(within)),
+        "why": " ".join(filter(None, [_why(chosen, best, others, worse, len(within)), _untold(best, untold)])),
     }
 
 
@@ -86,7 +90,7 @@ def _fits(row: Mapping[str, Any], costs: Mapping[str, Any], limits: Limits) -> b
         return False
     if limits.mib is not None and (mib is None or mib > limits.mib):
         return False
-    return not limits.no_gpu or costs["device"] == "cpu"
+    return not limits.no_gpu or "cuda" not in (costs["device"] or "")
 
 
 def _memory(row: Mapping[str, Any]) -> float | None:
@@ -105,6 +109,8 @@ def _why(
     name, mean = chosen["learner"], f"{100 * chosen['mean']:.1f}"
     if compared == 1:
         return f"{name} is the only one within the limits; its mean is {mean}."
+    if not worse and not others:
+        return f"{name} has the best mean ({mean})."
     if not worse:
         lead = "Nothing is better than anything else here: no difference is told from chance."
         return f"{lead} {name} ({mean}) adapts as fast as any."
@@ -116,3 +122,9 @@ def _why(
     if chosen is best:
         return f"{lead} The evidence does not tell it from {', '.join(others)}; it adapts fastest of these."
     return f"{lead} The evidence does not tell it from {name} ({mean}), which adapts fastest of its equals."
+
+
+def _untold(best: Mapping[str, Any], names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"Whether {best['learner']} is ahead of {', '.join(names)} by more than chance cannot be tested: use more draws."

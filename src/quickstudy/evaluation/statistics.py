@@ -90,8 +90,8 @@ def over_draws(values: Values) -> dict[str, float]:
         return {"mean": mean, "low": float("nan"), "high": float("nan"), "p": float("nan")}
     parts = np.array([of_task.var(ddof=1) / len(of_task) for of_task in tasks])
     error = float(parts.sum()) ** 0.5 / len(tasks)
-    if error == 0:
-        return {"mean": mean, "low": mean, "high": mean, "p": float(mean == 0)}
+    if error == 0:  # no draw differs from another: they tell nothing of what other draws would give
+        return {"mean": mean, "low": float("nan"), "high": float("nan"), "p": float("nan")}
     freedom = float(parts.sum()) ** 2 / float((parts**2 / [len(of_task) - 1 for of_task in tasks]).sum())
     half = float(t.ppf((1 + _LEVEL) / 2, freedom)) * error
     return {"mean": mean, "low": mean - half, "high": mean + half, "p": float(2 * t.sf(abs(mean) / error, freedom))}

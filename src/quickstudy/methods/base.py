@@ -43,10 +43,12 @@ class MetaLearner(nn.Module, ABC):
         encoder: The shared encoder; its parameters are meta-parameters, like all others of the module.
         partition: How the encoder runs inside an episode.
         meta_trains: Whether there is anything to learn across tasks; False for baselines.
+        reads_support: Whether adapting looks at the texts of the support set.
         episodes_at_once: How many episodes `meta_loss` handles best in one call; None for the whole meta-batch.
     """
 
     episodes_at_once: ClassVar[int | None] = 1
+    reads_support: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, adapts: str, name: str, *, meta_trains: bool = True) -> None:
         super().__init__()

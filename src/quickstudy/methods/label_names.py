@@ -8,6 +8,7 @@ has above them. Chang et al. 2008, "Importance of semantic representation: datal
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -29,6 +30,8 @@ class LabelNames(MetaLearner):
         encoder: The encoder.
         scale: Factor of the squared distances.
     """
+
+    reads_support: ClassVar[bool] = False
 
     def __init__(self, encoder: Encoder, *, scale: float = 10.0) -> None:
         super().__init__(encoder, "head", "label-names", meta_trains=False)

@@ -31,6 +31,16 @@ def resolve(name: str) -> str:
     return str(folder)
 
 
+def public_name(name: str) -> str:
+    """Return an encoder's name for results that are handed on: a Hub id as it is, of a folder its last part.
+
+    >>> public_name("/home/ann/models/bert"), public_name("org/bert")
+    ('bert', 'org/bert')
+    """
+    path = Path(name)
+    return path.name if path.is_absolute() or path.is_dir() else name
+
+
 def check(weights: Path) -> None:
     """Raise `RunError` unless the file has the expected SHA-256."""
     with weights.open("rb") as file:

@@ -94,7 +94,8 @@ def _overlap(comparison: Comparison, name: str) -> list[str]:
     learner = comparison.results["learners"][name]
     if not learner["trained"]:
         return ["not meta-trained, so no scored text can have been"]
-    return overlap_lines(learner) or ["no scored text was meta-trained on"]
+    seen = [f"meta-trained on, not held out: {', '.join(learner['seen'])}"] if learner.get("seen") else []
+    return seen + overlap_lines(learner) or ["no scored text was meta-trained on"]
 
 
 def _score_plots(comparison: Comparison, plots: Path) -> list[Drawing]:

@@ -107,7 +107,7 @@ def _column_sums(rows: Sequence[Row], key: str) -> list[float]:
 
 
 def episodes(comparison: Comparison) -> dict[str, Any] | None:
-    """Return support sets and wrong predictions of draw 0, each text once; None when the results hold no texts.
+    """Return support sets and wrong predictions of first draws, each text once; None when the results hold no texts.
 
     Returns:
         `tasks`, `shots`, `learners` (names), `texts` as [text, text_pair], `support`[task][shots] as [text, label] and
@@ -120,10 +120,10 @@ def episodes(comparison: Comparison) -> dict[str, Any] | None:
         return places.setdefault((text[0] or "", text[1]), len(places))
 
     def wrong(task: str, shots: str, learner: str) -> list[list[Any]] | None:
-        row = next((row for row in comparison.cells.get((task, shots, learner), []) if row["draw"] == 0), None)
+        row = next((row for row in comparison.cells.get((task, shots, learner), []) if "wrong" in row), None)
         if row is None:
             return None
-        return [[place(w), w["label"], w["predicted"], w.get("probability")] for w in row.get("wrong") or []]
+        return [[place(w), w["label"], w["predicted"], w.get("probability")] for w in row["wrong"]]
 
     support = [
         [[[place(e), e["label"]] for e in of["supports"].get(k, [])] or None for k in comparison.shots]

@@ -36,6 +36,8 @@ def score_name(results: dict[str, Any]) -> str:
     >>> score_name({"rows": [{"kind": "classification"}, {"kind": "regression"}]})
     'accuracy in % (regression: mean of Pearson and Spearman)'
     """
+    if any(row.get("shots") == "all" for row in results["rows"]):
+        return "each task's own metric in %"
     mixed = any(row.get("kind") == "regression" for row in results["rows"])
     return "accuracy in %" + (" (regression: mean of Pearson and Spearman)" if mixed else "")
 

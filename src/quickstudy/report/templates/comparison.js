@@ -100,9 +100,9 @@
       const wrong = data.wrong[task.index][shots.index][learner.index];
       const name = data.learners[learner.index];
       out.replaceChildren(
-        support ? textTable(data, `Support set of draw 0: ${support.length} examples`, ["text", "label"], support)
-                : make("p", "No support set of draw 0 at this number of shots."),
-        wrong === null ? make("p", `${name} has no figures here.`)
+        support ? textTable(data, `Support set of the first draw: ${support.length} examples`, ["text", "label"], support)
+                : make("p", "No support set at this number of shots."),
+        wrong === null ? make("p", `No predictions of ${name} were kept here.`)
           : wrong.length ? textTable(data, `Wrong predictions of ${name}, most confident first (at most 20)`,
                                      ["text", "label", "predicted", "probability"],
                                      wrong.map(([text, label, predicted, p]) => [text, label, predicted, p === null ? null : Math.round(1000 * p) / 1000]))
