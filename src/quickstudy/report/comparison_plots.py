@@ -4,11 +4,13 @@ Every panel is a drawing of its own, so that a page can put them side by side on
 where their letters are still read. Names that come from data are drawn as they are, never as formulas.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from quickstudy.report.comparison_pairs import groups
 from quickstudy.report.plots import draw_lines, finish, plot_training, save, style
@@ -90,7 +92,7 @@ def plot_ranks(ranks: Mapping[str, float], difference: float, learners: Sequence
 
 
 def plot_costs(points: Sequence[dict[str, Any]], target: Path) -> None:
-    """Draw the mean score against the seconds to adapt; names stand where nothing is both faster and better.
+    """Draw the mean score against the seconds to adapt; names stand where nothing is both faster and better, if there is room.
 
     Args:
         points: `learner`, `index` (of its style), `seconds`, `mean`.
@@ -101,7 +103,13 @@ def plot_costs(points: Sequence[dict[str, Any]], target: Path) -> None:
     for one in points:
         panel.plot(one["seconds"], 100 * one["mean"], markersize=7, **style(one["index"]))
     unbeaten = [one for one in points if not any(_beats(other, one) for other in points)]
-    for one in unbeaten:
+    means = [one["mean"] for one in points]
+    line = 0.05 * (max(means) - min(means))  # the height of a name
+    last = math.inf
+    for one in sorted(unbeaten, key=lambda one: -one["mean"]):
+        if last - one["mean"] < line:
+            continue
+        last = one["mean"]
         # Above and to the left of an unbeaten one there is no other.
         panel.annotate(
             _short(one["learner"]),
@@ -113,6 +121,9 @@ def plot_costs(points: Sequence[dict[str, Any]], target: Path) -> None:
             parse_math=False,
         )
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("")
     panel.margins(x=0.1, y=0.12)
     # Room for the longest of these names, at the share of the width that a letter takes.
     low, high = panel.get_xlim()
