@@ -197,7 +197,7 @@ def test_long_texts_are_cut_and_said_to_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "shown", "missing"),
     [
-        ({"texts": False, "shots": (4,)}, "Texts were left out", "Draw 0."),
+        ({"texts": False, "shots": (4,)}, "Texts were left out", "The first draw."),
         ({"tasks": {"tone": TASKS["tone"]}}, "the score on one task is", "Mean over tasks: score"),
         ({"learners": LEARNERS[:1]}, "protonet is the only learner at 16 shots", "Paired differences"),
         ({"shots": ("all",), "draws": 1}, "is best at full training data", "±"),
