@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModel
 
@@ -44,6 +47,23 @@ def test_pairs_keep_their_order_over_several_batches(pair: str, monkeypatch: pyt
     assert sorted(torch.cat([batch.rows for batch in cut]).tolist()) == list(range(len(sequences.ids)))
     assert all(batch.inputs["input_ids"].numel() <= 30 or len(batch.rows) == 1 for batch in cut)
     torch.testing.assert_close(_features(encoder, pairs), whole, rtol=0, atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(0, 20))
+def test_cuts_into_batches_are_the_best_there_are(lengths: list[int], call: int) -> None:
+    lengths.sort()
+    n = len(lengths)
+
+    def cost(cut: list[tuple[int, int]]) -> int:
+        return sum((stop - start) * lengths[stop - 1] + call for start, stop in cut)
+
+    every = [list(pairwise([0, *inner, n])) for k in range(n) for inner in combinations(range(1, n), k)]
+    found = tokens.cuts(lengths, call, 1000)
+    assert [i for start, stop in found for i in range(start, stop)] == list(range(n))
+    assert cost(found) == min(map(cost, every))
+    small = tokens.cuts(lengths, call, 12)
+    assert [i for start, stop in small for i in range(start, stop)] == list(range(n))
+    assert all((stop - start) * lengths[stop - 1] <= 12 or stop - start == 1 for start, stop in small)
 
 
 @pytest.mark.parametrize("pair", ["joint", "separate"])
