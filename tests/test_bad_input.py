@@ -647,6 +647,7 @@ def test_texts_that_do_not_fit_the_model_are_refused(
         ),
         ("compare protonet --tasks T --shots 0 --out O", ("--shots '0' is not a list", "Write it like 4,8,16")),
         ("compare protonet --tasks T --shots 1 --out R", ("this folder is no comparison", "Choose another --out")),
+        ("compare U --tasks T --shots 1 --out O", ("this run is not finished", "--resume")),
         ("compare R --tasks T --shots 1 --out O", ("were meta-trained on", "--allow-overlap")),
         (
             "compare protonet --tasks T --protocol D --shots 4 --out O",
@@ -665,7 +666,9 @@ def test_a_comparison_that_cannot_be_is_refused_before_anything_is_written(
         "T": trained / "train.csv",
         "R": trained / "run",
         "O": tmp_path / "out",
+        "U": shutil.copytree(trained / "run", tmp_path / "unfinished"),
     }
+    (tmp_path / "unfinished" / "meta_learner.safetensors").unlink()
     cli(*(places.get(word, word) for word in words.split())).refused(*parts, out=tmp_path / "out")
 
 

@@ -86,6 +86,13 @@ class Run:
         """Whether the meta-training came to its end."""
         return (self.folder / _LEARNED).is_file()
 
+    def check_finished(self) -> None:
+        """Raise `RunError` unless the meta-training came to its end."""
+        if not self.finished:
+            raise RunError(
+                "this run is not finished", where=str(self.folder), fix="Go on with: quickstudy pretrain --resume"
+            )
+
     def meta_train_tasks(self) -> set[str]:
         """Return the names of the tasks that the run was meta-trained on."""
         file = self.folder / _TASKS
@@ -147,10 +154,7 @@ class Run:
         Raises:
             RunError: The run is not finished, or its files are broken.
         """
-        if not self.finished:
-            raise RunError(
-                "this run is not finished", where=str(self.folder), fix="Go on with: quickstudy pretrain --resume"
-            )
+        self.check_finished()
         learner = build_learner(self.recipe, Encoder.load(str(self.folder / "encoder")))
         try:
             saved = load_file(self.folder / _LEARNED)

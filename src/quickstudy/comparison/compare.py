@@ -76,10 +76,11 @@ def compare(
     loaded = [(reference, task) for reference in _listed(tasks) for task in load_tasks(reference)]
     held_out = {task.name: task for _, task in loaded}
     plans = plan(protocol, [task for _, task in loaded])
-    described = {}
-    for name, spec in named.items():
-        overlap = spec.overlap([scored(task, plans[of]) for of, task in held_out.items()], allow=allow_overlap)
-        described[name] = {**spec.describe(encoder_only=protocol.name == "full"), **overlap}
+    tested = [scored(task, plans[of]) for of, task in held_out.items()]
+    described = {
+        name: spec.describe(encoder_only=protocol.name == "full") | spec.overlap(tested, allow=allow_overlap)
+        for name, spec in named.items()
+    }
     hashes = {(of, k): trials_hash(own) for of, planned in plans.items() for k, own in by_shots(planned).items()}
     cells = {
         (name, of, k): folder / "cells" / f"{key_of(described[name]['weights'], held_out[of], planned)}.json"

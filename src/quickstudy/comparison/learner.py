@@ -83,7 +83,16 @@ class LearnerSpec:
         return LabelNames(encoder) if self.spec == _ZERO else make(self.spec, encoder)
 
     def describe(self, *, encoder_only: bool = False) -> dict[str, Any]:
-        """Return method, settings, encoder, and what meta-training it took, as plain values without local paths."""
+        """Return method, settings, encoder, and what meta-training it took, as plain values without local paths.
+
+        Args:
+            encoder_only: Whether only the encoder counts; see `fingerprint`.
+
+        Raises:
+            RunError: A run that is not finished.
+        """
+        if self.is_run:
+            Run.open(self.spec).check_finished()
         recipe = self.recipe()
         records = Run.open(self.spec).metrics() if self.is_run else []
         steps = [record for record in records if record["loss"] is not None]
