@@ -458,9 +458,9 @@ def _json(text: str) -> Any:
 
 
 def _log(run: Path) -> list[dict[str, Any]]:
-    """The log without what the clock says."""
+    """The log without what the clock and the memory say."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "tasks_per_second")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "tasks_per_second", "peak_mib")} for line in lines]
 
 
 class Tags(HTMLParser):
