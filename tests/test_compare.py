@@ -291,6 +291,7 @@ def test_another_encoder_or_another_run_of_the_same_name_is_another_learner(made
     shutil.rmtree(made / "run")
     quickstudy.pretrain(recipe | {"outer": recipe["outer"] | {"outer_steps": 2}}, made / "run")
     after = _compare(made, "out", [str(made / "run")])
+    assert [row["log_loss"] for row in before["rows"]] != [row["log_loss"] for row in after["rows"]]
     assert before["learners"]["run"]["weights"] != after["learners"]["run"]["weights"]
     assert len(list((made / "out" / "cells").iterdir())) == 12
 

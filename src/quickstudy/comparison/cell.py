@@ -124,7 +124,7 @@ def _through_ray(jobs: Sequence[Job], workers: int, threads: int, address: str) 
 
 def compute(job: Job) -> None:
     """Compute the missing cells of a job; each is written as it is finished."""
-    learners = _load(tuple(job.learners.items()))
+    learners = _load(tuple((name, spec, spec.fingerprint()) for name, spec in job.learners.items()))
     task = next(task for task in load_tasks(job.reference) if task.name == job.task)
     planned = trials(job.protocol, task)
     draws = Counter(trial.shots for trial in planned)
@@ -143,12 +143,12 @@ def compute(job: Job) -> None:
         evaluate_learners(learners, [task], job.protocol, only=job.missing, texts=job.texts, on_row=keep)
 
 
-@lru_cache(maxsize=1)  # the jobs of an encoder follow one another
-def _load(learners: tuple[tuple[str, LearnerSpec], ...]) -> dict[str, MetaLearner]:
+@lru_cache(maxsize=1)  # the jobs of an encoder follow one another; a run of the same name can be another by now
+def _load(learners: tuple[tuple[str, LearnerSpec, str], ...]) -> dict[str, MetaLearner]:
     encoder = None
-    if any(spec.recipe() is None for _, spec in learners):
+    if any(spec.recipe() is None for _, spec, _ in learners):
         encoder = Encoder.load(learners[0][1].encoder)
-    return {name: spec.load(encoder) for name, spec in learners}
+    return {name: spec.load(encoder) for name, spec, _ in learners}
 
 
 def _finetune(
