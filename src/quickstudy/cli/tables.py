@@ -8,6 +8,7 @@ from rich.table import Table
 
 from quickstudy.report.number import shots_text
 from quickstudy.report.table import overlap_lines, percent, result_table, score_name
+from quickstudy.tasks.split import readable
 from quickstudy.tasks.task import Task
 
 
@@ -123,9 +124,4 @@ def _examples(task: Task, count: int) -> list[dict[str, Any]]:
     else:
         name = next(iter(task.splits))
         rows = [int(r) for label in range(len(task.label_names)) for r in task.rows_of(name, label)[:count]]
-    found = []
-    for row in rows:
-        example = split[row]
-        label = task.label_names[int(example.label or 0)] if task.label_names else example.label
-        found.append({"text": example.text, "text_pair": example.text_pair, "label": label})
-    return found
+    return [readable(split[row], task.label_names) for row in rows]

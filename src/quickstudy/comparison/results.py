@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quickstudy.comparison.cell import trials_hash
-from quickstudy.evaluation.evaluate import COSTS, Row, readable
+from quickstudy.evaluation.evaluate import COSTS, Row
 from quickstudy.evaluation.protocol import Protocol, Trial
 from quickstudy.evaluation.statistics import Values, average_ranks, compare_all, over_tasks
 from quickstudy.storage import finite, write_text
+from quickstudy.tasks.split import readable
 from quickstudy.tasks.task import Task
 from quickstudy.versions import versions
 

@@ -25,7 +25,7 @@ from quickstudy.methods.base import MetaLearner
 from quickstudy.models.batch import encode_set
 from quickstudy.models.partition import Prefix
 from quickstudy.models.tokens import Sequences
-from quickstudy.tasks.split import Example
+from quickstudy.tasks.split import Example, readable
 from quickstudy.tasks.task import Task
 
 Row = dict[str, Any]
@@ -161,12 +161,6 @@ def sizes(learner: MetaLearner, model: AdaptedModel) -> dict[str, Any]:
         "adapted_parameters": model.size,
         "bytes_saved": model.nbytes,
     }
-
-
-def readable(example: Example, label_names: Sequence[str]) -> dict[str, Any]:
-    """Return an example as plain values, with the name of its label."""
-    label = label_names[int(example.label or 0)] if label_names else example.label
-    return {"text": example.text, "text_pair": example.text_pair, "label": label}
 
 
 def _most(*costs: Cost) -> float | None:

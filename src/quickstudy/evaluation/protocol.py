@@ -25,7 +25,7 @@ from quickstudy.evaluation.draws import Support, all_examples, scored_examples, 
 from quickstudy.seeding import derive_seed
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
-from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.split import Example, ListSplit, readable
 from quickstudy.tasks.task import Task
 
 ProtocolName = Literal["standard", "few-shot", "fixed-draws", "episodic", "full"]
@@ -73,14 +73,18 @@ class Protocol:
             )
         if self.name == "full":
             object.__setattr__(self, "shots", ("all",))
-        elif not all(isinstance(k, int) or k == "all" for k in self.shots):
+        elif not self.shots or len(self.counts) < len(self.shots) or min(self.counts) < 1:
             raise DataError(f"shots = {list(self.shots)} is not possible", fix="Give whole numbers above 0.")
         else:
-            object.__setattr__(self, "shots", tuple(sorted(set(self.shots), key=str if "all" in self.shots else int)))
-        numbers = {"shots": self.shots, "draws": [self.draws], "limit": [] if self.limit is None else [self.limit]}
-        for name, values in numbers.items():
-            if (name == "shots" and not values) or any(value != "all" and value < 1 for value in values):
-                raise DataError(f"{name} = {list(values)} is not possible", fix="Give whole numbers above 0.")
+            object.__setattr__(self, "shots", tuple(sorted(set(self.counts))))
+        for name, value in (("draws", self.draws), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise DataError(f"{name} = {[value]} is not possible", fix="Give whole numbers above 0.")
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of shots that are numbers: none of `full`."""
+        return tuple(k for k in self.shots if isinstance(k, int))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +155,7 @@ def trials(protocol: Protocol, task: Task) -> list[Trial]:
     source = replace(ready, fixed_draws={}) if protocol.name == "few-shot" else ready
     return [
         Trial(k, d, task.label_names, support, tests)
-        for k in protocol.shots
-        if k != "all"
+        for k in protocol.counts
         for d, support in support_sets(source, k, protocol.draws, protocol.seed).items()
     ]
 
@@ -164,18 +167,17 @@ def by_shots(planned: Sequence[Trial]) -> dict[Shots, list[Trial]]:
 
 def _episodes(protocol: Protocol, task: Task) -> Iterator[Trial]:
     split = "test" if "test" in task.splits else "validation"
-    for k in protocol.shots:
-        if k != "all":
-            n_way = min(protocol.n_way, len(task.label_names) or protocol.n_way)
-            spec = EpisodeSpec(n_way, k, protocol.n_query)
-            seed = derive_seed(protocol.seed, "episodic", task.name, k)
-            try:
-                sampler = EpisodeSampler([task], spec, seed=seed, split=split)
-            except DataError as error:  # it speaks of settings of a recipe
-                raise DataError(error.what, fix="Use fewer --shots or --n-way, or add rows.") from error
-            for d in range(protocol.draws):
-                episode = sampler[d]
-                yield Trial(k, d, episode.label_names, episode.support, episode.query)
+    for k in protocol.counts:
+        n_way = min(protocol.n_way, len(task.label_names) or protocol.n_way)
+        spec = EpisodeSpec(n_way, k, protocol.n_query)
+        seed = derive_seed(protocol.seed, "episodic", task.name, k)
+        try:
+            sampler = EpisodeSampler([task], spec, seed=seed, split=split)
+        except DataError as error:  # it speaks of settings of a recipe
+            raise DataError(error.what, fix="Use fewer --shots or --n-way, or add rows.") from error
+        for d in range(protocol.draws):
+            episode = sampler[d]
+            yield Trial(k, d, episode.label_names, episode.support, episode.query)
 
 
 def save_draws(protocol: Protocol, found: Mapping[str, Sequence[Trial]]) -> dict[str, Any]:
@@ -277,5 +279,5 @@ def content(example: Example, label_names: Sequence[str]) -> str:
     >>> content(Example("a", label=1), ("x", "y")) == content(Example("a", label=0), ("y",))
     True
     """
-    label = label_names[int(example.label or 0)] if label_names else example.label
-    return blake2b(json.dumps([example.text, example.text_pair, label]).encode(), digest_size=10).hexdigest()
+    plain = list(readable(example, label_names).values())
+    return blake2b(json.dumps(plain).encode(), digest_size=10).hexdigest()

@@ -1,8 +1,8 @@
 """Split: a sequence of labelled examples whose labels can be read without reading the texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,12 @@ class Example:
     text: str
     text_pair: str | None = None
     label: int | float | None = None
+
+
+def readable(example: Example, label_names: Sequence[str]) -> dict[str, Any]:
+    """Return an example as plain values, with the name of its label."""
+    label = label_names[int(example.label or 0)] if label_names else example.label
+    return {"text": example.text, "text_pair": example.text_pair, "label": label}
 
 
 class Split(Protocol):
