@@ -40,9 +40,9 @@ def test_pairs_keep_their_order_over_several_batches(pair: str, monkeypatch: pyt
     encoder = tiny_encoder(pair=pair)
     pairs = list(zip(TEXTS, TEXTS[3:] + TEXTS[:3], strict=True))
     whole = _features(encoder, pairs)
-    monkeypatch.setattr(tokens, "_BATCH_TOKENS", 30)
+    monkeypatch.setattr(tokens, "BATCH_TOKENS", 30)
     sequences = encoder.tokenize(Example(*pair) for pair in pairs)
-    cut = list(tokens.batches(sequences, encoder.pad_id, encoder.device))
+    cut = list(encoder.batches(sequences))
     assert len(cut) >= 3
     assert sorted(torch.cat([batch.rows for batch in cut]).tolist()) == list(range(len(sequences.ids)))
     assert all(batch.inputs["input_ids"].numel() <= 30 or len(batch.rows) == 1 for batch in cut)

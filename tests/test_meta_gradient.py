@@ -1,7 +1,9 @@
 """Meta-gradients through a tiny BERT in float64: gradcheck, finite differences, and the attention kernels."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -136,6 +138,68 @@ def test_without_the_math_kernel_second_order_would_raise() -> None:
     assert torch.autograd.grad(phi["w"].square().sum(), weight)[0].isfinite().all()
 
 
+RECOMPUTED = {
+    "maml all": {"adapts": "all"},
+    "maml layers:-1": {"adapts": "layers:-1"},
+    "maml bias": {"adapts": "bias"},
+    "maml head": {"adapts": "head"},
+    "boil layers:-1": {"adapts": "layers:-1"},
+    "proto-maml": {},
+    "meta-sgd": {"adapts": "layers:-1"},
+    "maml++": {},
+    "maml-lora": {},
+}
+
+
+@pytest.mark.parametrize("stored", [0, 1])
+@pytest.mark.parametrize("case", RECOMPUTED)
+def test_steps_that_run_again_give_the_same_meta_gradient(case: str, stored: int) -> None:
+    learner = make(case.partition(" ")[0], _double_encoder(), {**RECOMPUTED[case], "inner_steps": 3}).double()
+    assert isinstance(learner, GradientMetaLearner)
+    episodes, named = _episodes(learner.encoder, "classification"), dict(learner.named_parameters())
+
+    def gradient() -> list[Tensor]:
+        loss = learner.meta_loss(episodes, 0.4).loss
+        return list(torch.autograd.grad(loss, list(named.values()), allow_unused=True, materialize_grads=True))
+
+    wanted = gradient()
+    learner.stored_steps = stored
+    for name, found, value in zip(named, gradient(), wanted, strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-10, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_steps_that_run_again_pass_gradcheck() -> None:
+    learner = make("maml", _double_encoder(), {"adapts": "all", **_INNER})
+    learner.stored_steps = 0
+    assert _gradcheck(learner, _episodes(learner.encoder, "classification"))
+
+
+def test_steps_that_run_again_keep_their_parameters_alone() -> None:
+    learner = make("maml", _double_encoder(), {"adapts": "layers:-1", **_INNER})
+    assert isinstance(learner, GradientMetaLearner)
+    episode = encode_episode(learner.encoder, EpisodeSampler([word_task()], EpisodeSpec(2, 16, 1), seed=0)[0])
+
+    def kept(steps: int, stored: int | None) -> int:
+        learner.inner_steps, learner.stored_steps = steps, stored
+        alive: WeakSet[_Kept] = WeakSet()
+
+        def pack(tensor: Tensor) -> _Kept:
+            alive.add(kept := _Kept(tensor))
+            return kept
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+            loss = learner.meta_loss([episode]).loss
+        storages = {kept.tensor.untyped_storage().data_ptr(): kept.tensor.untyped_storage().nbytes() for kept in alive}
+        del loss
+        return sum(storages.values())
+
+    head = 2 * (learner.encoder.feature_size(pair=False) + 1)
+    phi = 8 * (sum(p.numel() for p in learner.partition.initial().values()) + head)
+    one_more = kept(9, 0) - kept(8, 0)
+    assert 0 < one_more <= 1.01 * phi
+    assert kept(9, None) - kept(8, None) > 5 * phi
+
+
 @pytest.mark.filterwarnings("ignore:.*checkpointing_enable:FutureWarning")
 def test_the_models_own_checkpointing_is_refused_where_it_would_be_wrong_and_harmless_elsewhere() -> None:
     settings = {"adapts": "all", **_INNER}
@@ -222,6 +286,13 @@ class _LeakySGD(SGD):
 
 def _double_encoder(**settings: object) -> Encoder:
     return tiny_encoder("bert", torch.float64, **settings)
+
+
+@dataclass(eq=False)
+class _Kept:
+    """What a graph keeps."""
+
+    tensor: Tensor
 
 
 def _episodes(

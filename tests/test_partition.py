@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from conftest import FAMILIES, tiny_encoder, word_task
 from quickstudy.errors import RecipeError
+from quickstudy.inner.optimizer import SGD, Params, State
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
+from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.models.batch import encode_episode
+from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.partition import Partition, layer_stack, select
+from quickstudy.models.partition import Partition, select
 from quickstudy.models.tokens import Sequences
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
@@ -105,6 +108,90 @@ def test_the_cut_follows_the_encoder_when_its_weights_change() -> None:
             parameter.mul_(0.7)
         found = partition.features(partition.initial(), partition.prefix(sequences))
         torch.testing.assert_close(found, encoder(sequences), rtol=0, atol=1e-6)
+
+
+TABLES = {
+    "maml": {},
+    "fomaml": {},
+    "reptile": {},
+    "proto-maml": {},
+    "maml++": {},
+    "imaml": {},
+    "meta-sgd": {"rates": "layer"},
+}
+
+
+@pytest.mark.parametrize("method", TABLES)
+def test_rows_in_play_change_no_meta_gradient(method: str) -> None:
+    encoder = tiny_encoder(dtype=torch.float64)
+    learner = make(method, encoder, {"adapts": "all", "inner_steps": 2, **TABLES[method]}).double()
+    with_rows = _meta_gradient(learner)
+    assert learner.partition._rows is not None
+    learner.partition._rows = None
+    without = _meta_gradient(learner)
+    assert without["embeddings.word_embeddings.weight"].abs().max() > 1e-4
+    for name, value in with_rows.items():
+        torch.testing.assert_close(
+            value, without[name], rtol=1e-10, atol=1e-10, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_adapted_by_rows_is_one_adapted_whole(family: str) -> None:
+    encoder = tiny_encoder(family, torch.float64)
+    support = encode_episode(encoder, EpisodeSampler([word_task()], EpisodeSpec(2, 4, 1), seed=0)[0]).support
+    learner = make("finetune", encoder, {"adapts": "all"})  # Adam: moments of rows that are not in play stay zero
+    by_rows = learner.adapt(support, ("a", "b"), "classification").params
+    name = learner.partition._rows.name
+    learner.partition._rows = None
+    whole = learner.adapt(support, ("a", "b"), "classification").params
+    table = encoder.model.get_parameter(name)
+    moved = {i for i in range(len(table)) if not torch.equal(by_rows[name][i], table[i])}
+    used = {token for ids in support.sequences.ids for token in ids}
+    assert moved == used - {encoder.model.get_input_embeddings().padding_idx}
+    torch.testing.assert_close(by_rows, whole, rtol=0, atol=1e-6)
+
+
+def test_an_inner_step_sees_the_rows_in_play_alone() -> None:
+    encoder = tiny_encoder()
+    partition, sequences = Partition(encoder, "all"), _sequences(encoder)
+    tokens = partition.in_play(sequences)
+    theta = partition.initial(tokens)
+    assert (
+        len(theta["embeddings.word_embeddings.weight"])
+        == len(tokens)
+        < len(encoder.model.get_input_embeddings().weight)
+    )
+
+
+@pytest.mark.parametrize("change", ["bounded norm", "another class", "not adapting"])
+def test_a_table_that_is_more_than_its_rows_is_adapted_whole(change: str) -> None:
+    encoder = tiny_encoder()
+    table = encoder.model.get_input_embeddings()
+    if change == "bounded norm":
+        table.max_norm = 1.0
+    elif change == "another class":
+        table.__class__ = type("Scaled", (nn.Embedding,), {})
+    assert Partition(encoder, "bias" if change == "not adapting" else "all").in_play(_sequences(encoder)) is None
+
+
+def test_a_rule_that_moves_what_has_no_gradient_is_given_the_whole_table() -> None:
+    encoder = tiny_encoder()
+    learner = GradientMetaLearner(encoder, _Decay(0.1), adapts="all", inner_steps=1)
+    support = encode_episode(encoder, EpisodeSampler([word_task()], EpisodeSpec(2, 2, 1), seed=0)[0]).support
+    found = learner.adapt(support, ("a", "b"), "classification").params["embeddings.word_embeddings.weight"]
+    table = encoder.model.get_input_embeddings().weight
+    unused = sorted(set(range(len(table))) - {token for ids in support.sequences.ids for token in ids})
+    torch.testing.assert_close(found[unused], 0.5 * table[unused])
+
+
+class _Decay(SGD):
+    """Gradient descent that also halves every entry."""
+
+    rests = False
+
+    def update(self, grads: Params, state: State, params: Params, *, loss: Tensor) -> tuple[Params, State]:
+        return super().update(grads, state, {name: 0.5 * p for name, p in params.items()}, loss=loss)
 
 
 def test_a_model_that_goes_on_after_its_layers_is_run_whole() -> None:

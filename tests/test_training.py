@@ -20,7 +20,7 @@ from quickstudy.evaluation.episodic import episodic_score
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import encode_episode
-from quickstudy.models.partition import layer_stack
+from quickstudy.models.cut import layer_stack
 from quickstudy.tasks.episode import Episode, EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit

@@ -11,8 +11,8 @@ from quickstudy.errors import QuickstudyError, RecipeError
 from quickstudy.evaluation.episodic import episodic_score
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import check_method, check_setting, make
+from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.partition import layer_stack
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.outer import OuterSettings

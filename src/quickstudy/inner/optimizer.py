@@ -14,6 +14,7 @@ for the names that start with `head.`.
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Params = dict[str, Tensor]
@@ -23,7 +24,13 @@ HEAD = "head."  # names of head parameters start with it
 
 
 class InnerOptimizer(nn.Module, ABC):
-    """An update rule."""
+    """An update rule.
+
+    Attributes:
+        rests: Whether an entry without a gradient in any step stays where it is, so that only others need be known.
+    """
+
+    rests: bool = False
 
     @abstractmethod
     def init(self, params: Params) -> State:
@@ -48,11 +55,12 @@ class SGD(InnerOptimizer):
         lr: Inner rate α of encoder parameters.
         head_lr: Inner rate of head parameters; `lr` by default.
 
-    >>> import torch
     >>> rule = SGD(lr=0.5)
     >>> rule.update({"w": torch.tensor(2.0)}, (), {"w": torch.tensor(1.0)}, loss=torch.tensor(0.0))[0]["w"].item()
     0.0
     """
+
+    rests = True
 
     def __init__(self, lr: float, head_lr: float | None = None) -> None:
         super().__init__()
@@ -63,7 +71,7 @@ class SGD(InnerOptimizer):
 
     def update(self, grads: Params, state: State, params: Params, *, loss: Tensor) -> tuple[Params, State]:
         rate = {name: self.head_lr if name.startswith(HEAD) else self.lr for name in params}
-        return {name: p - rate[name] * grads[name] for name, p in params.items()}, state
+        return {name: torch.add(p, grads[name], alpha=-rate[name]) for name, p in params.items()}, state
 
 
 class Adam(InnerOptimizer):
@@ -75,6 +83,8 @@ class Adam(InnerOptimizer):
         betas: Decay rates of the moments.
         eps: Added to the denominator.
     """
+
+    rests = True
 
     def __init__(
         self, lr: float, head_lr: float | None = None, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8

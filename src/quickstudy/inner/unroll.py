@@ -9,19 +9,41 @@ steps before are first order here, so that the initialisation still gets a gradi
 
 Fused attention kernels have no double backward, so second-order steps run under the MATH kernel, which is exact; everything
 else keeps the fused one. A user need not set anything.
+
+The graph of every second-order step is memory. Of a step that is to be recomputed only φ_s is kept: on the way back it runs
+again, so that one graph is there at a time, for a third more operations.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 
-from quickstudy.inner.optimizer import InnerOptimizer, Params
+from quickstudy.inner.optimizer import InnerOptimizer, Params, State
 
 Order = Literal["first", "second"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recompute:
+    """Which second-order steps keep no graph, and what their loss reads beside the parameters that adapt.
+
+    A step that runs again must know all that a gradient may flow to, and each of these once.
+
+    Attributes:
+        stored: How many of the last steps keep their graph.
+        fixed: What the loss function reads from its argument beside the parameters, by name.
+        leaves: Meta-parameters that the loss function or the update rule reads by itself.
+    """
+
+    stored: int
+    fixed: Params
+    leaves: Sequence[Tensor]
 
 
 def unroll(
@@ -32,6 +54,7 @@ def unroll(
     steps: int,
     order: Order,
     exact_steps: int | None = None,
+    recompute: Recompute | None = None,
 ) -> Params:
     """Adapt parameters by gradient steps on a loss.
 
@@ -42,6 +65,7 @@ def unroll(
         steps: Number of inner steps S; 0 returns θ itself.
         order: `second` differentiates through the steps, `first` does not.
         exact_steps: In second order, how many of the last steps are differentiated through; None for all.
+        recompute: In second order, which steps keep no graph; None keeps that of all.
 
     Returns:
         φ, by name, connected to θ in the graph.
@@ -53,7 +77,10 @@ def unroll(
     (2.43, 0.81)
     """
     phi = params
-    for after in trajectory(loss_fn, params, optimizer, steps=steps, order=order, exact_steps=exact_steps):
+    path = trajectory(
+        loss_fn, params, optimizer, steps=steps, order=order, exact_steps=exact_steps, recompute=recompute
+    )
+    for after in path:
         phi = after
     return phi
 
@@ -66,21 +93,78 @@ def trajectory(
     steps: int,
     order: Order,
     exact_steps: int | None = None,
+    recompute: Recompute | None = None,
 ) -> Iterator[Params]:
     """Yield φ_1 .. φ_S; see `unroll`."""
     state = optimizer.init(params)
     first_exact = steps if order == "first" else 0 if exact_steps is None else max(0, steps - exact_steps)
-    for step in range(steps):
-        second = step >= first_exact
+    fixed = recompute.fixed if recompute else {}
+
+    def one(params: Params, state: State, fixed: Params, second: bool) -> tuple[Params, State]:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if second else nullcontext():
             # Each parameter gets a node of its own, so that the gradient is partial: a head made of the encoder's features
             # is not differentiated with respect to the encoder. In first order it is a leaf, and nothing below it is.
             at = {name: p.view_as(p) if second else p.detach().requires_grad_() for name, p in params.items()}
-            loss = loss_fn(at)
+            loss = loss_fn(at | fixed)
             found = torch.autograd.grad(
                 loss, list(at.values()), create_graph=second, allow_unused=True, materialize_grads=True
             )
-            params, state = optimizer.update(
-                dict(zip(at, found, strict=True)), state, params, loss=loss if second else loss.detach()
-            )
+            grads = dict(zip(at, found, strict=True))
+            return optimizer.update(grads, state, params, loss=loss if second else loss.detach())
+
+    for step in range(steps):
+        second = step >= first_exact
+        if recompute and second and step < steps - recompute.stored:
+            params, state = _again(one, params, state, recompute)
+        else:
+            params, state = one(params, state, fixed, second)
         yield params
+
+
+_One = Callable[[Params, State, Params, bool], tuple[Params, State]]
+
+
+def _again(one: _One, params: Params, state: State, recompute: Recompute) -> tuple[Params, State]:
+    """Do a second-order step that keeps its inputs alone, and runs again when its gradient is asked for."""
+    given, shape = pytree.tree_flatten((params, state, recompute.fixed))
+    places = [i for i, value in enumerate(given) if isinstance(value, Tensor)]
+    after: list[Any] = []  # of what comes out: its structure, and all that are not tensors
+
+    def run(inputs: Sequence[Tensor], second: bool) -> list[Tensor]:
+        values = list(given)
+        for i, tensor in zip(places, inputs, strict=True):
+            values[i] = tensor
+        params, state, fixed = pytree.tree_unflatten(values, shape)
+        leaves, made = pytree.tree_flatten(one(params, state, fixed, second))
+        after[:] = [made, [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]]
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    leaves = list({id(p): p for p in recompute.leaves if p.requires_grad}.values())
+    tensors = iter(_Again.apply(run, leaves, *(given[i] for i in places), *leaves))  # type: ignore[no-untyped-call]
+    made, numbers = after
+    new: tuple[Params, State] = pytree.tree_unflatten([next(tensors) if n is None else n for n in numbers], made)
+    return new
+
+
+class _Again(torch.autograd.Function):
+    """A function of tensors that stores them and not its graph."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Any, leaves: Sequence[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+        device = tensors[0].device.type
+        ctx.run, ctx.leaves = run, leaves
+        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        inputs = tensors[: len(tensors) - len(leaves)]
+        ctx.save_for_backward(*inputs)
+        return tuple(tensor.detach() for tensor in run(inputs, second=False))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        device, dtype, enabled = ctx.autocast
+        with torch.enable_grad(), torch.autocast(device, dtype, enabled=enabled):
+            inputs = [t.detach().requires_grad_(t.is_floating_point()) for t in ctx.saved_tensors]
+            outputs = ctx.run(inputs, second=True)
+        wanted = [*(t for t in inputs if t.requires_grad), *ctx.leaves]
+        pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+        found = iter(torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True))
+        return None, None, *(next(found) if t.requires_grad else None for t in (*inputs, *ctx.leaves))

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from quickstudy.errors import DataError, RunError
 from quickstudy.models.classifier import save_sequence_classifier
+from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import HEADS, Head, LinearHead, head_of, head_tensors
-from quickstudy.models.partition import Params, Partition, Prefix
+from quickstudy.models.partition import Partition, Prefix
 from quickstudy.storage import new_folder, write_json
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind

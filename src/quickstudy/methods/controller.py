@@ -22,9 +22,9 @@ from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
+from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import Head, class_means
-from quickstudy.models.partition import Params
 from quickstudy.tasks.task import Kind
 
 _ORDERS = 4

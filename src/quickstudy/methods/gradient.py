@@ -11,12 +11,15 @@ Unicorn-MAML, Ye and Chao 2022, arXiv:2106.16245).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from quickstudy.inner.optimizer import HEAD, InnerOptimizer, Params
-from quickstudy.inner.unroll import Order, unroll
+from quickstudy.inner.unroll import Order, Recompute, unroll
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
 from quickstudy.methods.objective import Episodic, Objective, proximal, query
@@ -52,6 +55,10 @@ class GradientMetaLearner(MetaLearner):
         strength: Of the pull towards where adapting starts, for objectives that adapt with one (iMAML).
         meta_trains: False makes it a baseline (plain fine-tuning).
         name: Goes into saved models.
+
+    Attributes:
+        stored_steps: In second order, how many of the last inner steps keep their graph in memory; the others run
+            again on the way back, with the same gradient. None keeps all.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class GradientMetaLearner(MetaLearner):
         self.objective, self.strength = objective, strength
         self.inner_steps = inner_steps
         self.adapt_steps = inner_steps if adapt_steps is None else adapt_steps
+        self.stored_steps: int | None = None
 
     def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
         losses, counts = [], []
@@ -86,8 +94,8 @@ class GradientMetaLearner(MetaLearner):
             if episode.kind == "regression":
                 mean, std = label_scale(support)
                 support, wanted = (support - mean) / std, (wanted - mean) / std
-            inner = _Inner(self, episode.support, support, episode.n_way, episode.kind)
-            prefix = self.partition.prefix(episode.query.sequences)
+            inner = _Inner(self, episode.support, support, episode.n_way, episode.kind, episode.query)
+            prefix = self.partition.prefix(episode.query.sequences, inner.tokens)
             last: list[Tensor] = []
 
             def query_loss(
@@ -115,6 +123,7 @@ class GradientMetaLearner(MetaLearner):
                         self.exact_steps,
                         progress,
                         _REGRESSION_WEIGHT if episode.kind == "regression" else 1.0,
+                        None if self.stored_steps is None else inner.recompute(self.stored_steps),
                     )
                 )
             )
@@ -136,7 +145,7 @@ class GradientMetaLearner(MetaLearner):
         if kind == "regression":
             head = head.rescaled(mean, std)
         with torch.no_grad():
-            own = {name: p.detach() for name, p in inner.weights(phi).items()}
+            own = {name: p.detach() for name, p in self.partition.whole(inner.weights(phi), inner.tokens).items()}
         return AdaptedModel(self.partition, own, head, tuple(label_names), kind, support.pair, self.name)
 
 
@@ -144,23 +153,42 @@ class _Inner:
     """One support set: the parameters before the first step, and the loss and scores of any others."""
 
     def __init__(
-        self, learner: GradientMetaLearner, support: EncodedSet, labels: Tensor, n_way: int, kind: Kind
+        self,
+        learner: GradientMetaLearner,
+        support: EncodedSet,
+        labels: Tensor,
+        n_way: int,
+        kind: Kind,
+        query: EncodedSet | None = None,
     ) -> None:
         self.partition, self.labels, self.kind = learner.partition, labels, kind
         # In first order nothing flows back through the support set unless the head is made of it.
         flows = learner.order == "second" or learner.start.reads_features
         with torch.set_grad_enabled(flows and torch.is_grad_enabled()):
-            self.prefix = self.partition.prefix(support.sequences)
+            self.tokens = None
+            if learner.optimizer.rests:
+                parts = [part.sequences for part in (support, query) if part]
+                self.tokens = self.partition.in_play(*parts)
+            self.prefix = self.partition.prefix(support.sequences, self.tokens)
         self._low_rank = learner.low_rank
-        theta = (self._low_rank or self.partition).initial()
+        theta = self._low_rank.initial() if self._low_rank else self.partition.initial(self.tokens)
         like = next(learner.encoder.model.parameters()).new_empty(learner.encoder.feature_size(pair=support.pair))
         start = learner.start.head(lambda: self.features(theta, self.prefix), labels, n_way, kind, like)
         self._fixed = None if learner.head_adapts else start
+        self._parameters = list(learner.parameters())
         self.theta = theta | ({_WEIGHT: start.weight, _BIAS: start.bias} if learner.head_adapts else {})
 
+    def recompute(self, stored: int) -> Recompute:
+        """Return what has to be known to run all but the last `stored` steps again."""
+        fixed = {_WEIGHT: self._fixed.weight, _BIAS: self._fixed.bias} if self._fixed else {}
+        fixed |= {_name(t): t for t in pytree.tree_leaves(self.prefix.parts) if _flows(t)}
+        return Recompute(stored, fixed, self._parameters)
+
     def loss(self, params: Params) -> Tensor:
+        # A step that runs again is given what it reads of the prefix.
+        parts = pytree.tree_map(lambda t: params.get(_name(t), t) if _flows(t) else t, self.prefix.parts)
         weight = _REGRESSION_WEIGHT if self.kind == "regression" else 1.0
-        return weight * task_loss(self.scores(params, self.prefix), self.labels, self.kind)
+        return weight * task_loss(self.scores(params, replace(self.prefix, parts=parts)), self.labels, self.kind)
 
     def scores(self, params: Params, prefix: Prefix) -> Tensor:
         return self.head(params)(self.features(params, prefix))
@@ -172,4 +200,15 @@ class _Inner:
         return self._low_rank.weights(params) if self._low_rank else {n: params[n] for n in self.partition.names}
 
     def head(self, params: Params) -> LinearHead:
-        return self._fixed or LinearHead(params[_WEIGHT], params[_BIAS])
+        if _WEIGHT in params:
+            return LinearHead(params[_WEIGHT], params[_BIAS])
+        assert self._fixed
+        return self._fixed
+
+
+def _flows(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _name(tensor: Tensor) -> str:
+    return f"prefix.{id(tensor)}"  # the prefix keeps it, so that no other has its id

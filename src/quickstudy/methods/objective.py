@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quickstudy.inner.optimizer import InnerOptimizer, Params
-from quickstudy.inner.unroll import Order, trajectory, unroll
+from quickstudy.inner.unroll import Order, Recompute, trajectory, unroll
 
 Loss = Callable[[Params], Tensor]
 
@@ -37,6 +37,7 @@ class Episodic:
         exact_steps: See `unroll`.
         progress: Share of the meta-training that is done, 0 to 1.
         weight: Factor that the support loss has and the query loss has not.
+        recompute: See `unroll`.
     """
 
     theta: Params
@@ -49,6 +50,7 @@ class Episodic:
     exact_steps: int | None
     progress: float
     weight: float = 1.0
+    recompute: Recompute | None = None
 
 
 Objective = Callable[[Episodic], Tensor]
@@ -63,6 +65,7 @@ def query(episode: Episodic) -> Tensor:
         steps=episode.steps,
         order=episode.order,
         exact_steps=episode.exact_steps,
+        recompute=episode.recompute,
     )
     return episode.query(phi)
 
@@ -82,7 +85,14 @@ def multi_step(*, annealed: float = 0.5, first_order: float = 0.3) -> Objective:
         weights = step_weights(episode.steps, episode.progress / annealed if annealed else 1.0)
         if weights[-1] == 1.0:
             return query(replace(episode, order=order))
-        path = trajectory(episode.support, episode.theta, episode.optimizer, steps=episode.steps, order=order)
+        path = trajectory(
+            episode.support,
+            episode.theta,
+            episode.optimizer,
+            steps=episode.steps,
+            order=order,
+            recompute=episode.recompute,
+        )
         # A sum from the start of the list: no zero tensor is needed.
         return torch.stack([w * episode.query(phi) for w, phi in zip(weights, path, strict=True)]).sum()
 

@@ -27,7 +27,8 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from quickstudy.errors import RecipeError, RunError
 from quickstudy.models.bundled import resolve
-from quickstudy.models.tokens import Ids, Sequences, TokenCache, batches
+from quickstudy.models.packing import first_position, packed
+from quickstudy.models.tokens import Batch, Ids, Sequences, TokenCache
 from quickstudy.tasks.split import Example
 
 Pooling = Literal["mean", "cls", "pooler"]
@@ -67,6 +68,7 @@ class Encoder(nn.Module):
         self.model = model.eval()
         self.tokenizer, self.settings = tokenizer, settings
         self._tokens = TokenCache(tokenizer, settings.max_length)
+        self._first_position = first_position(self.model, self.pad_id)
         self._kept: dict[tuple[Ids, Ids | None], Tensor] | None = None
 
     @classmethod
@@ -150,11 +152,15 @@ class Encoder(nn.Module):
 
     def _run(self, sequences: Sequences) -> Tensor:
         pooled, rows = [], []
-        for batch in batches(sequences, self.pad_id, self.device):
-            output = self.model(**batch.inputs)
-            pooled.append(self.pool(output.last_hidden_state, batch.inputs["attention_mask"]))
+        for batch in self.batches(sequences):
+            states = batch.states(self.model(**batch.inputs).last_hidden_state)
+            pooled.append(self.pool(states, batch.mask))
             rows.append(batch.rows)
         return in_order(pooled, rows)
+
+    def batches(self, sequences: Sequences) -> Iterator[Batch]:
+        """Cut sequences into batches for the model."""
+        return packed(sequences, self.pad_id, self._first_position, next(self.model.parameters()))
 
     @property
     def pad_id(self) -> int:

@@ -11,7 +11,8 @@ model in place, are not used here; a test holds the two equal.
 import torch
 from torch import nn
 
-from quickstudy.models.partition import Params, Partition, shapes
+from quickstudy.models.cut import Params
+from quickstudy.models.partition import Partition, shapes
 
 _SCALE = 2.0  # peft's lora_alpha / r at its customary lora_alpha = 2 r
 

@@ -2,28 +2,25 @@
 
     nothing adapts ("head")      features once:  f is computed once per episode, every inner step is a matrix product
     top m layers ("layers:-m")   prefix once:    layers 1..L-m run once per episode, every inner step runs the top m
-    anything else                every inner step runs the whole encoder
+    anything else                every inner step runs the whole encoder; of its word embeddings only the rows in play adapt
 
-All three give the same features and the same gradients; only the work differs. The prefix is cut generically, by running
-the model with the top layers replaced by recorders that keep the arguments they are called with. The cut is checked on a
-probe against the whole model when it is made, and where it does not reproduce it the whole encoder runs.
+All give the same features and the same gradients; only the work differs. Each way is checked on a probe against the whole
+model when it is made, and where it does not reproduce it the whole encoder runs.
 """
 
-import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from quickstudy.errors import RecipeError, RunError
+from quickstudy.models.cut import Cut, Params, layer_stack
 from quickstudy.models.encoder import Encoder, in_order
-from quickstudy.models.tokens import Sequences, batches
-
-Params = dict[str, Tensor]
+from quickstudy.models.rows import Rows
+from quickstudy.models.tokens import Batch, Sequences
 
 # The linear layer that ends a residual branch (attention, feed-forward), in the families that we know.
 _BRANCH_END = re.compile(r"\.(output\.dense|out_lin|lin2|attn\.o|Wo)\.(weight|bias)$")
@@ -37,27 +34,15 @@ class Prefix:
 
     Attributes:
         parts: The recorded calls of the top layers, or plain model inputs; the vectors of all sequences where nothing adapts.
-        masks: (B, T) attention masks.
-        rows: (B,) positions in the original order.
+        batches: The batches; none where nothing adapts.
         pairs: Whether the sequences are separate pairs.
+        place: (V,) where each token's word embedding is among the rows in play; None if the whole table is there.
     """
 
     parts: list[Any]
-    masks: list[Tensor]
-    rows: list[Tensor]
+    batches: list[Batch]
     pairs: bool
-
-
-def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the name and the list of the transformer layers: the longest module list of the model.
-
-    Raises:
-        RecipeError: The model has none.
-    """
-    stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    if not stacks:
-        raise RecipeError("this encoder has no stack of layers", fix="Use 'all', or for what adapts 'head' or 'bias'.")
-    return max(stacks, key=lambda stack: len(stack[1]))
+    place: Tensor | None = None
 
 
 def select(model: nn.Module, which: str) -> frozenset[str]:
@@ -138,15 +123,37 @@ class Partition:
     def __init__(self, encoder: Encoder, which: str) -> None:
         self.encoder, self.which = encoder, which
         self.names = select(encoder.model, which)
-        self._cut = _Cut.find(encoder.model, self.names)
+        self._cut = Cut.find(encoder.model, self.names)
+        self._rows = Rows.find(encoder.model, self.names)
 
-    def initial(self) -> Params:
-        """Return the adapted parameters' values θ, by name: meta-parameters in the graph, others as leaves of their own."""
-        theta = {name: p for name, p in self.encoder.model.named_parameters() if name in self.names}
+    def in_play(self, *parts: Sequences) -> Tensor | None:
+        """Return the tokens, (U,), whose word embeddings adapt in an episode of these sequences; None if no table does."""
+        return self._rows.in_play(parts, self.encoder.device) if self._rows else None
+
+    def initial(self, tokens: Tensor | None = None) -> Params:
+        """Return the adapted parameters' values θ, by name: meta-parameters in the graph, others as leaves of their own.
+
+        Args:
+            tokens: From `in_play`: the table of word embeddings has these rows alone.
+        """
+        theta: Params = {name: p for name, p in self.encoder.model.named_parameters() if name in self.names}
+        if self._rows and tokens is not None:
+            theta[self._rows.name] = theta[self._rows.name][tokens]
         return {name: p if p.requires_grad else p.detach().requires_grad_() for name, p in theta.items()}
 
-    def prefix(self, sequences: Sequences) -> Prefix:
+    def whole(self, params: Params, tokens: Tensor | None) -> Params:
+        """Return adapted parameters with the whole table of word embeddings in the place of its rows in play."""
+        if self._rows is None or tokens is None:
+            return params
+        table = self.encoder.model.get_parameter(self._rows.name)
+        return params | {self._rows.name: table.detach().index_copy(0, tokens, params[self._rows.name])}
+
+    def prefix(self, sequences: Sequences, tokens: Tensor | None = None) -> Prefix:
         """Run what need not run again.
+
+        Args:
+            sequences: What the features will be of.
+            tokens: From `in_play`, if parameters will be given by the rows in play.
 
         Raises:
             RunError: The model's own gradient checkpointing is on.
@@ -160,12 +167,12 @@ class Partition:
                 fix="Leave it off.",
             )
         if not self.names:
-            return Prefix([self.encoder.vectors(sequences)], [], [], sequences.pairs)
-        prefix = Prefix([], [], [], sequences.pairs)
-        for batch in batches(sequences, self.encoder.pad_id, self.encoder.device):
+            return Prefix([self.encoder.vectors(sequences)], [], sequences.pairs)
+        place = self._rows.place(tokens) if self._rows and tokens is not None else None
+        prefix = Prefix([], [], sequences.pairs, place)
+        for batch in self.encoder.batches(sequences):
             prefix.parts.append(self._cut.below(batch.inputs) if self._cut else batch.inputs)
-            prefix.masks.append(batch.inputs["attention_mask"])
-            prefix.rows.append(batch.rows)
+            prefix.batches.append(batch)
         return prefix
 
     def features(self, params: Mapping[str, Tensor], prefix: Prefix) -> Tensor:
@@ -174,118 +181,12 @@ class Partition:
             return self.encoder.join(prefix.parts[0], pairs=prefix.pairs)
         own = {name: params[name] for name in self.names}
         pooled = []
-        for part, mask in zip(prefix.parts, prefix.masks, strict=True):
+        for part, batch in zip(prefix.parts, prefix.batches, strict=True):
             if self._cut:
                 states = self._cut.above(own, part)
+            elif self._rows and prefix.place is not None:
+                states = self._rows.run(own, prefix.place, part)
             else:
                 states = functional_call(self.encoder.model, own, kwargs=part).last_hidden_state
-            pooled.append(self.encoder.pool(states, mask))
-        return self.encoder.join(in_order(pooled, prefix.rows), pairs=prefix.pairs)
-
-
-_Call = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-class _Recorder(nn.Module):
-    """Stands in for a layer: keeps its arguments, passes the hidden states through."""
-
-    def __init__(self, layer: nn.Module, calls: list[_Call], outputs: int) -> None:
-        super().__init__()
-        self._layer = (layer,)  # in a tuple, so that it is not registered as a part of this module
-        self._calls, self._outputs = calls, outputs
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_layer"][0], name)  # some models ask their layers what attention they use
-
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        self._calls.append(((hidden, *args), kwargs))
-        return hidden if self._outputs == 0 else (hidden, *[None] * (self._outputs - 1))
-
-
-class _Top(nn.Module):
-    """The top layers and the final norm, as one module."""
-
-    def __init__(self, layers: list[nn.Module], final: nn.Module) -> None:
-        super().__init__()
-        self.layers, self.final = nn.ModuleList(layers), final
-
-    def forward(self, calls: list[_Call]) -> Tensor:
-        hidden = calls[0][0][0]
-        for layer, (args, kwargs) in zip(self.layers, calls, strict=True):
-            output = layer(hidden, *args[1:], **kwargs)
-            hidden = output[0] if isinstance(output, tuple) else output
-        return cast(Tensor, self.final(hidden))
-
-
-class _Cut:
-    """A model cut below its top m layers."""
-
-    def __init__(self, model: nn.Module, top: int, outputs: int) -> None:
-        stack, layers = layer_stack(model)
-        self._first = len(layers) - top
-        self._stack = stack
-        self._calls: list[_Call] = []
-        self._below = _with_recorders(model, stack, self._first, self._calls, outputs)
-        final = dict(model.named_children()).get("final_norm", nn.Identity())  # ModernBERT's; others have none
-        self._above = _Top(list(layers[self._first :]), final)
-
-    @staticmethod
-    def find(model: nn.Module, names: frozenset[str]) -> "_Cut | None":
-        """Return the highest exact cut below all adapted parameters; None when there is none."""
-        if not names:
-            return None
-        stack, layers = layer_stack(model)
-        places = [re.match(rf"{re.escape(stack)}\.(\d+)\.", name) for name in names]
-        if any(place is None for place in places):
-            return None
-        first = min(int(place[1]) for place in places if place)
-        device = next(model.parameters()).device
-        probe = {"input_ids": torch.full((2, 5), 5, device=device), "attention_mask": torch.ones(2, 5, device=device)}
-        probe["attention_mask"][1, 3:] = 0
-        outputs: list[int] = []
-        hook = layers[-1].register_forward_hook(
-            lambda _m, _a, out: outputs.append(len(out) if isinstance(out, tuple) else 0)
-        )
-        with torch.no_grad():
-            whole = model(**probe).last_hidden_state
-            hook.remove()
-            try:
-                cut = _Cut(model, len(layers) - first, outputs[0])
-                same = torch.equal(cut.above({}, cut.below(probe)), whole)
-            except (
-                AttributeError,
-                IndexError,
-                RuntimeError,
-                TypeError,
-                ValueError,
-            ):  # a layer that wants more than it was given
-                return None
-        return cut if same else None
-
-    def below(self, inputs: Mapping[str, Tensor]) -> list[_Call]:
-        self._below(**inputs)
-        calls = list(self._calls)
-        self._calls.clear()
-        return calls
-
-    def above(self, params: Params, calls: list[_Call]) -> Tensor:
-        renamed = {}
-        for name, value in params.items():
-            number, rest = name.removeprefix(f"{self._stack}.").split(".", 1)
-            renamed[f"layers.{int(number) - self._first}.{rest}"] = value
-        return cast(Tensor, functional_call(self._above, renamed, (calls,)))
-
-
-def _with_recorders(model: nn.Module, stack: str, first: int, calls: list[_Call], outputs: int) -> nn.Module:
-    """Return the model with its layers from `first` on replaced; parameters are shared, the model is unchanged."""
-    root = copy.copy(model)
-    module = root
-    for name in stack.split("."):
-        module._modules = dict(module._modules)
-        module._modules[name] = copy.copy(module._modules[name])
-        module = cast(nn.Module, module._modules[name])
-    module._modules = {
-        name: layer if int(name) < first else _Recorder(cast(nn.Module, layer), calls, outputs)
-        for name, layer in module._modules.items()
-    }
-    return root
+            pooled.append(self.encoder.pool(batch.states(states), batch.mask))
+        return self.encoder.join(in_order(pooled, [batch.rows for batch in prefix.batches]), pairs=prefix.pairs)

@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from quickstudy.tasks.split import Example
 
 _CACHE_TOKENS = 50_000_000  # about 1 GB of ids; the cache starts afresh above it
-_BATCH_TOKENS = 4096  # padded tokens per encoder pass: enough to fill the matrix units, small enough for the caches
-_CALL_TOKENS = {"cpu": 64}  # c, measured in dev/LOG.md; any other device has _BATCH_TOKENS
+BATCH_TOKENS = 4096  # padded tokens per encoder pass: enough to fill the matrix units, small enough for the caches
+_CALL_TOKENS = {"cpu": 64}  # c, measured in dev/LOG.md; any other device has BATCH_TOKENS
 
 Ids = tuple[int, ...]
 Key = tuple[str, str | None]
@@ -48,15 +48,25 @@ class Sequences:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One padded batch of sequences.
+    """One batch of sequences.
 
     Attributes:
         rows: (B,) positions of its sequences in the `Sequences` it was cut from.
-        inputs: Keyword arguments of the encoder, each (B, T).
+        inputs: Keyword arguments of the encoder: one padded sequence per row, or several.
+        mask: (B, T) which token states of a sequence are there.
+        where: (B, T) where they are among the states of all rows; None if each row is one sequence.
     """
 
     rows: Tensor
     inputs: dict[str, Tensor]
+    mask: Tensor
+    where: Tensor | None = None
+
+    def states(self, found: Tensor) -> Tensor:
+        """Return the token states of each sequence, (B, T, D), of those of each row, as the encoder gives them."""
+        if self.where is None:
+            return found
+        return found.flatten(0, 1).index_select(0, self.where.flatten()).view(*self.where.shape, -1)
 
 
 class TokenCache:
@@ -104,8 +114,13 @@ def batches(sequences: Sequences, pad_id: int, device: torch.device) -> Iterator
     """Cut sequences into padded batches of similar length, with the least work in all."""
     order = sorted(range(len(sequences.ids)), key=lambda row: len(sequences.ids[row]))
     lengths = [len(sequences.ids[row]) for row in order]
-    for start, stop in cuts(lengths, _CALL_TOKENS.get(device.type, _BATCH_TOKENS), _BATCH_TOKENS):
+    for start, stop in cuts(lengths, call_tokens(device), BATCH_TOKENS):
         yield _pad(sequences, order[start:stop], pad_id, device)
+
+
+def call_tokens(device: torch.device) -> int:
+    """Return c, what a call of the encoder costs on a device, in tokens."""
+    return _CALL_TOKENS.get(device.type, BATCH_TOKENS)
 
 
 def cuts(lengths: Sequence[int], call: int, most: int) -> list[tuple[int, int]]:
@@ -150,4 +165,4 @@ def _pad(sequences: Sequences, rows: Sequence[int], pad_id: int, device: torch.d
     }
     if sequences.types is not None:
         inputs["token_type_ids"] = padded(sequences.types, 0)
-    return Batch(torch.tensor(rows, device=device), inputs)
+    return Batch(torch.tensor(rows, device=device), inputs, inputs["attention_mask"])

@@ -25,7 +25,7 @@ from quickstudy.cost import peak_mib
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.batch import encode_episode
-from quickstudy.models.partition import layer_stack
+from quickstudy.models.cut import layer_stack
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.checkpoint import load_checkpoint, save_checkpoint
 
