@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MEMORY, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 @dataclass
@@ -23,10 +24,12 @@ class Cost:
     Attributes:
         seconds: Wall time.
         peak_mib: Most memory held, in MiB; None where it cannot be measured.
+        more_mib: How much more that is than what was held before.
     """
 
     seconds: float = 0.0
     peak_mib: float | None = None
+    more_mib: float | None = None
 
 
 @contextmanager
@@ -44,12 +47,15 @@ def measure(device: torch.device) -> Iterator[Cost]:
     True
     """
     cost, known = Cost(), _restart(device)
+    before = peak_mib(device) if known else None
     tick = time.perf_counter()
     yield cost
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     cost.seconds = time.perf_counter() - tick
     cost.peak_mib = peak_mib(device) if known else None
+    if cost.peak_mib is not None and before is not None:
+        cost.more_mib = cost.peak_mib - before
 
 
 def peak_mib(device: torch.device) -> float | None:
@@ -61,6 +67,19 @@ def peak_mib(device: torch.device) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def free_mib(device: torch.device) -> float | None:
+    """Return the memory, in MiB, that is left on a device; None where it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2**20
+    found = []
+    with suppress(OSError, ValueError):
+        line = next(line for line in _MEMORY.read_text().splitlines() if line.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) / 1024)
+    with suppress(OSError, ValueError):  # a container's limit, in bytes, or "max"
+        found.append((int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text())) / 2**20)
+    return min(found, default=None)
 
 
 def _restart(device: torch.device) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.adapted import AdaptedModel
+from quickstudy.methods.work import FEATURES_ONCE, Work
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import Partition
@@ -67,6 +68,14 @@ class MetaLearner(nn.Module, ABC):
             episodes: Some or all of a meta-batch.
             progress: Share of the meta-training that is done, 0 to 1, for methods that anneal.
         """
+
+    def work(self) -> Work:
+        """Return how an episode runs the encoder."""
+        return FEATURES_ONCE
+
+    def spare(self) -> bool:
+        """Take the next way that needs less memory for the same meta-gradient; return whether there was one."""
+        return False
 
     @abstractmethod
     def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:

@@ -24,6 +24,7 @@ from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
 from quickstudy.methods.objective import Episodic, Objective, proximal, query
 from quickstudy.methods.start import HeadStart, ZeroStart
+from quickstudy.methods.work import FEATURES_ONCE, Work
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
@@ -130,6 +131,37 @@ class GradientMetaLearner(MetaLearner):
             if episode.kind == "classification":
                 counts.append((last[0], wanted))
         return MetaLoss(torch.stack(losses).mean(), accuracy(counts))
+
+    def work(self) -> Work:
+        steps, second = self.inner_steps, self.order == "second"
+        exact = 0 if not second else steps if self.exact_steps is None else min(steps, self.exact_steps)
+        again = 0 if self.stored_steps is None else max(0, exact - self.stored_steps)
+        below = 3 if second or self.start.reads_features else 1  # else no gradient flows back through the support set
+        if not self.partition.names:
+            way = Work(FEATURES_ONCE.way, FEATURES_ONCE.why, (below, below))
+        else:
+            share = self.partition.share
+            name = "prefix once" if share < 1 else "whole encoder at every inner step"
+            why = (
+                f"{1 - share:.0%} of the layers lie below all that adapts and run once"
+                if share < 1
+                else "parameters of every layer adapt"
+            )
+            if self.optimizer.rests and self.partition.in_play() is not None:
+                why += "; of the word embeddings only the rows in play adapt"
+            why += f"; {again} of {steps} steps run again on the way back" if again else ""
+            above = 9 * exact + 3 * again + 3 * (steps - exact) + (3 if self.start.reads_features else 0)
+            # Beside φ_s of every step there are three gradients of their size while a step is gone back through.
+            held, copies = (max(exact - again, 1), steps + 3) if exact else (0, 2)
+            way = Work(name, why, (below, above), graphs=held, copies=copies)
+        return way if self.objective is query else replace(way, support=None)
+
+    def spare(self) -> bool:
+        stored = self.inner_steps if self.stored_steps is None else self.stored_steps
+        if self.order != "second" or not self.partition.names or not stored:
+            return False
+        self.stored_steps = stored // 2
+        return True
 
     def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:
         labels, n_way = support.labels, len(label_names)

@@ -130,6 +130,11 @@ class Partition:
         """Return the tokens, (U,), whose word embeddings adapt in an episode of these sequences; None if no table does."""
         return self._rows.in_play(parts, self.encoder.device) if self._rows else None
 
+    @property
+    def share(self) -> float:
+        """The layers that run at every inner step, as a share of all."""
+        return 0.0 if not self.names else self._cut.share if self._cut else 1.0
+
     def initial(self, tokens: Tensor | None = None) -> Params:
         """Return the adapted parameters' values θ, by name: meta-parameters in the graph, others as leaves of their own.
 
