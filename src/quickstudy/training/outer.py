@@ -193,16 +193,16 @@ def _meta_gradient(
 ) -> tuple[float, float, float]:
     """Leave the clipped meta-gradient of a whole meta-batch in `.grad`; return loss, accuracy and the norm before clipping."""
     size = settings.meta_batch_size
-    totals = torch.zeros(3, device=accelerator.device)  # loss · episodes, accuracy · episodes, episodes with accuracy
+    totals = torch.zeros(3, device=accelerator.device)  # loss · episodes, right query examples, scored ones
     with reduction.held:
         _add_own_episodes(totals, learner, sampler, step, settings, accelerator)
         own = reduction.put(totals)
         if own is not None:  # checked before the sum, which would not tell whose it was
             _check_finite(float(totals[0]) / size, own, step, settings)
-    loss, right, known = reduction.sum(totals)
+    loss, right, scored = reduction.sum(totals)
     norm = float(nn.utils.clip_grad_norm_(reduction.params, settings.clip_norm))
     _check_finite(loss / size, norm, step, settings)
-    return loss / size, right / known if known else math.nan, norm
+    return loss / size, right / scored if scored else math.nan, norm
 
 
 def _add_own_episodes(
@@ -213,7 +213,7 @@ def _add_own_episodes(
     settings: OuterSettings,
     accelerator: Accelerator,
 ) -> None:
-    """Add loss and accuracy of this process's episodes to the totals, and their meta-gradient to `.grad`."""
+    """Add loss and right answers of this process's episodes to the totals, and their meta-gradient to `.grad`."""
     size = settings.meta_batch_size
     first = step * size
     mine = range(first + accelerator.process_index, first + size, accelerator.num_processes)
@@ -222,9 +222,10 @@ def _add_own_episodes(
         with accelerator.autocast():
             found = learner.meta_loss(episodes, step / settings.outer_steps)
         accelerator.backward(found.loss * (len(episodes) / size))
-        known = 0.0 if math.isnan(found.accuracy) else 1.0
-        accuracy = found.accuracy if known else 0.0
-        totals += len(episodes) * torch.tensor([float(found.loss.detach()), accuracy, known], device=totals.device)
+        # Counted in examples, so that the accuracy is the same however the episodes are dealt.
+        scored = sum(len(episode.query.labels) for episode in episodes if episode.kind == "classification")
+        right = scored * found.accuracy if scored else 0.0
+        totals += torch.tensor([len(episodes) * float(found.loss.detach()), right, scored], device=totals.device)
 
 
 def _parts(indices: range, size: int | None) -> Iterator[range]:

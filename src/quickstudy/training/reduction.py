@@ -1,6 +1,6 @@
 """Reduction: the meta-gradients of all processes, summed in one flat buffer, once per outer step.
 
-    [ failed | loss, accuracy, episodes with accuracy | which meta-parameters have a gradient | gradients ]
+    [ failed | loss, right query examples, scored ones | which meta-parameters have a gradient | gradients ]
 
 One sum carries all, so that every process takes part in every step whatever happens to it: a process that failed adds 1 to the
 first entry, and then all of them stop. A meta-parameter that no process has a gradient of keeps none: AdamW would let it decay.
