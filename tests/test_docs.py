@@ -57,3 +57,11 @@ def test_every_method_has_a_row_that_names_its_recipe() -> None:
         "linear-probe",
         "finetune",
     ]
+
+
+def test_the_tests_that_hold_the_guarantees_of_scaling_are_there() -> None:
+    named = set(re.findall(r"`(test_\w+)` \|", (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")))
+    there = re.findall(
+        r"^def (test_\w+)", (ROOT / "tests" / "test_processes.py").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert named == set(there)

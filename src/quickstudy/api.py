@@ -17,6 +17,7 @@ from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, RecipeError, RunError
 from quickstudy.methods.adapted import AdaptedModel, Text
 from quickstudy.models.bundled import public_name
+from quickstudy.processes import gather, is_main, together
 from quickstudy.runs import Run
 from quickstudy.storage import write_json
 from quickstudy.tasks.split import Example, ListSplit
@@ -26,6 +27,8 @@ from quickstudy.training.outer import StepRecord, train
 from quickstudy.versions import versions
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from quickstudy.adaptation.full import FullSettings
     from quickstudy.evaluation.evaluate import Row
 
@@ -44,25 +47,33 @@ def pretrain(
     resume: bool = False,
     on_step: Callable[[StepRecord], None] = lambda _: None,
 ) -> Run:
-    """Meta-pretrain an encoder.
+    """Meta-pretrain an encoder; launched as several processes, with all of them (docs/scaling.md).
 
     Args:
         recipe: A recipe file, or its settings.
         out: New run folder; `runs/<name of the recipe>` by default.
         overrides: `section.key=value` settings on top of a recipe file.
         resume: Go on with the run in `out`.
-        on_step: Told of every outer step.
+        on_step: Told of every outer step, in the main process.
 
     Returns:
         The finished run.
 
     Raises:
         QuickstudyError: Anything wrong with the recipe, the data or the folder; before anything is written.
+        ProcessError: What went wrong in another process.
     """
-    from accelerate import Accelerator
-    from accelerate.tracking import get_available_trackers
-    from accelerate.utils import LoggerType
+    with together():
+        return _pretrain(recipe, out, overrides, resume, on_step)
 
+
+def _pretrain(
+    recipe: str | Path | Recipe | Mapping[str, Any],
+    out: str | Path | None,
+    overrides: Sequence[str],
+    resume: bool,
+    on_step: Callable[[StepRecord], None],
+) -> Run:
     if isinstance(recipe, Mapping):
         recipe = check_recipe(recipe)
     if isinstance(recipe, Recipe):
@@ -77,36 +88,27 @@ def pretrain(
     elif folder.exists():
         raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
     built = build(recipe)
-    trackers = recipe.outer.trackers
-    missing = set(trackers) - {str(name) for name in get_available_trackers()}
-    if missing:  # accelerate would go on without them
-        raise RecipeError(
-            f"the tracker {sorted(missing)[0]!r} is not there",
-            where=recipe.place("outer.trackers"),
-            fix=f"Install its package, or leave it out. There can be: {', '.join(map(str, LoggerType))}.",
+    accelerator = _accelerator(recipe, folder)
+    gather(None)  # all are ready: from here on there is something to write
+    if not resume:
+        run = (
+            Run.create(folder, recipe, [task.name for task in built.sampler.tasks])
+            if is_main()
+            else Run(folder, recipe)
         )
-    try:
-        accelerator = Accelerator(
-            mixed_precision=recipe.outer.mixed_precision, log_with=trackers or None, project_dir=str(folder)
-        )
-    except ValueError as error:  # an unknown tracker, or a precision that the machine does not have
-        key = "outer.trackers" if trackers else "outer.mixed_precision"
-        raise RecipeError(f"this cannot be set up: {error}", where=recipe.place(key)) from error
-    if resume:
+    elif is_main():
         state = load_checkpoint(folder / "checkpoints" / "last", built.learner)
         run.cut_log(state.step if state else -1)
-    else:
-        run = Run.create(folder, recipe, [task.name for task in built.sampler.tasks])
-    if trackers:
+    if recipe.outer.trackers:
         accelerator.init_trackers("quickstudy", config={"recipe": recipe.name, "method": recipe.method.name})
 
     def record_step(record: StepRecord) -> None:
-        if accelerator.is_main_process:
-            run.log(record)
-            on_step(record)
-        if trackers:
-            values = {"loss": record.loss, "accuracy": record.accuracy, "validation": record.validation}
-            accelerator.log({key: value for key, value in values.items() if value is not None}, step=record.step)
+        if not is_main():
+            return
+        run.log(record)
+        on_step(record)
+        values = {"loss": record.loss, "accuracy": record.accuracy, "validation": record.validation}
+        accelerator.log({key: value for key, value in values.items() if value is not None}, step=record.step)
 
     learner = train(
         built.learner,
@@ -117,11 +119,34 @@ def pretrain(
         on_step=record_step,
         validate=built.validate,
     )
-    if trackers:
-        accelerator.end_training()
-    run.save(learner)
-    _write_pages(run.folder)
+    if is_main():
+        for tracker in accelerator.trackers:  # not end_training(): it would leave the group of processes
+            tracker.finish()
+        run.save(learner)
+        _write_pages(run.folder)
     return run
+
+
+def _accelerator(recipe: Recipe, folder: Path) -> "Accelerator":
+    from accelerate import Accelerator
+    from accelerate.tracking import get_available_trackers
+    from accelerate.utils import LoggerType
+
+    trackers = recipe.outer.trackers
+    missing = set(trackers) - {str(name) for name in get_available_trackers()}
+    if missing:  # accelerate would go on without them
+        raise RecipeError(
+            f"the tracker {sorted(missing)[0]!r} is not there",
+            where=recipe.place("outer.trackers"),
+            fix=f"Install its package, or leave it out. There can be: {', '.join(map(str, LoggerType))}.",
+        )
+    try:
+        return Accelerator(
+            mixed_precision=recipe.outer.mixed_precision, log_with=trackers or None, project_dir=str(folder)
+        )
+    except ValueError as error:  # an unknown tracker, or a precision that the machine does not have
+        key = "outer.trackers" if trackers else "outer.mixed_precision"
+        raise RecipeError(f"this cannot be set up: {error}", where=recipe.place(key)) from error
 
 
 def adapt(

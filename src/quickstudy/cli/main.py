@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 something wrong with the input (one message, no traceback)
 import json
 import os
 import sys
+import traceback
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,12 +40,26 @@ def main() -> None:
     try:
         app()
     except QuickstudyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(str(error), error)
         sys.exit(2)
     except OSError as error:  # a full disk, a missing permission
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}\n  Check space and permissions.", file=sys.stderr)
+        _say(f"{place}{error.strerror or error}\n  Check space and permissions.", error)
         sys.exit(2)
+
+
+def _say(message: str, error: Exception) -> None:
+    """Print an error: by the main process, and by one that has lost it; show where a mistake of our own happened."""
+    from quickstudy.processes import ContactError, ProcessError, is_main, part
+
+    lost = isinstance(error, ContactError)
+    ours = isinstance(error, ProcessError) and not lost and error.__cause__
+    if ours and not isinstance(ours, QuickstudyError | OSError):
+        traceback.print_exception(ours)
+    if lost or is_main():
+        print(f"error: {message}", file=sys.stderr)
+    if not lost:
+        part()
 
 
 def _version(wanted: bool) -> None:
@@ -97,17 +112,24 @@ def pretrain(
     """Meta-pretrain an encoder over many tasks (step 3)."""
     from quickstudy.cli.progress import TrainingProgress
     from quickstudy.config import load_recipe
+    from quickstudy.processes import is_main, part, together
 
-    if resume and settings:
-        raise RecipeError(
-            "a resumed run keeps its settings", where=f"--set {settings[0]}", fix="Leave out --set, or start a new run."
-        )
-    checked = load_recipe(recipe, settings or ())
+    with together():
+        if resume and settings:
+            raise RecipeError(
+                "a resumed run keeps its settings",
+                where=f"--set {settings[0]}",
+                fix="Leave out --set, or start a new run.",
+            )
+        checked = load_recipe(recipe, settings or ())
     target = out or Path("runs") / checked.name
-    with TrainingProgress(checked.outer.outer_steps, quiet=as_json) as progress:
+    with TrainingProgress(checked.outer.outer_steps, quiet=as_json or not is_main()) as progress:
         from quickstudy import api
 
         run = api.pretrain(checked, target, resume=resume, on_step=progress.step)
+    part()
+    if not is_main():
+        return
     if as_json:
         _print_json({"run": str(run.folder), "steps": run.metrics()[-1]["step"], "best": progress.best})
     else:

@@ -5,8 +5,10 @@
     lr_t = outer_lr · min(1, t / warmup) · (1 - t / outer_steps)
 
 Processes deal the episodes of a meta-batch by index and add up their gradients in one flat buffer, once per step: hooks of
-wrapped models do not fire inside a functional inner loop, so the model is never wrapped. The sampler and the schedule are pure
-functions of the step, so a checkpoint is parameters, moments and a step number, and a resumed run is the same run.
+wrapped models do not fire inside a functional inner loop, so the model is never wrapped. What one process does alone it does
+under `held`, and errors are raised where all meet; scores are the main process's, so all stop at the same step. The sampler and
+the schedule are pure functions of the step, so a checkpoint is parameters, moments and a step number, and a resumed run is the
+same run.
 AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101.
 """
 
@@ -26,8 +28,10 @@ from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.batch import encode_episode
 from quickstudy.models.cut import layer_stack
+from quickstudy.processes import Held, gather, share
 from quickstudy.tasks.sampler import EpisodeSampler
-from quickstudy.training.checkpoint import load_checkpoint, save_checkpoint
+from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from quickstudy.training.reduction import Reduction
 
 Validate = Callable[[MetaLearner], float]
 
@@ -100,32 +104,38 @@ def train(
     on_step: Callable[[StepRecord], None],
     validate: Validate | None = None,
 ) -> MetaLearner:
-    """Meta-train, and leave the learner with its best or last meta-parameters.
+    """Meta-train, and leave the learner with its best or last meta-parameters, the same in all processes.
 
     Args:
         learner: What to train; changed in place.
         sampler: Where episodes come from.
         settings: The loop's settings.
         accelerator: Device, precision and processes.
-        folder: Where checkpoints go: `last` and `best`. If `last` is there, training goes on from it.
-        on_step: Told of every step.
+        folder: Where the main process keeps checkpoints: `last` and `best`. If `last` is there, training goes on from it.
+        on_step: Told of every step, in every process.
         validate: Gives a score of the learner, higher is better.
 
     Raises:
-        RunError: The loss or the meta-gradient is not finite.
+        RunError: The loss or the meta-gradient is not finite, or the processes read different checkpoints.
+        ProcessError: Another process failed.
     """
     learner.to(accelerator.device)
     groups = _parameter_groups(learner, settings)
     params = [p for group in groups for p in group["params"]]
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    state = load_checkpoint(folder / "last", learner, optimizer)
+    state = _same_for_all(load_checkpoint(folder / "last", learner, optimizer), folder / "last")
+    share(learner.parameters())
     best, stale, start = (state.best, state.stale, state.step) if state else (None, 0, 0)
     began = time.perf_counter() - (state.seconds if state else 0.0)
+    main, held = accelerator.is_main_process, Held()
+    reduction = Reduction(params, held)
     if validate and not state:
-        best = validate(learner)
-        save_checkpoint(folder / "best", learner)
-        nan = math.nan
-        on_step(StepRecord(0, nan, nan, 0.0, nan, time.perf_counter() - began, nan, best))
+        best = _score(validate, learner, held)
+        with held:
+            if main:
+                save_checkpoint(folder / "best", learner)
+            nan = math.nan
+            on_step(StepRecord(0, nan, nan, 0.0, nan, time.perf_counter() - began, nan, best))
     for step in range(start, settings.outer_steps):
         if settings.patience and stale >= settings.patience:
             break
@@ -133,34 +143,33 @@ def train(
         rate = schedule(step, settings)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
-        loss, accuracy = _meta_batch(learner, sampler, step, settings, accelerator)
-        norm = _reduce_and_clip(params, settings.clip_norm, accelerator)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise RunError(
-                f"the meta-loss is {loss} and the norm of its gradient {norm} in outer step {step + 1}",
-                fix="Lower inner_lr, head_lr or outer_lr."
-                + (" The last good checkpoint is in the run folder." if (folder / "last").exists() else ""),
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        now = time.perf_counter()
-        score = None
-        last = step + 1 == settings.outer_steps
-        if validate and ((step + 1) % settings.validate_every == 0 or last):
-            score = validate(learner)
-            better = best is None or score > best
-            stale = 0 if better else stale + 1
-            if better:
-                best = score
+        loss, accuracy, norm = _meta_gradient(learner, sampler, step, settings, accelerator, reduction)
+        with held:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        speed = settings.meta_batch_size / (time.perf_counter() - tick)
+        due = (step + 1) % settings.validate_every == 0 or step + 1 == settings.outer_steps
+        score = _score(validate, learner, held) if validate and due else None
+        better = score is not None and (best is None or score > best)
+        if score is not None:
+            best, stale = (score, 0) if better else (best, stale + 1)
+        seconds, peak = time.perf_counter() - began, peak_mib(accelerator.device)
+        with held:
+            if better and main:
                 save_checkpoint(folder / "best", learner)
-        seconds = time.perf_counter() - began
-        speed = settings.meta_batch_size / (now - tick)
-        peak = peak_mib(accelerator.device)
-        on_step(StepRecord(step + 1, loss, accuracy, settings.outer_lr * rate, norm, seconds, speed, score, peak))
-        if (step + 1) % settings.validate_every == 0 or last:
-            save_checkpoint(folder / "last", learner, optimizer, step=step + 1, best=best, stale=stale, seconds=seconds)
+            on_step(StepRecord(step + 1, loss, accuracy, settings.outer_lr * rate, norm, seconds, speed, score, peak))
+            if due and main:
+                save_checkpoint(
+                    folder / "last", learner, optimizer, step=step + 1, best=best, stale=stale, seconds=seconds
+                )
+        if due:
+            gather(None, held)  # the others wait for the checkpoint here, where there is time
     if validate and settings.keep == "best":
-        load_checkpoint(folder / "best", learner)
+        with held:
+            if main:
+                load_checkpoint(folder / "best", learner)
+        gather(None, held)
+        share(learner.parameters())
     return learner
 
 
@@ -174,25 +183,49 @@ def schedule(step: int, settings: OuterSettings) -> float:
     return warm * (1 - step / settings.outer_steps)
 
 
-def _meta_batch(
-    learner: MetaLearner, sampler: EpisodeSampler, step: int, settings: OuterSettings, accelerator: Accelerator
-) -> tuple[float, float]:
-    """Add up the meta-gradient of this process's episodes; return the loss and accuracy over all processes."""
+def _meta_gradient(
+    learner: MetaLearner,
+    sampler: EpisodeSampler,
+    step: int,
+    settings: OuterSettings,
+    accelerator: Accelerator,
+    reduction: Reduction,
+) -> tuple[float, float, float]:
+    """Leave the clipped meta-gradient of a whole meta-batch in `.grad`; return loss, accuracy and the norm before clipping."""
+    size = settings.meta_batch_size
+    totals = torch.zeros(3, device=accelerator.device)  # loss · episodes, right query examples, scored ones
+    with reduction.held:
+        _add_own_episodes(totals, learner, sampler, step, settings, accelerator)
+        own = reduction.put(totals)
+        if own is not None:  # checked before the sum, which would not tell whose it was
+            _check_finite(float(totals[0]) / size, own, step, settings)
+    loss, right, scored = reduction.sum(totals)
+    norm = float(nn.utils.clip_grad_norm_(reduction.params, settings.clip_norm))
+    _check_finite(loss / size, norm, step, settings)
+    return loss / size, right / scored if scored else math.nan, norm
+
+
+def _add_own_episodes(
+    totals: Tensor,
+    learner: MetaLearner,
+    sampler: EpisodeSampler,
+    step: int,
+    settings: OuterSettings,
+    accelerator: Accelerator,
+) -> None:
+    """Add loss and right answers of this process's episodes to the totals, and their meta-gradient to `.grad`."""
     size = settings.meta_batch_size
     first = step * size
     mine = range(first + accelerator.process_index, first + size, accelerator.num_processes)
-    totals = torch.zeros(3, device=accelerator.device)  # loss · episodes, accuracy · episodes, episodes with accuracy
     for indices in _parts(mine, learner.episodes_at_once):
         episodes = [encode_episode(learner.encoder, sampler[index]) for index in indices]
         with accelerator.autocast():
             found = learner.meta_loss(episodes, step / settings.outer_steps)
         accelerator.backward(found.loss * (len(episodes) / size))
-        known = 0.0 if math.isnan(found.accuracy) else 1.0
-        accuracy = found.accuracy if known else 0.0
-        totals += len(episodes) * torch.tensor([float(found.loss.detach()), accuracy, known], device=totals.device)
-    totals = accelerator.reduce(totals, "sum") if accelerator.num_processes > 1 else totals
-    loss, right, known = totals.tolist()
-    return loss / size, right / known if known else math.nan
+        # Counted in examples, so that the accuracy is the same however the episodes are dealt.
+        scored = sum(len(episode.query.labels) for episode in episodes if episode.kind == "classification")
+        right = scored * found.accuracy if scored else 0.0
+        totals += torch.tensor([len(episodes) * float(found.loss.detach()), right, scored], device=totals.device)
 
 
 def _parts(indices: range, size: int | None) -> Iterator[range]:
@@ -218,16 +251,30 @@ def _parameter_groups(learner: MetaLearner, settings: OuterSettings) -> list[dic
     return groups
 
 
-def _reduce_and_clip(params: list[nn.Parameter], limit: float, accelerator: Accelerator) -> float:
-    """Sum the meta-gradients of all processes in one flat buffer, scale them to the norm limit, return their norm.
+def _score(validate: Validate, learner: MetaLearner, held: Held) -> float:
+    """Validate in all processes at once, so that none waits long; the main one's score decides for all."""
+    score = math.nan
+    with held:
+        score = validate(learner)
+    return gather(score, held)[0]
 
-    A parameter that no process has a gradient of keeps none: AdamW would let it decay.
-    """
-    if accelerator.num_processes > 1:
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-        reached = torch.tensor([float(p.grad is not None) for p in params], device=accelerator.device)
-        flat: Tensor = accelerator.reduce(torch.cat([reached, *(g.reshape(-1) for g in grads)]), "sum")
-        counts, *parts = torch.split(flat, [len(params), *(g.numel() for g in grads)])
-        for parameter, part, count in zip(params, parts, counts.tolist(), strict=True):
-            parameter.grad = part.view_as(parameter) if count else None
-    return float(nn.utils.clip_grad_norm_(params, limit))
+
+def _same_for_all(state: TrainState | None, folder: Path) -> TrainState | None:
+    steps = [None if found is None else found.step for found in gather(state)]
+    other = next((process for process, step in enumerate(steps) if step != steps[0]), None)
+    if other is not None:
+        raise RunError(
+            f"process 0 goes on from step {steps[0]}, process {other} from step {steps[other]}",
+            where=str(folder),
+            fix="Keep the run folder on a disk that all processes see.",
+        )
+    return state
+
+
+def _check_finite(loss: float, norm: float, step: int, settings: OuterSettings) -> None:
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        saved = " The last good checkpoint is in the run folder." if step >= settings.validate_every else ""
+        raise RunError(
+            f"the meta-loss is {loss} and the norm of its gradient {norm} in outer step {step + 1}",
+            fix=f"Lower inner_lr, head_lr or outer_lr.{saved}",
+        )

@@ -1,0 +1,227 @@
+"""Ranks: real processes for the tests, forked from one that has imported everything, as a launcher would start them.
+
+Reads requests from standard input, one JSON object a line: a function below, how many processes, a folder, its options. Process i
+writes `i.out` and `i.err` there, and may write more. Answers with exit codes (-9: killed) and seconds; after 60 s all are killed.
+"""
+
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from quickstudy import api
+from quickstudy.cli.main import main
+from quickstudy.data import table
+from quickstudy.errors import DataError
+from quickstudy.evaluation import episodic
+from quickstudy.methods.catalog import make
+from quickstudy.methods.feature import FeatureMetaLearner
+from quickstudy.processes import number, together
+from quickstudy.report import page
+from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.testing.tiny import score_task, tiny_encoder, word_task
+from quickstudy.training import outer, reduction
+
+LIMIT = 60.0
+METHODS: dict[str, dict[str, Any]] = {
+    "maml": {"inner_lr": 0.03, "head_lr": 3.0, "inner_steps": 2},
+    "protonet": {"scale": 2.0},
+    "reptile": {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 2},
+}
+
+
+def gradient(folder: Path, method: str, dtype: str, size: int, summed: bool = True) -> None:
+    """One outer step; every process writes its meta-gradient before AdamW, and the episodes that it drew."""
+    drawn: list[int] = []
+
+    class Told(EpisodeSampler):
+        def __getitem__(self, index: int) -> Any:
+            drawn.append(index)
+            return super().__getitem__(index)
+
+    def keep(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        found = {str(i): p.grad.clone() for i, p in enumerate(params) if p.grad is not None}
+        save_file(found, folder / f"{number()}.safetensors")
+
+    if not summed:
+        reduction.add_up = lambda _: None
+    hook = register_optimizer_step_pre_hook(keep)
+    tasks = [word_task("a"), word_task("b", n_way=3, pair=True), score_task()]
+    with together():
+        learner = make(method, tiny_encoder(normalize=True), METHODS[method]).to(getattr(torch, dtype))
+        records = _train(folder, learner, Told(tasks, EpisodeSpec((2, 3), (1, 3), 2), seed=3), meta_batch_size=size)
+    hook.remove()
+    _write(folder, {"drawn": drawn, "loss": records[0].loss, "accuracy": records[0].accuracy})
+
+
+def patience(folder: Path) -> None:
+    """Train with scores that differ between processes: only the main one's may count."""
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.1] if number() == 0 else [0.1, 0.0, 0.2, 0.3, 0.4, 0.5])
+    with together():
+        learner = make("protonet", tiny_encoder(normalize=True), METHODS["protonet"])
+        if number():  # another start, as from another revision of an encoder
+            for parameter in learner.parameters():
+                parameter.data.add_(0.01)
+        sampler = EpisodeSampler([word_task()], EpisodeSpec(2, 2, 2), seed=0)
+        records = _train(
+            folder, learner, sampler, validate=lambda _: next(scores), outer_steps=5, validate_every=1, patience=2
+        )
+    save_file({name: p.detach() for name, p in learner.named_parameters()}, folder / f"{number()}.safetensors")
+    _write(folder, [[record.step, record.validation] for record in records])
+
+
+def command(folder: Path, words: list[str], fault: str = "", at: int = 1) -> None:
+    """Run the command line; one process fails in its own way."""
+    os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
+    if number() == at and fault:
+        FAULTS[fault]()
+    sys.argv = ["quickstudy", *words]
+    main()
+
+
+def cache(folder: Path, rows: int, start: float) -> None:
+    """Read the same file into an empty cache, all at the same moment."""
+    os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
+    while time.time() < start:
+        time.sleep(0.001)
+    found = table.read_table(folder / "rows.csv", table.Columns(), "classification")
+    _write(folder, [len(found), found[0], found[rows - 1]])
+
+
+def _after(calls: int, function: Callable[..., Any], then: Callable[[], Any]) -> Callable[..., Any]:
+    """The function, that ends otherwise once it has been called so often."""
+    seen = [0]
+
+    def changed(*arguments: Any, **more: Any) -> Any:
+        seen[0] += 1
+        return function(*arguments, **more) if seen[0] <= calls else then()
+
+    return changed
+
+
+def _fail(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
+
+
+def _nan() -> None:
+    good = FeatureMetaLearner.meta_loss
+
+    def bad(self: Any, episodes: Any, progress: float = 1.0) -> Any:
+        found = good(self, episodes, progress)
+        return type(found)(found.loss * (float("nan") if progress > 0 else 1.0), found.accuracy)
+
+    FeatureMetaLearner.meta_loss = bad  # type: ignore[method-assign]
+
+
+def _infinite_gradient() -> None:
+    good = reduction.Reduction.put
+
+    def bad(self: reduction.Reduction, totals: torch.Tensor) -> float | None:
+        next(p for p in self.params if p.grad is not None).grad.fill_(float("inf"))  # type: ignore[union-attr]
+        return good(self, totals)
+
+    reduction.Reduction.put = bad  # type: ignore[method-assign]
+
+
+def _set(owner: Any, name: str, calls: int, then: Callable[[], Any]) -> Callable[[], None]:
+    return lambda: setattr(owner, name, _after(calls, getattr(owner, name), then))
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "episode": _set(outer, "encode_episode", 3, _fail(ValueError("this episode is broken"))),
+    "killed": _set(outer, "encode_episode", 3, lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "nan": _nan,
+    "infinite gradient": _infinite_gradient,
+    "update": _set(torch.optim.AdamW, "step", 1, _fail(RuntimeError("out of memory"))),
+    "validation": _set(episodic, "encode_episode", 6, _fail(ValueError("cannot be scored"))),
+    "data": _set(api, "build", 0, _fail(DataError("there is no such file", where="a.csv", fix="Check the path."))),
+    "disk": _set(outer, "save_checkpoint", 1, _fail(OSError(errno.ENOSPC, "No space left on device", "last"))),
+    "report": _set(page, "write_report", 0, _fail(OSError(errno.ENOSPC, "No space left on device", "report.html"))),
+}
+
+
+def _train(folder: Path, learner: Any, sampler: Any, validate: Any = None, **settings: Any) -> list[outer.StepRecord]:
+    records: list[outer.StepRecord] = []
+    values = {"outer_steps": 1, "meta_batch_size": 2, "warmup_steps": 0, "clip_norm": 1e9, "trains": "all"} | settings
+    outer.train(
+        learner,
+        sampler,
+        outer.OuterSettings(**values),
+        accelerator=Accelerator(cpu=True),
+        folder=folder / "checkpoints",
+        on_step=records.append,
+        validate=validate,
+    )
+    return records
+
+
+def _write(folder: Path, value: Any) -> None:
+    (folder / f"{number()}.json").write_text(json.dumps(value))
+
+
+def _start(request: dict[str, Any], process: int, port: int) -> int:
+    """Fork one process; return its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        folder, world = Path(request["folder"]), request["world"]
+        for stream, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(folder / f"{process}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
+        if world > 1:
+            names = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": world, "MASTER_PORT": port}
+            os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        globals()[request["call"]](folder, **request["options"])
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    began = time.monotonic()
+    running = {_start(request, process, port): process for process in range(request["world"])}
+    codes: dict[int, int | None] = {}
+    while running and time.monotonic() - began < LIMIT:
+        for child in list(running):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                codes[running.pop(child)] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    for child, process in running.items():
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        codes[process] = None
+    return {"codes": [codes[process] for process in sorted(codes)], "seconds": time.monotonic() - began}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        print(json.dumps(_run(json.loads(line))), flush=True)
