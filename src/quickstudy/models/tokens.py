@@ -12,6 +12,7 @@ GPU it costs as much as thousands of tokens, and few batches are better.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from quickstudy.tasks.split import Example
 _CACHE_TOKENS = 50_000_000  # about 1 GB of ids; the cache starts afresh above it
 BATCH_TOKENS = 4096  # padded tokens per encoder pass: enough to fill the matrix units, small enough for the caches
 _CALL_TOKENS = {"cpu": 64}  # c, measured in dev/LOG.md; any other device has BATCH_TOKENS
+_LOCK = Lock()  # a tokenizer serves one thread at a time; training has a second one, for the next step's episodes
 
 Ids = tuple[int, ...]
 Key = tuple[str, str | None]
@@ -89,11 +91,12 @@ class TokenCache:
         keys: list[Key] = [(e.text, None if pairs else e.text_pair) for e in examples]
         if pairs:
             keys += [(e.text_pair or "", None) for e in examples]
-        if self._size > _CACHE_TOKENS:  # before the look-up, so that nothing this call needs is forgotten
-            self._known.clear()
-            self._size = 0
-        self._learn([key for key in dict.fromkeys(keys) if key not in self._known])
-        found = [self._known[key] for key in keys]
+        with _LOCK:
+            if self._size > _CACHE_TOKENS:  # before the look-up, so that nothing this call needs is forgotten
+                self._known.clear()
+                self._size = 0
+            self._learn([key for key in dict.fromkeys(keys) if key not in self._known])
+            found = [self._known[key] for key in keys]
         types = None if any(t is None for _, t in found) else tuple(t for _, t in found if t is not None)
         return Sequences(tuple(ids for ids, _ in found), types, pairs)
 

@@ -14,23 +14,23 @@ AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from quickstudy.cost import peak_mib
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
-from quickstudy.models.batch import encode_episode
 from quickstudy.models.cut import layer_stack
 from quickstudy.processes import Held, gather, share
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.reduction import Reduction
 
 Validate = Callable[[MetaLearner], float]
@@ -81,6 +81,7 @@ class StepRecord:
         tasks_per_second: Episodes per second in this step.
         validation: Meta-validation score before (step 0) or after this step, if it was taken.
         peak_mib: Most memory that the process has held so far, on the device where there is one; None if that is not known.
+        waited: Seconds that this step waited for its episodes.
     """
 
     step: int
@@ -92,6 +93,7 @@ class StepRecord:
     tasks_per_second: float
     validation: float | None = None
     peak_mib: float | None = None
+    waited: float = 0.0
 
 
 def train(
@@ -136,6 +138,7 @@ def train(
                 save_checkpoint(folder / "best", learner)
             nan = math.nan
             on_step(StepRecord(0, nan, nan, 0.0, nan, time.perf_counter() - began, nan, best))
+    own = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
     for step in range(start, settings.outer_steps):
         if settings.patience and stale >= settings.patience:
             break
@@ -143,7 +146,7 @@ def train(
         rate = schedule(step, settings)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * rate
-        loss, accuracy, norm = _meta_gradient(learner, sampler, step, settings, accelerator, reduction)
+        loss, accuracy, norm = _meta_gradient(own, step, settings, reduction)
         with held:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -157,7 +160,8 @@ def train(
         with held:
             if better and main:
                 save_checkpoint(folder / "best", learner)
-            on_step(StepRecord(step + 1, loss, accuracy, settings.outer_lr * rate, norm, seconds, speed, score, peak))
+            lr = settings.outer_lr * rate
+            on_step(StepRecord(step + 1, loss, accuracy, lr, norm, seconds, speed, score, peak, own.waited))
             if due and main:
                 save_checkpoint(
                     folder / "last", learner, optimizer, step=step + 1, best=best, stale=stale, seconds=seconds
@@ -184,54 +188,20 @@ def schedule(step: int, settings: OuterSettings) -> float:
 
 
 def _meta_gradient(
-    learner: MetaLearner,
-    sampler: EpisodeSampler,
-    step: int,
-    settings: OuterSettings,
-    accelerator: Accelerator,
-    reduction: Reduction,
+    own: MetaBatch, step: int, settings: OuterSettings, reduction: Reduction
 ) -> tuple[float, float, float]:
     """Leave the clipped meta-gradient of a whole meta-batch in `.grad`; return loss, accuracy and the norm before clipping."""
     size = settings.meta_batch_size
-    totals = torch.zeros(3, device=accelerator.device)  # loss · episodes, right query examples, scored ones
+    totals = torch.zeros(3, device=own.accelerator.device)  # loss · episodes, right query examples, scored ones
     with reduction.held:
-        _add_own_episodes(totals, learner, sampler, step, settings, accelerator)
-        own = reduction.put(totals)
-        if own is not None:  # checked before the sum, which would not tell whose it was
-            _check_finite(float(totals[0]) / size, own, step, settings)
+        own.add(totals, step)
+        mine = reduction.put(totals)
+        if mine is not None:  # checked before the sum, which would not tell whose it was
+            _check_finite(float(totals[0]) / size, mine, step, settings)
     loss, right, scored = reduction.sum(totals)
     norm = float(nn.utils.clip_grad_norm_(reduction.params, settings.clip_norm))
     _check_finite(loss / size, norm, step, settings)
     return loss / size, right / scored if scored else math.nan, norm
-
-
-def _add_own_episodes(
-    totals: Tensor,
-    learner: MetaLearner,
-    sampler: EpisodeSampler,
-    step: int,
-    settings: OuterSettings,
-    accelerator: Accelerator,
-) -> None:
-    """Add loss and right answers of this process's episodes to the totals, and their meta-gradient to `.grad`."""
-    size = settings.meta_batch_size
-    first = step * size
-    mine = range(first + accelerator.process_index, first + size, accelerator.num_processes)
-    for indices in _parts(mine, learner.episodes_at_once):
-        episodes = [encode_episode(learner.encoder, sampler[index]) for index in indices]
-        with accelerator.autocast():
-            found = learner.meta_loss(episodes, step / settings.outer_steps)
-        accelerator.backward(found.loss * (len(episodes) / size))
-        # Counted in examples, so that the accuracy is the same however the episodes are dealt.
-        scored = sum(len(episode.query.labels) for episode in episodes if episode.kind == "classification")
-        right = scored * found.accuracy if scored else 0.0
-        totals += torch.tensor([len(episodes) * float(found.loss.detach()), right, scored], device=totals.device)
-
-
-def _parts(indices: range, size: int | None) -> Iterator[range]:
-    size = size or max(1, len(indices))
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
 
 
 def _parameter_groups(learner: MetaLearner, settings: OuterSettings) -> list[dict[str, Any]]:

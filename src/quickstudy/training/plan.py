@@ -34,7 +34,7 @@ class Plan:
         computed: The same with padding.
         operations: Floating-point operations; None where the passes are not known beforehand.
         traffic: Bytes of weights and activations that are read or written, each once per pass; None likewise.
-        memory_mib: Memory beyond what is there before, while its meta-gradient is taken.
+        memory_mib: Memory beyond what is there before, while the meta-gradient of all that are worked on at once is taken.
     """
 
     way: str
@@ -46,12 +46,13 @@ class Plan:
     memory_mib: float
 
 
-def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode]) -> Plan:
+def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int = 1) -> Plan:
     """Return what an episode costs; meta-parameters are the encoder's parameters that require a gradient.
 
     Args:
         learner: The learner as it would be trained.
         episodes: Some to count the tokens of.
+        at_once: Episodes that are worked on at once; memory is for all of them, the rest for one.
     """
     encoder, work, share, n = learner.encoder, learner.work(), learner.partition.share, len(episodes)
     shape = _Shape.of(encoder)
@@ -67,8 +68,7 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode]) -> Plan:
     trained = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad)
     flows = work.support is None or work.support[0] > 1
     held = _SECOND * work.graphs * share + (_FIRST * (1 - share) if flows else 0)  # of the support set's tokens
-    numbers = trained + work.copies * adapted
-    numbers += shape.activations(support) * held + _FIRST * shape.activations(query)
+    kept = work.copies * adapted + held * shape.activations(support) + _FIRST * shape.activations(query)
     return Plan(
         work.way,
         work.why,
@@ -76,7 +76,7 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode]) -> Plan:
         support.computed + query.computed,
         operations,
         traffic,
-        numbers * shape.bytes / 2**20,
+        (trained + at_once * kept) * shape.bytes / 2**20,
     )
 
 

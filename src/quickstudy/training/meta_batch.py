@@ -1,0 +1,134 @@
+"""MetaBatch: one process's episodes of every meta-batch: made ahead of time, as many at once as memory allows.
+
+While a step is computed a thread samples and tokenises the episodes of the next one. Before the first step their memory is
+reckoned, and when it runs out all the same, the step begins again with half as many episodes at once; a single episode takes the
+next leaner way of its method (`MetaLearner.spare`). The sum over episodes is the same, so the meta-gradient is.
+"""
+
+import gc
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from quickstudy.cost import free_mib
+from quickstudy.errors import RunError
+from quickstudy.methods.base import MetaLearner
+from quickstudy.models.batch import EncodedEpisode, encode_episode
+from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.training.plan import plan
+
+_SHARE = 0.8  # of the free memory that a step may be reckoned to take
+
+
+class MetaBatch:
+    """This process's part of the meta-batches.
+
+    Args:
+        learner: What is trained.
+        sampler: Where episodes come from.
+        size: Episodes of a meta-batch over all processes (M).
+        steps: Outer steps.
+        accelerator: Device, precision and processes.
+
+    Attributes:
+        at_once: Episodes that are worked on at once.
+        waited: Seconds that the last step waited for its episodes.
+    """
+
+    def __init__(
+        self, learner: MetaLearner, sampler: EpisodeSampler, size: int, steps: int, accelerator: Accelerator
+    ) -> None:
+        self.learner, self.sampler, self.size, self.steps = learner, sampler, size, steps
+        self.accelerator = accelerator
+        self.at_once = learner.episodes_at_once or max(1, len(self._indices(0)))
+        self.waited = 0.0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="episodes")
+        self._ahead: tuple[int, Future[list[EncodedEpisode]]] | None = None
+        self._fits = False
+
+    def add(self, totals: Tensor, step: int) -> None:
+        """Add a step's loss · episodes, right and scored query examples to `totals`, (3,), and its meta-gradient to `.grad`.
+
+        Raises:
+            RunError: Not even one episode fits into memory.
+        """
+        episodes = self._take(step)
+        if not self._fits and episodes:
+            self._fit(episodes)
+        before = totals.clone()
+        while not self._add(totals, step, episodes):
+            totals.copy_(before)
+            for parameter in self.learner.parameters():
+                parameter.grad = None
+            gc.collect()
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if not self._shrink():
+                raise RunError(
+                    "there is not enough memory for one episode",
+                    fix="Use shorter texts (encoder.max_length), fewer examples (episodes.k_shot, n_query), "
+                    "fewer inner steps, or let less adapt (method.adapts).",
+                )
+
+    def _add(self, totals: Tensor, step: int, episodes: list[EncodedEpisode]) -> bool:
+        """Return whether there was enough memory; if not, what was added so far is worth nothing."""
+        try:
+            for start in range(0, len(episodes), self.at_once):
+                part = episodes[start : start + self.at_once]
+                with self.accelerator.autocast(), _attention(self.accelerator):
+                    found = self.learner.meta_loss(part, step / self.steps)
+                self.accelerator.backward(found.loss * (len(part) / self.size))
+                # Counted in examples, so that the accuracy is the same however the episodes are dealt.
+                scored = sum(len(episode.query.labels) for episode in part if episode.kind == "classification")
+                right = scored * found.accuracy if scored else 0.0
+                totals += torch.tensor([len(part) * float(found.loss.detach()), right, scored], device=totals.device)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            return False  # from here on nothing refers to the graph
+        return True
+
+    def _fit(self, episodes: list[EncodedEpisode]) -> None:
+        """Work on as many at once as are reckoned to fit into the memory that is free."""
+        self._fits, free = True, free_mib(self.accelerator.device)
+        while free is not None and plan(self.learner, episodes, self.at_once).memory_mib > _SHARE * free:
+            if not self._shrink():
+                break
+
+    def _shrink(self) -> bool:
+        if self.at_once == 1:
+            return self.learner.spare()
+        self.at_once = -(-self.at_once // 2)
+        return True
+
+    def _take(self, step: int) -> list[EncodedEpisode]:
+        tick = time.perf_counter()
+        ready, future = self._ahead or (None, None)
+        episodes = future.result() if future and ready == step else self._encode(step)
+        self.waited = time.perf_counter() - tick
+        if step + 1 < self.steps:
+            self._ahead = step + 1, self._pool.submit(self._encode, step + 1)
+        return episodes
+
+    def _encode(self, step: int) -> list[EncodedEpisode]:
+        return [encode_episode(self.learner.encoder, self.sampler[index]) for index in self._indices(step)]
+
+    def _indices(self, step: int) -> range:
+        first = step * self.size
+        return range(first + self.accelerator.process_index, first + self.size, self.accelerator.num_processes)
+
+
+def _attention(accelerator: Accelerator) -> AbstractContextManager[None]:
+    """Choose the attention kernel where the usual choice is slow: going back through the fused one of a processor in bf16."""
+    slow = accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16"
+    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # On a processor the allocator raises a plain RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
