@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
     from quickstudy.adaptation.full import FullSettings
     from quickstudy.evaluation.evaluate import Row
+    from quickstudy.training.explain import Explanation
 
 # The Trainer, matplotlib and scipy's statistics are imported by the functions that need them: `adapt` should start fast.
 
-__all__ = ["adapt", "evaluate", "finetune", "load_model", "load_tasks", "pretrain"]
+__all__ = ["adapt", "evaluate", "explain", "finetune", "load_model", "load_tasks", "pretrain"]
 
 AFTER, BEFORE, PROBE = "meta-trained", "untouched", "linear probe"
 
@@ -67,6 +68,33 @@ def pretrain(
         return _pretrain(recipe, out, overrides, resume, on_step)
 
 
+def explain(recipe: str | Path | Recipe | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> "Explanation":
+    """Reckon what an outer step of a recipe costs, and take one to compare; nothing is trained or written.
+
+    Args:
+        recipe: A recipe file, or its settings.
+        overrides: `section.key=value` settings on top of a recipe file.
+
+    Raises:
+        QuickstudyError: Anything wrong with the recipe or the data.
+    """
+    from quickstudy.training.explain import explain as explain_step
+
+    recipe = _recipe(recipe, overrides)
+    built = build(recipe)
+    return explain_step(built.learner, built.sampler, built.outer, _accelerator(recipe, Path()))
+
+
+def _recipe(recipe: str | Path | Recipe | Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
+    if isinstance(recipe, Mapping):
+        recipe = check_recipe(recipe)
+    if isinstance(recipe, Recipe):
+        if overrides:
+            raise RecipeError("overrides go with a recipe file", fix="Change the recipe's settings themselves.")
+        return recipe
+    return load_recipe(recipe, overrides)
+
+
 def _pretrain(
     recipe: str | Path | Recipe | Mapping[str, Any],
     out: str | Path | None,
@@ -74,13 +102,7 @@ def _pretrain(
     resume: bool,
     on_step: Callable[[StepRecord], None],
 ) -> Run:
-    if isinstance(recipe, Mapping):
-        recipe = check_recipe(recipe)
-    if isinstance(recipe, Recipe):
-        if overrides:
-            raise RecipeError("overrides go with a recipe file", fix="Change the recipe's settings themselves.")
-    else:
-        recipe = load_recipe(recipe, overrides)
+    recipe = _recipe(recipe, overrides)
     folder = Path(out) if out else Path("runs") / recipe.name
     if resume:
         run = Run.open(folder)

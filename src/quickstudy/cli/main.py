@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,9 +108,15 @@ def pretrain(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New run folder. Default: runs/<name of the recipe>.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+    explain: Annotated[
+        bool, typer.Option(help="Only say what an outer step costs: reckoned, and measured on one. Trains nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Meta-pretrain an encoder over many tasks (step 3)."""
+    if explain:
+        _explain(recipe, settings or (), out or resume, as_json)
+        return
     from quickstudy.cli.progress import TrainingProgress
     from quickstudy.config import load_recipe
     from quickstudy.processes import is_main, part, together
@@ -134,6 +141,23 @@ def pretrain(
         _print_json({"run": str(run.folder), "steps": run.metrics()[-1]["step"], "best": progress.best})
     else:
         print(f"encoder and report: {run.folder}")
+
+
+def _explain(recipe: Path, settings: Sequence[str], runs: object, as_json: bool) -> None:
+    if runs:
+        raise RecipeError(
+            "--explain trains nothing", where="--explain", fix="Leave out --out and --resume, or leave out --explain."
+        )
+    from dataclasses import asdict
+
+    from quickstudy import api
+    from quickstudy.cli.tables import print_explanation
+
+    found = api.explain(recipe, overrides=settings)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        print_explanation(found)
 
 
 @app.command()

@@ -1,15 +1,18 @@
 """Tables: what the verbs print, with rich on a terminal and as plain lines in a pipe."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from quickstudy.report.number import shots_text
+from quickstudy.report.number import count, seconds, shots_text
 from quickstudy.report.table import overlap_lines, percent, result_table, score_name
 from quickstudy.tasks.split import readable
 from quickstudy.tasks.task import Task
+
+if TYPE_CHECKING:
+    from quickstudy.training.explain import Explanation
 
 
 def _console() -> Console:
@@ -97,6 +100,43 @@ def print_results(results: dict[str, Any]) -> None:
         console.print(f"meta-trained on, not held out: {', '.join(results['seen_in_meta_training'])}", style="yellow")
     for line in overlap_lines(results):
         console.print(escape(line), style="yellow")
+
+
+def print_explanation(found: "Explanation") -> None:
+    """Print what an outer step was reckoned to take beside what it took."""
+    plan, n = found.plan, found.episodes
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("an outer step", "reckoned", "measured"):
+        table.add_column(column, justify="left" if column == "an outer step" else "right")
+    least = None if plan.operations is None else n * plan.operations / found.rate
+    gigabytes = None if plan.traffic is None else n * plan.traffic / 1e9
+    table.add_row("operations, GFLOP", _whole(plan.operations, n / 1e9), _whole(found.operations, 1e-9))
+    table.add_row("seconds", f"{seconds(least)} at least", seconds(found.seconds))
+    table.add_row("memory, MiB", _whole(plan.memory_mib), _whole(found.memory_mib))
+    table.add_row("weights and activations moved, GB", seconds(gigabytes), "")
+    console = _console()
+    console.print(f"[bold]{plan.way}[/bold]: {plan.why}")
+    precision = "bf16" if found.precision == "bf16" else "single precision"
+    console.print(
+        f"{n} episodes, {found.at_once} at once; {precision} on {found.device}, {_whole(found.free_mib)} MiB free"
+    )
+    console.print(table)
+    padding = 1 - plan.tokens / plan.computed
+    share = found.data_seconds / (found.data_seconds + found.seconds)
+    console.print(
+        f"{_whole(plan.tokens, n)} tokens and {padding:.1%} padding; matrix products reach {found.rate / 1e9:,.0f} GFLOP/s here, "
+        f"of which this step uses {found.operations / found.seconds / found.rate:.0%}",
+        style="dim",
+    )
+    console.print(
+        f"sampling and tokenising take {share:.1%}, while the step before is computed; "
+        f"{found.outer_steps} outer steps take about {found.outer_steps * found.seconds / 60:,.0f} min without validation",
+        style="dim",
+    )
+
+
+def _whole(value: float | None, times: float = 1.0) -> str:
+    return count(None if value is None else value * times)
 
 
 def print_comparison(results: dict[str, Any], headline: list[str]) -> None:

@@ -156,15 +156,16 @@ class _Again(torch.autograd.Function):
         ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         inputs = tensors[: len(tensors) - len(leaves)]
         ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)  # what no gradient reaches is to have none, not zeros
         return tuple(tensor.detach() for tensor in run(inputs, second=False))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         device, dtype, enabled = ctx.autocast
         with torch.enable_grad(), torch.autocast(device, dtype, enabled=enabled):
             inputs = [t.detach().requires_grad_(t.is_floating_point()) for t in ctx.saved_tensors]
             outputs = ctx.run(inputs, second=True)
         wanted = [*(t for t in inputs if t.requires_grad), *ctx.leaves]
-        pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+        pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad and g is not None]
         found = iter(torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True))
         return None, None, *(next(found) if t.requires_grad else None for t in (*inputs, *ctx.leaves))

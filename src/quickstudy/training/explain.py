@@ -1,16 +1,17 @@
-"""Explain: the plan of an outer step beside what one episode really takes."""
+"""Explain: the plan of an outer step beside what one really takes; nothing is learned."""
 
 import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from quickstudy.cost import free_mib, measure
 from quickstudy.methods.base import MetaLearner
-from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.training.meta_batch import MetaBatch
+from quickstudy.training.outer import OuterSettings, meta_parameters
 from quickstudy.training.plan import Plan, plan
 
 _ROWS, _INPUTS, _OUTPUTS = 512, 384, 1536  # a matrix product of the size that a small encoder's layers have
@@ -18,53 +19,68 @@ _ROWS, _INPUTS, _OUTPUTS = 512, 384, 1536  # a matrix product of the size that a
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What one episode is reckoned to take and what it took.
+    """What the meta-gradient of one outer step is reckoned to take, and what it took.
 
     Attributes:
-        plan: Of one episode.
-        operations: Floating-point operations that were counted: matrix products and attention.
-        seconds: Sampling, tokenising and the meta-gradient.
-        data_seconds: Of these, sampling and tokenising.
+        plan: Of one episode of the step; its memory is for all that are worked on at once.
+        episodes: Of this process in the step.
+        at_once: Episodes that are worked on at once.
+        operations: Floating-point operations that were counted, of matrix products and attention.
+        seconds: What the step took, without the time for its data.
+        data_seconds: Sampling and tokenising; in training this goes on while the step before is computed.
         memory_mib: Memory beyond what was there before; None where it cannot be measured.
         free_mib: Memory that was left before; None likewise.
-        rate: Floating-point operations per second of a matrix product on this device.
-        loss: The meta-loss.
+        rate: Floating-point operations per second of a matrix product in single precision on this device.
+        precision: `no` (single), or `bf16`.
+        device: Where it ran.
+        outer_steps: That the whole training takes.
     """
 
     plan: Plan
+    episodes: int
+    at_once: int
     operations: float
     seconds: float
     data_seconds: float
     memory_mib: float | None
     free_mib: float | None
     rate: float
-    loss: float
+    precision: str
+    device: str
+    outer_steps: int
 
 
-def explain(learner: MetaLearner, sampler: EpisodeSampler, *, repeats: int = 3) -> Explanation:
-    """Run one episode and put its plan beside it; nothing is learned.
-
-    Args:
-        learner: Where it will be trained; its meta-parameters require gradients.
-        sampler: Gives the episode.
-        repeats: Timed runs; the fastest counts.
-    """
-    device = learner.encoder.device
-    free = free_mib(device)
-    tick = time.perf_counter()
-    episode = encode_episode(learner.encoder, sampler[0])
+def explain(
+    learner: MetaLearner, sampler: EpisodeSampler, settings: OuterSettings, accelerator: Accelerator
+) -> Explanation:
+    """Plan the first outer step and take its meta-gradient, once to count and once to time."""
+    device = accelerator.device
+    learner.to(device)
+    meta_parameters(learner, settings.trains)
+    own = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
+    tick, free = time.perf_counter(), free_mib(device)
+    episodes = own.episodes(0)
     data_seconds = time.perf_counter() - tick
-    planned = plan(learner, [episode])
     with FlopCounterMode(display=False) as counter:
-        loss = _meta_gradient(learner, episode)
-    costs = []
-    for _ in range(repeats):
-        with measure(device) as cost:
-            _meta_gradient(learner, episode)
-        costs.append(cost)
-    seconds = data_seconds + min(cost.seconds for cost in costs)
-    operations, rate = float(counter.get_total_flops()), matrix_rate(device)
-    return Explanation(planned, operations, seconds, data_seconds, costs[0].more_mib, free, rate, float(loss))
+        own.add(torch.zeros(3, device=device), 0)
+    learner.zero_grad()
+    with measure(device) as cost:
+        own.add(torch.zeros(3, device=device), 0)
+    learner.zero_grad()
+    return Explanation(
+        plan(learner, episodes, own.at_once),
+        len(episodes),
+        own.at_once,
+        float(counter.get_total_flops()),
+        cost.seconds - own.waited,
+        data_seconds,
+        cost.more_mib,
+        free,
+        matrix_rate(device),
+        accelerator.mixed_precision,
+        device.type,
+        settings.outer_steps,
+    )
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, repeats: int = 30) -> float:
@@ -78,11 +94,3 @@ def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, rep
                 a @ b
         rates.append(10 * 2 * _ROWS * _INPUTS * _OUTPUTS / cost.seconds)
     return max(rates)
-
-
-def _meta_gradient(learner: MetaLearner, episode: EncodedEpisode) -> Tensor:
-    """Return the meta-loss, (), after taking its gradient; the gradient is thrown away."""
-    loss = learner.meta_loss([episode]).loss
-    wanted = [p for p in learner.parameters() if p.requires_grad]
-    torch.autograd.grad(loss, wanted, allow_unused=True)
-    return loss.detach()

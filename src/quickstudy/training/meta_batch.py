@@ -109,13 +109,14 @@ class MetaBatch:
     def _take(self, step: int) -> list[EncodedEpisode]:
         tick = time.perf_counter()
         ready, future = self._ahead or (None, None)
-        episodes = future.result() if future and ready == step else self._encode(step)
+        episodes = future.result() if future and ready == step else self.episodes(step)
         self.waited = time.perf_counter() - tick
         if step + 1 < self.steps:
-            self._ahead = step + 1, self._pool.submit(self._encode, step + 1)
+            self._ahead = step + 1, self._pool.submit(self.episodes, step + 1)
         return episodes
 
-    def _encode(self, step: int) -> list[EncodedEpisode]:
+    def episodes(self, step: int) -> list[EncodedEpisode]:
+        """Sample and tokenise this process's episodes of a step."""
         return [encode_episode(self.learner.encoder, self.sampler[index]) for index in self._indices(step)]
 
     def _indices(self, step: int) -> range:
@@ -131,4 +132,4 @@ def _attention(accelerator: Accelerator) -> AbstractContextManager[None]:
 
 def _out_of_memory(error: BaseException) -> bool:
     # On a processor the allocator raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

