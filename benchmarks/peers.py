@@ -1,12 +1,14 @@
 """The same meta-gradient, ours and the peers': higher, TorchOpt, a plain torch.func loop and a plain torch.autograd loop.
 
-    python benchmarks/peers.py [--cases maml,fomaml,anil,top2] [--steps 5] [--runs 5] [--device cpu]
+    python benchmarks/peers.py [--cases maml,fomaml,anil,top2,memory] [--runs 5] [--device cpu]
 
-MiniLM, 5 ways, 5 support and 5 query examples each, real texts of mixed length, SGD. In every case the gradients are compared
+MiniLM, 5 ways, 5 support and 5 query examples each, real texts of mixed length, 5 inner steps of SGD; `memory` is second order
+with 10 steps, with our steps all stored, half of them or none. In every case the gradients are compared
 (to 1e-5 of the largest) before anything is timed, and the runs are interleaved: one of each, then again. A peer gets what its
 user would write: one padded batch for the support set and one for the query set, a fused kernel where the order allows and the
-exact MATH kernel where it does not. Prints medians, ratios with their spread, memory and the share of the floor, and writes
-peers.json.
+exact MATH kernel where it does not. Prints medians, ratios with their spread, the memory that a meta-gradient needs beyond what
+was there, and times the floor; writes peers.json, where a case that is run again replaces the old one. `bf16` is our second
+order in single precision against bf16 autocast, whose gradient is compared by its angle.
 
 The floor counts matrix products on tokens, without padding, that any exact method must do: F for a pass forward, 2F more for a
 gradient, 6F more to go back through that gradient, at the matrix rate that is measured in the same run.
@@ -16,6 +18,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +40,11 @@ from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
+from quickstudy.training.explain import matrix_rate
+from quickstudy.versions import versions
 
 RATE, HEAD_RATE = 0.01, 1.0
+SPEC = EpisodeSpec(n_way=5, k_shot=5, n_query=5)
 Grads = dict[str, Tensor]
 Step = Callable[[], Grads]
 
@@ -50,6 +56,8 @@ class Case:
     order: str
     adapts: str
     method: str
+    steps: int = 5
+    stored: tuple[int | None, ...] = (None,)
 
     @property
     def second(self) -> bool:
@@ -61,6 +69,8 @@ CASES = {
     "fomaml": Case("first", "all", "fomaml"),
     "anil": Case("second", "head", "maml"),
     "top2": Case("second", "layers:-2", "maml"),
+    "memory": Case("second", "all", "maml", steps=10, stored=(None, 5, 0)),
+    "bf16": Case("second", "all", "maml"),
 }
 
 
@@ -104,13 +114,17 @@ class Work:
         return HEAD_RATE if name.startswith("head.") else RATE
 
 
-def ours(episode: EncodedEpisode, encoder: Encoder, case: Case, steps: int) -> Step:
-    settings = {"adapts": case.adapts, "inner_lr": RATE, "head_lr": HEAD_RATE, "inner_steps": steps}
+def ours(
+    episode: EncodedEpisode, encoder: Encoder, case: Case, stored: int | None = None, *, bf16: bool = False
+) -> Step:
+    settings = {"adapts": case.adapts, "inner_lr": RATE, "head_lr": HEAD_RATE, "inner_steps": case.steps}
     learner = make(case.method, encoder, settings)
+    learner.stored_steps = stored
     named = {f"model.{name}": p for name, p in encoder.model.named_parameters() if "pooler" not in name}
 
     def step() -> Grads:
-        loss = learner.meta_loss([episode]).loss
+        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=bf16):
+            loss = learner.meta_loss([episode]).loss
         return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
     return step
@@ -178,7 +192,7 @@ PEERS: dict[str, Callable[[Work], Grads]] = {
 }
 
 
-def work_of(episode: EncodedEpisode, encoder: Encoder, case: Case, steps: int) -> Work:
+def work_of(episode: EncodedEpisode, encoder: Encoder, case: Case) -> Work:
     classifier = Classifier(encoder, episode.n_way)
     layers = encoder.model.config.num_hidden_layers
     top = {"all": 0, "head": layers}.get(case.adapts) if ":" not in case.adapts else layers - int(case.adapts[8:])
@@ -186,7 +200,9 @@ def work_of(episode: EncodedEpisode, encoder: Encoder, case: Case, steps: int) -
     names = {n for n, _ in classifier.named_parameters() if "pooler" not in n}
     adapts = names if case.adapts == "all" else {n for n in names if n.startswith(tuple(chosen))}
     support, query = padded(episode.support, encoder), padded(episode.query, encoder)
-    return Work(classifier, support, query, episode.support.labels, episode.query.labels, adapts, steps, case.second)
+    return Work(
+        classifier, support, query, episode.support.labels, episode.query.labels, adapts, case.steps, case.second
+    )
 
 
 def padded(part: EncodedSet, encoder: Encoder) -> dict[str, Tensor]:
@@ -194,8 +210,9 @@ def padded(part: EncodedSet, encoder: Encoder) -> dict[str, Tensor]:
     return dict(encoder.tokenizer.pad(rows, return_tensors="pt").to(encoder.device))
 
 
-def floor(episode: EncodedEpisode, encoder: Encoder, case: Case, steps: int) -> float:
+def floor(episode: EncodedEpisode, encoder: Encoder, case: Case) -> float:
     """Return the operations that an exact meta-gradient takes."""
+    steps = case.steps
     config = encoder.model.config
     size, layers = config.hidden_size, config.num_hidden_layers
     linear = 2 * (4 * size**2 + 2 * size * config.intermediate_size) * layers
@@ -212,52 +229,43 @@ def floor(episode: EncodedEpisode, encoder: Encoder, case: Case, steps: int) -> 
     return 3 * (1 - top) * support + 9 * steps * top * support + 3 * query
 
 
-def matrix_rate(device: torch.device) -> float:
-    """Return operations per second of products of the size that the encoder's largest layers have."""
-    a, b = torch.randn(1024, 384, device=device), torch.randn(384, 1536, device=device)
-    rates = []
-    for _ in range(30):
-        with measure(device) as cost:
-            for _ in range(10):
-                a @ b
-        rates.append(10 * 2 * 1024 * 384 * 1536 / cost.seconds)
-    return max(rates)
-
-
-def episode_of(encoder: Encoder) -> EncodedEpisode:
-    """Return 5 ways, 5 support and 5 query examples each: which of five bundled tasks a text is from."""
+def which_task() -> Task:
+    """A task of real texts: which of five bundled tasks a text is from."""
     sources = [task for task in load_tasks("samples") if not task.pair][:5]
     rows: Iterable[Example] = (
         Example(task.train_split[i].text, label=n) for n, task in enumerate(sources) for i in range(30)
     )
-    task = Task("which", {"train": ListSplit(rows)}, tuple(task.name for task in sources))
-    return encode_episode(encoder, EpisodeSampler([task], EpisodeSpec(5, 5, 5), seed=0)[0])
+    return Task("which", {"train": ListSplit(rows)}, tuple(task.name for task in sources))
+
+
+def episode_of(encoder: Encoder) -> EncodedEpisode:
+    return encode_episode(encoder, EpisodeSampler([which_task()], SPEC, seed=0)[0])
 
 
 def run_case(name: str, encoder: Encoder, options: argparse.Namespace, rate: float) -> dict[str, Any]:
     case, episode = CASES[name], episode_of(encoder)
-    work = work_of(episode, encoder, case, options.steps)
-    steps: dict[str, Step] = {"quickstudy": ours(episode, encoder, case, options.steps)}
-    for peer, function in PEERS.items():
-        steps[peer] = lambda function=function: function(work)
+    steps: dict[str, Step] = {}
+    for stored in case.stored:
+        steps["quickstudy" if stored is None else f"quickstudy, {stored} stored"] = ours(episode, encoder, case, stored)
+    if name == "bf16":
+        steps["quickstudy, bf16"] = ours(episode, encoder, case, bf16=True)
+    else:
+        work = work_of(episode, encoder, case)
+        for peer, function in PEERS.items():
+            steps[peer] = lambda function=function: function(work)
     costs: dict[str, list[Cost]] = {each: [] for each in steps}
     kernel = [SDPBackend.MATH] if case.second else list(SDPBackend.__members__.values())
     for turn in range(options.runs + 1):  # the first is the warm-up, and the proof
         found = {}
         for each, step in steps.items():
-            if each == "quickstudy":
-                with measure(encoder.device) as cost:
-                    found[each] = step()
-            else:
-                with sdpa_kernel(kernel), measure(encoder.device) as cost:
-                    found[each] = step()
+            with sdpa_kernel(kernel) if each in PEERS else nullcontext(), measure(encoder.device) as cost:
+                found[each] = step()
             if turn:
                 costs[each].append(cost)
                 del found[each]
         if not turn:
             compare(found)
-    best = min((each for each in PEERS), key=lambda each: statistics.median(c.seconds for c in costs[each]))
-    operations = floor(episode, encoder, case, options.steps)
+    operations = floor(episode, encoder, case)
     rows = []
     for each, own in costs.items():
         ratios = [c.seconds / mine.seconds for c, mine in zip(own, costs["quickstudy"], strict=True)]
@@ -265,20 +273,26 @@ def run_case(name: str, encoder: Encoder, options: argparse.Namespace, rate: flo
             {
                 "name": each,
                 "seconds": statistics.median(c.seconds for c in own),
-                "peak_mib": max(c.peak_mib or 0 for c in own),
+                "more_mib": statistics.median(c.more_mib or 0 for c in own),
                 "times_ours": statistics.median(ratios),
                 "spread": [min(ratios), max(ratios)],
                 "times_floor": statistics.median(c.seconds for c in own) * rate / operations,
             }
         )
-    return {"case": name, "best_peer": best, "operations": operations, "rows": rows}
+    peers = [row for row in rows if row["name"] in PEERS]
+    best = min(peers, key=lambda row: row["seconds"])["name"] if peers else None
+    return {"case": name, "best_peer": best, "operations": operations, "rate": rate, "runs": options.runs, "rows": rows}
 
 
 def compare(found: dict[str, Grads]) -> None:
-    """Check that all gradients are the same."""
+    """Check that all gradients are the same; that of bf16 points the same way."""
     own = found["quickstudy"]
     largest = max(float(g.abs().max()) for g in own.values())
     for peer, theirs in found.items():
+        if "bf16" in peer:
+            ours, other = (torch.cat([g.flatten().double() for g in of.values()]) for of in (own, theirs))
+            assert torch.cosine_similarity(ours, other, dim=0) > 0.999, peer
+            continue
         for name, g in own.items():
             apart = float((g - theirs[name]).abs().max())
             assert apart <= 1e-5 * max(1.0, largest), f"{peer} differs by {apart:.1e} in {name}"
@@ -287,28 +301,29 @@ def compare(found: dict[str, Grads]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     encoder = Encoder.load("minilm").to(options.device)
-    rate = matrix_rate(encoder.device)
-    results = []
+    settings = {"device": options.device, "threads": torch.get_num_threads(), "versions": versions()}
+    results = json.loads(options.out.read_text())["cases"] if options.out.exists() else {}
     for name in options.cases.split(","):
-        results.append(run_case(name, encoder, options, rate))
-        print_case(results[-1])
-    settings = {"device": options.device, "threads": torch.get_num_threads(), "steps": options.steps, "rate": rate}
-    write_json(Path(__file__).with_suffix(".json"), {**settings, "torch": torch.__version__, "cases": results})
-    print(json.dumps(settings))
+        results[name] = run_case(name, encoder, options, matrix_rate(encoder.device)) | settings
+        print_case(results[name])
+        write_json(options.out, {"cases": {case: results[case] for case in CASES if case in results}})
 
 
 def print_case(result: dict[str, Any]) -> None:
-    print(f"\n{result['case']}: {result['operations'] / 1e9:.0f} GFLOP, best peer {result['best_peer']}")
-    print("| | seconds | × ours | spread | × floor | peak MiB |\n|---|---|---|---|---|---|")
+    print(
+        f"\n{result['case']}: {result['operations'] / 1e9:.0f} GFLOP at least, matrix products {result['rate'] / 1e9:.0f} "
+        f"GFLOP/s, {result['threads']} threads; best peer {result['best_peer']}"
+    )
+    print("| | seconds | × ours | spread | × floor | more MiB |\n|---|---|---|---|---|---|")
     for row in result["rows"]:
         spread = f"{row['spread'][0]:.2f} to {row['spread'][1]:.2f}"
         cells = f"{row['seconds']:.2f} | {row['times_ours']:.2f} | {spread} | {row['times_floor']:.2f}"
-        print(f"| {row['name']} | {cells} | {row['peak_mib']:.0f} |")
+        print(f"| {row['name']} | {cells} | {row['more_mib']:.0f} |")
 
 
 if __name__ == "__main__":
