@@ -3,8 +3,8 @@
     python benchmarks/setfit_speed.py [--tasks samples:meta-test] [--shots 8] [--draws 1] [--run runs/demo] [--limit 300]
 
 In turn on every support set: a prototypical network, ANIL, MAML of the top layer and of all layers; with --run also a
-meta-trained encoder; and SetFit (default training, from the same MiniLM). Seconds are from the support set to a classifier that is
-ready, of ours with the encoder loaded before; accuracy is on the same test rows. Single texts only. Needs the extra `bench`.
+meta-trained encoder; and SetFit (default training, from the same MiniLM). Seconds are from the support set to a ready
+classifier, of ours with the encoder loaded before; accuracy is on the same test rows. Single texts only. Needs the extra `bench`.
 """
 
 import argparse
