@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from inspect import signature
@@ -270,6 +271,31 @@ def test_a_killed_run_is_resumed_from_the_command_line_bit_for_bit(
     Tags(tmp_path / "run" / "report.html").assert_whole()
 
 
+def test_a_recipe_is_explained_and_nothing_is_trained(made: Path, tmp_path: Path, command: Command) -> None:
+    with chdir(tmp_path):
+        done = command("pretrain", made / "recipe.toml", "--explain")
+        found = _json(
+            command("pretrain", made / "recipe.toml", "--explain", "--json", "--set", "outer.meta_batch_size=2").out
+        )
+    assert (done.code, [p.name for p in tmp_path.iterdir()]) == (0, ["cache"])
+    way, setting, head, *rows = done.out.splitlines()
+    assert way == "features once: no encoder parameter adapts, so that one pass gives all that is needed of the encoder"
+    assert setting.startswith("4 episodes, 4 at once; single precision on cpu")
+    assert head.split("  ")[0] == "an outer step"
+    assert [row.split(",")[0].split("  ")[0] for row in rows[:3]] == ["operations", "seconds", "memory"]
+    assert (found["episodes"], found["at_once"], found["plan"]["way"]) == (2, 2, "features once")
+    assert found["operations"] > 0 < found["seconds"]
+
+
+def test_explaining_goes_with_no_run(made: Path, tmp_path: Path, command: Command) -> None:
+    done = command("pretrain", made / "recipe.toml", "--explain", "--out", tmp_path / "run")
+    assert done.code == 2
+    assert (
+        done.err
+        == "error: --explain: --explain trains nothing\n  Leave out --out and --resume, or leave out --explain.\n"
+    )
+
+
 def test_an_existing_run_is_never_overwritten(made: Path, command: Command) -> None:
     before = {p: p.stat().st_mtime_ns for p in (made / "run").rglob("*")}
     done = command("pretrain", made / "recipe.toml", "--out", made / "run")
@@ -460,7 +486,8 @@ def _json(text: str) -> Any:
 def _log(run: Path) -> list[dict[str, Any]]:
     """The log without what the clock and the memory say."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("seconds", "tasks_per_second", "peak_mib")} for line in lines]
+    clock = ("seconds", "tasks_per_second", "peak_mib", "waited")
+    return [{key: value for key, value in line.items() if key not in clock} for line in lines]
 
 
 class Tags(HTMLParser):
