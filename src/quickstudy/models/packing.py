@@ -55,21 +55,8 @@ def packed(sequences: Sequences, pad_id: int, first: int | None, like: Tensor) -
         first: From `first_position`; None never packs.
         like: A parameter of the model, for device and type.
     """
-    lengths = sorted(map(len, sequences.ids))
-    call = call_tokens(like.device)
-    plain = cuts(lengths, call, tokens.BATCH_TOKENS)
-    padded = sum((stop - start) * lengths[stop - 1] for start, stop in plain)
-    if first is None or padded <= _WASTE * sum(lengths):
-        yield from batches(sequences, pad_id, like.device)
-        return
-    cost = sum(_cost(stop - start, lengths[stop - 1]) + call for start, stop in plain)
-    best = None
-    for room in {min(tokens.BATCH_TOKENS, round(lengths[-1] * factor)) for factor in (1, 1.25, 1.5, 2, 3)}:
-        rows = fill([len(ids) for ids in sequences.ids], max(room, lengths[-1]))
-        total = _cost(len(rows), room) + call * -(-len(rows) * room // tokens.BATCH_TOKENS)
-        if total < cost:
-            cost, best = total, (rows, room)
-    if best is None:
+    best = None if first is None else _best_rows([len(ids) for ids in sequences.ids], call_tokens(like.device))
+    if first is None or best is None:
         yield from batches(sequences, pad_id, like.device)
         return
     rows, room = best
@@ -77,6 +64,21 @@ def packed(sequences: Sequences, pad_id: int, first: int | None, like: Tensor) -
     for part in range(parts):
         some = rows[len(rows) * part // parts : len(rows) * (part + 1) // parts]
         yield _batch(sequences, some, room, pad_id, first, like)
+
+
+def _best_rows(lengths: list[int], call: int) -> tuple[list[list[int]], int] | None:
+    """Return the rows and their length that cost least; None where padded batches cost less."""
+    ascending = sorted(lengths)
+    plain = [(stop - start, ascending[stop - 1]) for start, stop in cuts(ascending, call, tokens.BATCH_TOKENS)]
+    if sum(count * longest for count, longest in plain) <= _WASTE * sum(lengths):
+        return None
+    least, best = sum(_cost(*shape) + call for shape in plain), None
+    for room in sorted(_rooms(lengths)):
+        rows = fill(lengths, room)
+        cost = _cost(len(rows), room) + call * -(-len(rows) * room // tokens.BATCH_TOKENS)
+        if cost < least:
+            least, best = cost, (rows, room)
+    return best
 
 
 def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
@@ -95,6 +97,14 @@ def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
         rows[row].append(i)
         left[row] -= lengths[i]
     return rows
+
+
+def _rooms(lengths: Sequence[int]) -> set[int]:
+    """Return lengths of rows, up to three of the longest sequences, that a whole number of rows could fill."""
+    longest, total = max(lengths), sum(lengths)
+    most = max(longest, min(3 * longest, tokens.BATCH_TOKENS))
+    full = [-(-total // count) for count in range(1, len(lengths) + 1)]
+    return {longest} | {room + spare for room in full for spare in (0, 1) if longest <= room + spare <= most}
 
 
 def _cost(rows: int, length: int) -> float:
