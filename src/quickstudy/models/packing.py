@@ -19,9 +19,7 @@ from quickstudy.models.tokens import Batch, Sequences, batches, call_tokens, cut
 
 # Position ids of the first token: others count from the padding token on, or have no positions that can be given.
 _FROM_ZERO, _AFTER_PADDING = {"bert", "distilbert", "electra"}, {"roberta", "xlm-roberta", "camembert"}
-_ATTENTION = (
-    600  # a token in a row of this length costs twice: once in the layers, once in attention; measured on MiniLM
-)
+_ATTENTION = 1000  # in a row of this length a token costs as much in attention as in the layers (dev/LOG.md)
 _WASTE = 1.05  # padding that is not worth looking further
 
 
