@@ -164,7 +164,7 @@ def test_an_inner_step_sees_the_rows_in_play_alone() -> None:
     )
 
 
-@pytest.mark.parametrize("change", ["bounded norm", "another class", "not adapting"])
+@pytest.mark.parametrize("change", ["bounded norm", "another class", "shared", "not adapting"])
 def test_a_table_that_is_more_than_its_rows_is_adapted_whole(change: str) -> None:
     encoder = tiny_encoder()
     table = encoder.model.get_input_embeddings()
@@ -172,6 +172,9 @@ def test_a_table_that_is_more_than_its_rows_is_adapted_whole(change: str) -> Non
         table.max_norm = 1.0
     elif change == "another class":
         table.__class__ = type("Scaled", (nn.Embedding,), {})
+    elif change == "shared":
+        encoder.model.decoder = nn.Linear(16, 64, bias=False)
+        encoder.model.decoder.weight = table.weight
     assert Partition(encoder, "bias" if change == "not adapting" else "all").in_play(_sequences(encoder)) is None
 
 

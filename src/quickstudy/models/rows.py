@@ -41,7 +41,8 @@ class Rows:
         table = model.get_input_embeddings()  # type: ignore[operator]
         module = next((name for name, own in model.named_modules() if own is table), "")
         plain = type(table) is nn.Embedding and table.max_norm is None and not table.scale_grad_by_freq
-        if not plain or f"{module}.weight" not in names:
+        shared = sum(p is table.weight for _, p in model.named_parameters(remove_duplicate=False)) > 1
+        if not plain or shared or f"{module}.weight" not in names:
             return None
         inputs = probe(model)
         with torch.no_grad():
