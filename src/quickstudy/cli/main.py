@@ -170,6 +170,7 @@ def predict(
     data: Annotated[Path | None, typer.Option(help="File with the texts; labels are not needed.")] = None,
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     pair_column: Annotated[str, typer.Option(help="Column of the second text; auto: text_pair if there.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the processor has it.")] = "fp32",
     as_json: Json = False,
 ) -> None:
     """Label texts with an adapted model; probabilities beside (step 4)."""
@@ -187,7 +188,7 @@ def predict(
         if data
         else [Example(text, second) for text, second in zip_longest(texts or (), pair or ())]
     )
-    loaded = AdaptedModel.load(model)
+    loaded = AdaptedModel.load(model, precision=precision)
     rows: list[dict[str, Any]]
     if loaded.kind == "regression":
         rows = [{"text": e.text, "value": v} for e, v in zip(examples, loaded.predict(examples), strict=True)]

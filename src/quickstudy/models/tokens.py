@@ -21,6 +21,7 @@ from quickstudy.tasks.split import Example
 
 _CACHE_TOKENS = 50_000_000  # about 1 GB of ids; the cache starts afresh above it
 _BATCH_TOKENS = 4096  # padded tokens per encoder pass: enough to fill the matrix units, small enough for the caches
+_THREAD_TOKENS = 1024  # of inference on a processor, per thread: what is between two layers then stays in its caches
 _CALL_TOKENS = {"cpu": 64}  # c, measured in dev/LOG.md; any other device has _BATCH_TOKENS
 
 Ids = tuple[int, ...]
@@ -104,8 +105,11 @@ def batches(sequences: Sequences, pad_id: int, device: torch.device) -> Iterator
     """Cut sequences into padded batches of similar length, with the least work in all."""
     order = sorted(range(len(sequences.ids)), key=lambda row: len(sequences.ids[row]))
     lengths = [len(sequences.ids[row]) for row in order]
-    for start, stop in cuts(lengths, _CALL_TOKENS.get(device.type, _BATCH_TOKENS), _BATCH_TOKENS):
-        yield _pad(sequences, order[start:stop], pad_id, device)
+    most = _BATCH_TOKENS
+    if device.type == "cpu" and not torch.is_grad_enabled():
+        most = min(most, _THREAD_TOKENS * torch.get_num_threads())
+    for start, stop in cuts(lengths, _CALL_TOKENS.get(device.type, _BATCH_TOKENS), most):
+        yield pad(sequences, order[start:stop], pad_id, device)
 
 
 def cuts(lengths: Sequence[int], call: int, most: int) -> list[tuple[int, int]]:
@@ -138,7 +142,8 @@ def cuts(lengths: Sequence[int], call: int, most: int) -> list[tuple[int, int]]:
     return found[::-1]
 
 
-def _pad(sequences: Sequences, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:
+def pad(sequences: Sequences, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:
+    """Return the batch of some rows of sequences, padded to the longest of them."""
     longest = max(len(sequences.ids[row]) for row in rows)
 
     def padded(values: tuple[Ids, ...], fill: int) -> Tensor:
