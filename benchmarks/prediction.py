@@ -60,6 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = load_models(Path(folder), onnx=options.onnx, threads=options.threads)
         difference = check_features(peer, models[OURS], texts[:CHECKED])
+        print("timing", flush=True)
         found, times = measure(peer, models, texts, options.repeat)
     lengths = [len(ids) for ids in models[OURS].partition.encoder.tokenize(map(Example, texts)).ids]
     result = {
