@@ -210,12 +210,13 @@ def adapt(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, or one that export wrote.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to label.")] = None,
     pair: Annotated[list[str] | None, typer.Option(help="Second text of each text, for pair models.")] = None,
     data: Annotated[Path | None, typer.Option(help="File with the texts; labels are not needed.")] = None,
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     pair_column: Annotated[str, typer.Option(help="Column of the second text; auto: text_pair if there.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the processor has it.")] = "fp32",
     as_json: Json = False,
 ) -> None:
     """Label texts with an adapted model; probabilities beside (step 4)."""
@@ -225,6 +226,7 @@ def predict(
         raise DataError(f"{len(texts or ())} texts but {len(pair)} --pair", fix="Give one --pair per text.")
     from quickstudy.cli.tables import print_predictions
     from quickstudy.data.texts import read_texts
+    from quickstudy.export.onnx_model import OnnxModel, is_exported
     from quickstudy.methods.adapted import AdaptedModel
     from quickstudy.tasks.split import Example
 
@@ -233,7 +235,14 @@ def predict(
         if data
         else [Example(text, second) for text, second in zip_longest(texts or (), pair or ())]
     )
-    loaded = AdaptedModel.load(model)
+    loaded: AdaptedModel | OnnxModel
+    if is_exported(model):
+        if precision != "fp32":
+            fix = "Leave out --precision, or predict with the model that it was exported from."
+            raise RecipeError("an exported model has the precision it was exported in", where=str(model), fix=fix)
+        loaded = OnnxModel.load(model)
+    else:
+        loaded = AdaptedModel.load(model, precision=precision)
     rows: list[dict[str, Any]]
     if loaded.kind == "regression":
         rows = [{"text": e.text, "value": v} for e, v in zip(examples, loaded.predict(examples), strict=True)]
@@ -251,6 +260,28 @@ def predict(
         _print_json(rows)
     else:
         print_predictions(rows)
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits: smaller, and not quite the same.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write an adapted model as an ONNX graph from token ids to probabilities (extra onnx)."""
+    from quickstudy.storage import refuse_existing
+
+    refuse_existing(out)
+    from quickstudy.export.onnx_file import export_onnx
+    from quickstudy.methods.adapted import AdaptedModel
+
+    export_onnx(AdaptedModel.load(model), out, int8=int8)
+    size = (out / "model.onnx").stat().st_size
+    if as_json:
+        _print_json({"model": str(out), "int8": int8, "bytes": size})
+    else:
+        print(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}; label texts with: quickstudy predict {out}")
 
 
 @app.command()

@@ -11,6 +11,7 @@ architecture's own sequence classifier puts its last layer on (`pooling = "poole
 import copy
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from quickstudy.errors import DataError, RunError
+from quickstudy.errors import DataError, RecipeError, RunError, did_you_mean
 from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import HEADS, Head, LinearHead, head_of, head_tensors
+from quickstudy.models.linear import packed_linear
 from quickstudy.models.partition import Partition, Prefix
 from quickstudy.storage import new_folder, write_json
 from quickstudy.tasks.split import Example
@@ -32,7 +34,11 @@ from quickstudy.tasks.task import Kind
 Text = str | tuple[str, str] | Example
 
 _FILE = "adapted.json"
-_CHUNK = 1024  # examples per pass when predicting: bounds memory
+_CHUNK = 16384  # examples per pass when predicting: bounds memory
+_PREFIX_CHUNK = 1024  # the same where layers adapt: the states below them are kept for a whole pass
+_PACKED_CHARACTERS = 16384  # laying out weights costs about what it saves on a quarter of as much text
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -81,16 +87,20 @@ class AdaptedModel:
     @torch.no_grad()
     def logits(self, texts: Iterable[Text]) -> Tensor:
         """Return the logits, (B, N), or numbers, (B, 1), rows in the order of `texts`."""
-        examples = [self._example(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        if not examples:
-            raise DataError("there is no text to predict", fix="Give at least one text.")
+        examples = checked_examples(texts, pair=self.pair)
+        unique = list(dict.fromkeys((e.text, e.text_pair) for e in examples))  # labels are no part of what is run
+        place = {key: i for i, key in enumerate(unique)}
+        characters = [len(first) + len(second or "") for first, second in unique]
         # Sorting by length first keeps padding small across the chunks too.
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].text) + len(examples[i].text_pair or ""))
-        scores = [
-            self.scores(self.partition.prefix(self.partition.encoder.tokenize([examples[i] for i in rows])))
-            for rows in _chunks(order, _CHUNK)
-        ]
-        return torch.cat(scores)[torch.tensor(order).argsort()].cpu()
+        order = sorted(range(len(unique)), key=characters.__getitem__)
+        scores = []
+        with packed_linear() if sum(characters) >= _PACKED_CHARACTERS else nullcontext():
+            for rows in _chunks(order, _PREFIX_CHUNK if self.partition.names else _CHUNK):
+                sequences = self.partition.encoder.tokenize(Example(*unique[i]) for i in rows)
+                with self.partition.encoder.frozen():  # a text that is in many pairs is run once
+                    scores.append(self.scores(self.partition.prefix(sequences)))
+        back = torch.tensor(order).argsort()[[place[e.text, e.text_pair] for e in examples]]
+        return torch.cat(scores).cpu()[back]
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N), rows in the order of `texts`.
@@ -115,9 +125,11 @@ class AdaptedModel:
         """Write the model to a new folder, whole or not at all, and return its path.
 
         Raises:
-            RunError: The folder exists.
+            RunError: The folder exists; the weights are in half precision.
         """
         target = Path(folder)
+        if self.partition.encoder.model.dtype == torch.bfloat16:
+            raise RunError("weights in bf16 are for prediction alone", fix="Load the model in fp32, then save it.")
         with new_folder(target) as part:
             merged = self.merged_encoder()
             standard = (
@@ -141,13 +153,22 @@ class AdaptedModel:
         return target
 
     @classmethod
-    def load(cls, folder: str | Path) -> "AdaptedModel":
+    def load(cls, folder: str | Path, *, precision: str = "fp32") -> "AdaptedModel":
         """Read a saved model.
+
+        Args:
+            folder: Where `save` wrote it.
+            precision: `fp32`, or `bf16`: the encoder's weights and states in bfloat16, pooling and head in float32.
 
         Raises:
             RunError: Not such a folder, or a broken one.
+            RecipeError: An unknown precision.
         """
         source = Path(folder)
+        if precision not in PRECISIONS:
+            int8 = "int8 is for exported models: quickstudy export MODEL --out FOLDER --int8"
+            fix = int8 if precision == "int8" else did_you_mean(precision, PRECISIONS)
+            raise RecipeError(f"there is no precision {precision!r}", fix=fix)
         if not (source / _FILE).is_file():
             raise RunError("this is not a model folder", where=str(source), fix="Make one with: quickstudy adapt")
         try:
@@ -157,7 +178,9 @@ class AdaptedModel:
             described = tuple(settings["label_names"]), settings["kind"], settings["pair"], settings["method"]
         except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
             raise RunError(f"the model folder is broken ({error})", where=str(source), fix="Adapt again.") from error
-        partition = Partition(Encoder.load(str(source / "encoder")), "head")
+        encoder = Encoder.load(str(source / "encoder"))
+        encoder.model.to(PRECISIONS[precision])  # once: autocast would cast the weights in every call
+        partition = Partition(encoder, "head")
         return cls(partition, {}, head, *described)
 
     def merged_encoder(self) -> Encoder:
@@ -170,18 +193,35 @@ class AdaptedModel:
                 own[name].copy_(value)
         return merged
 
-    def _example(self, text: Text) -> Example:
-        example = (
-            text if isinstance(text, Example) else Example(text) if isinstance(text, str) else Example(text[0], text[1])
-        )
-        if (example.text_pair is not None) != self.pair:
-            if self.pair:
-                way = "Give (text, second text); on the command line --pair, or a file with a column text_pair."
-                raise DataError("this model reads pairs of texts, and a second text is missing", fix=way)
-            raise DataError("this model reads single texts, and there is a second one", fix="Leave it out.")
-        if not example.text.strip() or (self.pair and not (example.text_pair or "").strip()):
-            raise DataError("a text to predict is empty", fix="Leave it out.")
-        return example
+
+def checked_examples(texts: Iterable[Text], *, pair: bool) -> list[Example]:
+    """Return texts to predict as examples.
+
+    Args:
+        texts: Texts, (text, second text) tuples, or `Example`s; a lone text is one of them.
+        pair: Whether the model reads two texts.
+
+    Raises:
+        DataError: None, an empty one, a single text where a pair is needed or the other way round.
+    """
+    examples = [_example(text, pair) for text in ([texts] if isinstance(texts, str) else texts)]
+    if not examples:
+        raise DataError("there is no text to predict", fix="Give at least one text.")
+    return examples
+
+
+def _example(text: Text, pair: bool) -> Example:
+    example = (
+        text if isinstance(text, Example) else Example(text) if isinstance(text, str) else Example(text[0], text[1])
+    )
+    if (example.text_pair is not None) != pair:
+        if pair:
+            way = "Give (text, second text); on the command line --pair, or a file with a column text_pair."
+            raise DataError("this model reads pairs of texts, and a second text is missing", fix=way)
+        raise DataError("this model reads single texts, and there is a second one", fix="Leave it out.")
+    if not example.text.strip() or (pair and not (example.text_pair or "").strip()):
+        raise DataError("a text to predict is empty", fix="Leave it out.")
+    return example
 
 
 def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -168,21 +168,31 @@ class Encoder(nn.Module):
         return int(self.tokenizer.pad_token_id or 0)
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return one vector per sequence, (B, D), of token states (B, T, D) and their mask (B, T)."""
+        """Return one vector per sequence, (B, D), of token states (B, T, D) and their mask (B, T).
+
+        Of states in half precision too the vectors are float32: sums of many and unit lengths need it.
+        """
+        if self.settings.pooling == "pooler":
+            states = self.model.pooler(states)
+        if states.dtype in (torch.bfloat16, torch.float16):
+            states = states.float()
         if self.settings.pooling == "mean":
             weight = mask.unsqueeze(-1).to(states.dtype)
             pooled = (states * weight).sum(1) / weight.sum(1)
         elif self.settings.pooling == "cls":
             pooled = states[:, 0]
         else:
-            pooled = self.model.pooler(states)
+            pooled = states
         return nn.functional.normalize(pooled, dim=-1) if self.settings.normalize else pooled
 
     def join(self, vectors: Tensor, *, pairs: bool) -> Tensor:
         """Return features of the vectors of sequences: join the two texts of separate pairs."""
         if not pairs:
             return vectors
-        first, second = vectors.chunk(2)
+        return self.join_pair(*vectors.chunk(2))
+
+    def join_pair(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return features of separate pairs, (B, 4D), of the vectors of first and second texts, each (B, D)."""
         product = first * second * (first.shape[-1] ** 0.5 if self.settings.normalize else 1.0)
         return torch.cat([first / 2, second / 2, (first - second).abs(), product], dim=-1) / 2**0.5
 

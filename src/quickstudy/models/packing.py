@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from quickstudy.models import tokens
-from quickstudy.models.tokens import Batch, Sequences, batches, call_tokens, cuts
+from quickstudy.models.tokens import Batch, Sequences, batch_tokens, batches, call_tokens, cuts
 
 # Position ids of the first token: others count from the padding token on, or have no positions that can be given.
 _FROM_ZERO, _AFTER_PADDING = {"bert", "distilbert", "electra"}, {"roberta", "xlm-roberta", "camembert"}
@@ -53,27 +52,28 @@ def packed(sequences: Sequences, pad_id: int, first: int | None, like: Tensor) -
         first: From `first_position`; None never packs.
         like: A parameter of the model, for device and type.
     """
-    best = None if first is None else _best_rows([len(ids) for ids in sequences.ids], call_tokens(like.device))
+    most = batch_tokens(like.device)
+    best = None if first is None else _best_rows([len(ids) for ids in sequences.ids], call_tokens(like.device), most)
     if first is None or best is None:
         yield from batches(sequences, pad_id, like.device)
         return
     rows, room = best
-    parts = -(-len(rows) * room // tokens.BATCH_TOKENS)
+    parts = -(-len(rows) * room // most)
     for part in range(parts):
         some = rows[len(rows) * part // parts : len(rows) * (part + 1) // parts]
         yield _batch(sequences, some, room, pad_id, first, like)
 
 
-def _best_rows(lengths: list[int], call: int) -> tuple[list[list[int]], int] | None:
+def _best_rows(lengths: list[int], call: int, most: int) -> tuple[list[list[int]], int] | None:
     """Return the rows and their length that cost least; None where padded batches cost less."""
     ascending = sorted(lengths)
-    plain = [(stop - start, ascending[stop - 1]) for start, stop in cuts(ascending, call, tokens.BATCH_TOKENS)]
+    plain = [(stop - start, ascending[stop - 1]) for start, stop in cuts(ascending, call, most)]
     if sum(count * longest for count, longest in plain) <= _WASTE * sum(lengths):
         return None
     least, best = sum(_cost(*shape) + call for shape in plain), None
-    for room in sorted(_rooms(lengths)):
+    for room in sorted(_rooms(lengths, most)):
         rows = fill(lengths, room)
-        cost = _cost(len(rows), room) + call * -(-len(rows) * room // tokens.BATCH_TOKENS)
+        cost = _cost(len(rows), room) + call * -(-len(rows) * room // most)
         if cost < least:
             least, best = cost, (rows, room)
     return best
@@ -97,10 +97,10 @@ def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
     return rows
 
 
-def _rooms(lengths: Sequence[int]) -> set[int]:
+def _rooms(lengths: Sequence[int], most: int) -> set[int]:
     """Return lengths of rows, up to three of the longest sequences, that a whole number of rows could fill."""
     longest, total = max(lengths), sum(lengths)
-    most = max(longest, min(3 * longest, tokens.BATCH_TOKENS))
+    most = max(longest, min(3 * longest, most))
     full = [-(-total // count) for count in range(1, len(lengths) + 1)]
     return {longest} | {room + spare for room in full for spare in (0, 1) if longest <= room + spare <= most}
 

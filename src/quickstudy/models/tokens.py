@@ -22,6 +22,7 @@ from quickstudy.tasks.split import Example
 
 _CACHE_TOKENS = 50_000_000  # about 1 GB of ids; the cache starts afresh above it
 BATCH_TOKENS = 4096  # padded tokens per encoder pass: enough to fill the matrix units, small enough for the caches
+_THREAD_TOKENS = 1024  # of inference on a processor, per thread: what is between two layers then stays in its caches
 _CALL_TOKENS = {"cpu": 64}  # c, measured in dev/LOG.md; any other device has BATCH_TOKENS
 _LOCK = Lock()  # a tokenizer serves one thread at a time; training has a second one, for the next step's episodes
 
@@ -117,13 +118,20 @@ def batches(sequences: Sequences, pad_id: int, device: torch.device) -> Iterator
     """Cut sequences into padded batches of similar length, with the least work in all."""
     order = sorted(range(len(sequences.ids)), key=lambda row: len(sequences.ids[row]))
     lengths = [len(sequences.ids[row]) for row in order]
-    for start, stop in cuts(lengths, call_tokens(device), BATCH_TOKENS):
-        yield _pad(sequences, order[start:stop], pad_id, device)
+    for start, stop in cuts(lengths, call_tokens(device), batch_tokens(device)):
+        yield pad(sequences, order[start:stop], pad_id, device)
 
 
 def call_tokens(device: torch.device) -> int:
     """Return c, what a call of the encoder costs on a device, in tokens."""
     return _CALL_TOKENS.get(device.type, BATCH_TOKENS)
+
+
+def batch_tokens(device: torch.device) -> int:
+    """Return how many tokens, with padding, a batch may have."""
+    if device.type == "cpu" and not torch.is_grad_enabled():
+        return min(BATCH_TOKENS, _THREAD_TOKENS * torch.get_num_threads())
+    return BATCH_TOKENS
 
 
 def cuts(lengths: Sequence[int], call: int, most: int) -> list[tuple[int, int]]:
@@ -156,7 +164,8 @@ def cuts(lengths: Sequence[int], call: int, most: int) -> list[tuple[int, int]]:
     return found[::-1]
 
 
-def _pad(sequences: Sequences, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:
+def pad(sequences: Sequences, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:
+    """Return the batch of some rows of sequences, padded to the longest of them."""
     longest = max(len(sequences.ids[row]) for row in rows)
 
     def padded(values: tuple[Ids, ...], fill: int) -> Tensor:

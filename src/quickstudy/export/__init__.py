@@ -1,0 +1,1 @@
+"""Export: adapted models in formats of other runtimes."""

@@ -1,0 +1,197 @@
+"""ONNX file: an adapted model as one graph, from token ids to probabilities.
+
+    p = softmax(head(pool(f_φ(ids, mask))))          separate pairs: f_φ runs on both
+
+The folder holds `model.onnx` (batch size and lengths are free), `tokenizer/` and `onnx.json`. int8 is dynamic: weights are
+rounded once, per column; states are scaled by the range of each batch. What was exported is run against the original before
+it is kept, so a head or an architecture that the exporter does not trace faithfully never passes.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.errors import RunError
+from quickstudy.export.onnx_model import INFO, MODEL, TOKENIZER, OnnxModel, graph_inputs, need
+from quickstudy.methods.adapted import AdaptedModel
+from quickstudy.models.head import HEADS, NetHead, head_of, head_tensors
+from quickstudy.models.tokens import Sequences, pad
+from quickstudy.storage import new_folder, write_json
+from quickstudy.tasks.split import Example
+
+OPSET = 20
+_TOLERANCE = 1e-4  # of probabilities, and of numbers relative to their size; int8 is not held to it
+
+# Deprecations inside the exporter's own calls, which users cannot act on; by their text, so that others are still seen.
+_EXPORTER_WARNINGS = (r"`isinstance\(treespec, LeafSpec\)` is deprecated",)
+_NOISY = ("torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
+
+
+def export_onnx(model: AdaptedModel, folder: str | Path, *, int8: bool = False) -> Path:
+    """Write a model to a new folder for ONNX Runtime, whole or not at all, and return its path.
+
+    Args:
+        model: A classifier or regressor in fp32, on any device.
+        folder: A new folder.
+        int8: Round the weights of matrix products to 8 bits.
+
+    Raises:
+        RunError: The folder exists, the extra `onnx` is not installed, or the model cannot be exported faithfully.
+    """
+    need("onnx", "onnxscript", "onnxruntime")
+    if model.partition.encoder.model.dtype != torch.float32:
+        raise RunError("weights in half precision are not exported", fix="Load the model in fp32, then export it.")
+    target = Path(folder)
+    graph = _Graph(model)
+    probe = _probe(graph, model.pair)
+    with new_folder(target) as part:
+        _write_graph(graph, probe, part / MODEL)
+        graph.encoder.tokenizer.save_pretrained(part / TOKENIZER)
+        info = {
+            "label_names": list(model.label_names),
+            "kind": model.kind,
+            "pair": model.pair,
+            "separate": graph.separate,
+            "max_length": graph.encoder.settings.max_length,
+            "method": model.method,
+            "int8": int8,
+        }
+        write_json(part / INFO, info)
+        _check(graph, OnnxModel.load(part), model.pair)
+        if int8:
+            _quantize(part / MODEL)
+            OnnxModel.load(part)
+    return target
+
+
+class _Graph(nn.Module):
+    """The whole model as one module of tensors."""
+
+    def __init__(self, model: AdaptedModel) -> None:
+        super().__init__()
+        self.encoder = model.merged_encoder().cpu()
+        name = next(name for name, kind in HEADS.items() if isinstance(model.head, kind))
+        self.head = head_of(name, {key: tensor.cpu() for key, tensor in head_tensors(model.head).items()})
+        self.net = self.head.net.eval() if isinstance(self.head, NetHead) else None  # registers its parameters
+        self.separate = model.pair and self.encoder.settings.pair == "separate"
+        self.classifies = model.kind == "classification"
+        self.eval().requires_grad_(False)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return probabilities (B, N) or numbers (B, 1) of inputs in the order of `graph_inputs`, each (B, T)."""
+        if self.separate:
+            half = len(inputs) // 2
+            features = self.encoder.join_pair(self._vectors(inputs[:half]), self._vectors(inputs[half:]))
+        else:
+            features = self._vectors(inputs)
+        scores = self.head(features)
+        return torch.softmax(scores, dim=-1) if self.classifies else scores
+
+    def _vectors(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        named = dict(zip(("input_ids", "attention_mask", "token_type_ids"), inputs, strict=False))
+        return self.encoder.pool(self.encoder.model(**named).last_hidden_state, named["attention_mask"])
+
+
+_TEXTS = ("a short text", "another and somewhat longer text than that", "one", "it was late, and so on and so on " * 3)
+
+
+def _probe(graph: _Graph, pair: bool) -> Sequences:
+    """Sequences of several lengths; batch size and length differ from each other and from 1, which would be taken as fixed."""
+    return graph.encoder.tokenize(
+        Example(a, b if pair else None) for a, b in zip(_TEXTS, _TEXTS[1:] + _TEXTS[:1], strict=True)
+    )
+
+
+def _write_graph(graph: _Graph, probe: Sequences, file: Path) -> None:
+    count, pad_id = len(probe), graph.encoder.pad_id
+    groups = [range(count), range(count, 2 * count)] if graph.separate else [range(count)]
+    values = [pad(probe, list(rows), pad_id, torch.device("cpu")).inputs for rows in groups]
+    arguments = tuple(tensor for inputs in values for tensor in inputs.values())
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    try:
+        with torch.no_grad(), _quiet():
+            torch.onnx.export(
+                graph,
+                arguments,
+                str(file),
+                input_names=graph_inputs(separate=graph.separate, types=probe.types is not None),
+                output_names=["output"],
+                dynamic_shapes={"inputs": (free,) * len(arguments)},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise _not_exported(graph, f"the exporter fails: {first}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the exporter's own deprecations and its remarks on libraries that are not needed."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in _EXPORTER_WARNINGS:
+            warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _check(graph: _Graph, exported: OnnxModel, pair: bool) -> None:
+    """Raise unless the file gives the original's outputs, in other batch sizes and lengths than those of the probe."""
+    for texts in (_TEXTS[:1], _TEXTS[2:], _TEXTS * 2):
+        examples = [Example(text, _TEXTS[i % 4] if pair else None) for i, text in enumerate(texts)]
+        wanted = torch.cat([_run(graph, example) for example in examples])
+        found = exported.outputs(examples)
+        if (found - wanted).abs().max() > _TOLERANCE * max(1.0, float(wanted.abs().max())):
+            raise _not_exported(graph, f"the exported graph differs by {float((found - wanted).abs().max()):.1e}")
+
+
+@torch.no_grad()
+def _run(graph: _Graph, example: Example) -> Tensor:
+    sequences = graph.encoder.tokenize([example])
+    rows = [[0], [1]] if graph.separate else [[0]]
+    batches = [pad(sequences, row, graph.encoder.pad_id, torch.device("cpu")).inputs for row in rows]
+    found: Tensor = graph(*(tensor for inputs in batches for tensor in inputs.values()))
+    return found
+
+
+def _not_exported(graph: _Graph, why: str) -> RunError:
+    kind = f"{graph.encoder.model.config.model_type} with a {type(graph.head).__name__}"
+    return RunError(
+        f"{kind} cannot be exported: {why}", fix="Predict with the model folder itself, or --precision bf16."
+    )
+
+
+def _quantize(file: Path) -> None:
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Folding constants first: the exporter writes a weight with a transposition behind it, which quantisation would pass over.
+    folded = file.with_name("folded.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    root = logging.getLogger()
+    level, keep = root.level, logging.ERROR
+    root.setLevel(keep)  # it advises pre-processing, which is what was just done
+    try:
+        # MatMul only: the head, a Gemm on few numbers, decides and costs nothing, so it stays as it is.
+        kinds = {"op_types_to_quantize": ["MatMul"], "weight_type": QuantType.QInt8, "per_channel": True}
+        quantize_dynamic(folded, file, **kinds)
+    finally:
+        root.setLevel(level)
+        folded.unlink()
