@@ -13,7 +13,7 @@ from quickstudy.errors import RecipeError, RunError
 from quickstudy.methods import adapted
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.catalog import make
-from quickstudy.models import packing
+from quickstudy.models import linear
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.linear import packed_linear
 from quickstudy.models.partition import Partition
@@ -37,7 +37,7 @@ def _wanted(model: AdaptedModel, texts: list[str | tuple[str, str]]) -> torch.Te
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_packed_products_are_the_same_products(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_LEAST_WEIGHT", 1)
+    monkeypatch.setattr(linear, "_LEAST_WEIGHT", 1)
     encoder = tiny_encoder(family)
     sequences = encoder.tokenize(map(Example, TEXTS))
     with torch.no_grad():
@@ -48,24 +48,24 @@ def test_packed_products_are_the_same_products(family: str, monkeypatch: pytest.
 
 
 def test_packing_is_used_and_forgets_what_it_packed() -> None:
-    linear = torch.nn.Linear(64, 64)
+    layer = torch.nn.Linear(64, 64)
     x = torch.randn(5, 64)
     with torch.profiler.profile() as profile, packed_linear():
-        linear(x)
+        layer(x)
     ran = {event.key for event in profile.key_averages()}
-    assert any("mkldnn::_linear_pointwise" in name for name in ran) == packing._available()
+    assert any("mkldnn::_linear_pointwise" in name for name in ran) == linear._available()
     with torch.no_grad():
-        linear.weight.mul_(2)
+        layer.weight.mul_(2)
     with packed_linear():
-        torch.testing.assert_close(linear(x), torch.nn.functional.linear(x, linear.weight, linear.bias))
-    assert linear(x).requires_grad  # outside all is as before
+        torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+    assert layer(x).requires_grad  # outside all is as before
 
 
 def test_float64_is_left_alone_by_packing() -> None:
-    linear = torch.nn.Linear(64, 64, dtype=torch.float64)
+    layer = torch.nn.Linear(64, 64, dtype=torch.float64)
     x = torch.randn(5, 64, dtype=torch.float64)
     with packed_linear():
-        assert torch.equal(linear(x), torch.nn.functional.linear(x, linear.weight, linear.bias))
+        assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
 
 
 @pytest.mark.parametrize("adapts", ["head", "layers:-1", "all"])
@@ -75,7 +75,7 @@ def test_many_texts_with_duplicates_are_predicted_as_one_at_a_time(
 ) -> None:
     for name, value in {"_CHUNK": 7, "_PREFIX_CHUNK": 5, "_PACKED_CHARACTERS": 1}.items():
         monkeypatch.setattr(adapted, name, value)
-    monkeypatch.setattr(packing, "_LEAST_WEIGHT", 1)
+    monkeypatch.setattr(linear, "_LEAST_WEIGHT", 1)
     model = _model(tiny_encoder(pair="separate"), pair=pair, method="maml", adapts=adapts, adapt_steps=2)
     texts: list[str | tuple[str, str]] = [*TEXTS, *TEXTS[::-2]]
     if pair:
@@ -87,7 +87,10 @@ def test_duplicates_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = tiny_encoder()
     model = _model(encoder)
     ran: list[int] = []
-    encoder.model.register_forward_pre_hook(lambda _m, _a, kw: ran.append(len(kw["input_ids"])), with_kwargs=True)
+    start = encoder.tokenizer.cls_token_id  # of each sequence; several may share a row
+    encoder.model.register_forward_pre_hook(
+        lambda _m, _a, kw: ran.append(int((kw["input_ids"] == start).sum())), with_kwargs=True
+    )
     labelled = [Example(text, label=i % 2) for i, text in enumerate(TEXTS * 3)]
     model.predict_proba(labelled)
     assert sum(ran) == len(set(TEXTS))
