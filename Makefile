@@ -31,6 +31,11 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/adapt_predict.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/setfit_speed.py
+	$(BIN)/python benchmarks/prediction.py --onnx
+	$(BIN)/python benchmarks/costs.py
+	$(BIN)/python benchmarks/results.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "quickstudy needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1; }

@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--runs 5] [--meta-batch 16] [--out benchmarks/gpu.json]
 
 Runs the cases of peers.py on the GPU (gradients compared, then timed), our second-order MAML of a whole meta-batch in single
-precision and in bf16, how many episodes go into memory at once, and torch.profiler on one meta-batch. Needs CUDA.
+precision and in bf16, one episode after the other, and torch.profiler on one meta-batch. Needs CUDA. Not tried so far.
 """
 
 import argparse

@@ -33,7 +33,7 @@ from quickstudy.report import page
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.testing.tiny import score_task, tiny_encoder, word_task
-from quickstudy.training import outer, reduction
+from quickstudy.training import meta_batch, outer, reduction
 
 LIMIT = 60.0
 METHODS: dict[str, dict[str, Any]] = {
@@ -145,8 +145,8 @@ def _set(owner: Any, name: str, calls: int, then: Callable[[], Any]) -> Callable
 
 
 FAULTS: dict[str, Callable[[], None]] = {
-    "episode": _set(outer, "encode_episode", 3, _fail(ValueError("this episode is broken"))),
-    "killed": _set(outer, "encode_episode", 3, lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "episode": _set(meta_batch, "encode_episode", 3, _fail(ValueError("this episode is broken"))),
+    "killed": _set(meta_batch, "encode_episode", 3, lambda: os.kill(os.getpid(), signal.SIGKILL)),
     "nan": _nan,
     "infinite gradient": _infinite_gradient,
     "update": _set(torch.optim.AdamW, "step", 1, _fail(RuntimeError("out of memory"))),

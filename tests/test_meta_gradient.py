@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy.errors import RunError
-from quickstudy.inner.optimizer import SGD, Params, State
+from quickstudy.inner.optimizer import SGD, Adam, Params, State
 from quickstudy.inner.unroll import unroll
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
@@ -166,6 +166,14 @@ def test_steps_that_run_again_give_the_same_meta_gradient(case: str, stored: int
     learner.stored_steps = stored
     for name, found, value in zip(named, gradient(), wanted, strict=True):
         torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-10, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.parametrize("stored", [None, 0])
+def test_adam_passes_gradcheck_though_some_entries_have_no_gradient(stored: int | None) -> None:
+    rule = Adam(0.01, 0.1, eps=1e-2)
+    learner = GradientMetaLearner(_double_encoder(), rule, adapts="layers:-1", inner_steps=2)
+    learner.stored_steps = stored
+    assert _gradcheck(learner, _episodes(learner.encoder, "classification"))
 
 
 def test_steps_that_run_again_pass_gradcheck() -> None:

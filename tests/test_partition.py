@@ -178,6 +178,28 @@ def test_a_table_that_is_more_than_its_rows_is_adapted_whole(change: str) -> Non
     assert Partition(encoder, "bias" if change == "not adapting" else "all").in_play(_sequences(encoder)) is None
 
 
+def test_a_model_that_asks_its_table_for_more_is_run_whole() -> None:
+    encoder = tiny_encoder()
+    encoder.model.register_forward_pre_hook(lambda module, _: module.get_input_embeddings().num_embeddings and None)
+    assert Partition(encoder, "all").in_play(_sequences(encoder)) is None
+
+
+def test_a_run_that_was_broken_off_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_encoder()
+    partition, sequences = Partition(encoder, "layers:-1"), _sequences(encoder)
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder.model.pooler, "forward", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            partition.prefix(sequences)
+    with torch.no_grad():
+        found = partition.features(partition.initial(), partition.prefix(sequences))
+        torch.testing.assert_close(found, encoder(sequences), rtol=0, atol=1e-6)
+
+
 def test_a_rule_that_moves_what_has_no_gradient_is_given_the_whole_table() -> None:
     encoder = tiny_encoder()
     learner = GradientMetaLearner(encoder, _Decay(0.1), adapts="all", inner_steps=1)

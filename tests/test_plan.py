@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -61,18 +62,42 @@ def test_operations_are_those_that_are_counted(case: str) -> None:
     episode = encode_episode(learner.encoder, SAMPLER[0])
     reckoned = plan(learner, [episode]).operations
     assert reckoned is not None
-    assert _counted(learner, case) == pytest.approx(reckoned, rel=0.1)
+    assert _counted(learner) == pytest.approx(reckoned, rel=0.1)
 
 
 def test_another_way_is_reckoned_otherwise() -> None:
-    counted = _counted(_learner("fomaml"), "fomaml")
+    counted = _counted(_learner("fomaml"))
     episode = encode_episode(_learner("maml all").encoder, SAMPLER[0])
     assert plan(_learner("maml all"), [episode]).operations > 1.5 * counted
 
 
-def test_what_is_not_known_beforehand_is_not_reckoned() -> None:
-    learner = make("imaml", tiny_encoder())
+@pytest.mark.parametrize("method", ["imaml", "maml++", "reptile", "lstm-optimizer", "learned-optimizer"])
+def test_what_is_not_known_beforehand_is_not_reckoned(method: str) -> None:
+    learner = make(method, tiny_encoder())
     assert plan(learner, [encode_episode(learner.encoder, SAMPLER[0])]).operations is None
+
+
+def test_rules_that_need_every_entry_or_are_networks_are_reckoned_larger() -> None:
+    encoder = tiny_encoder()
+    episodes = [encode_episode(encoder, SAMPLER[0])]
+    by_layer, by_entry = (
+        plan(make("meta-sgd", encoder, {"adapts": "all", "rates": r}), episodes) for r in ("layer", "entry")
+    )
+    assert by_layer.memory_mib < by_entry.memory_mib
+    lstm, sgd = (plan(make(m, encoder, {"adapts": "layers:-1"}), episodes) for m in ("lstm-optimizer", "fomaml"))
+    assert lstm.memory_mib > 10 * sgd.memory_mib
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("imaml", {}), ("fomaml", {}), ("anil", {}), ("maml", {"exact_steps": 0})]
+)
+def test_where_no_step_is_differentiated_through_there_is_no_leaner_way(method: str, settings: dict[str, Any]) -> None:
+    assert not make(method, tiny_encoder(), settings).spare()
+
+
+def test_only_exact_steps_can_be_spared() -> None:
+    learner = make("maml", tiny_encoder(), {"inner_steps": 8, "exact_steps": 1})
+    assert [learner.spare(), learner.spare()] == [True, False]
 
 
 def test_fewer_stored_steps_and_fewer_episodes_at_once_need_less_memory() -> None:
@@ -94,7 +119,7 @@ def test_operations_and_memory_of_a_real_encoder() -> None:
     with measure(torch.device("cpu")) as cost:
         _meta_gradient(learner, [episode])
     found = plan(learner, [episode])
-    assert _counted(learner, "") == pytest.approx(found.operations, rel=0.02)
+    assert _counted(learner) == pytest.approx(found.operations, rel=0.02)
     if cost.more_mib is not None:
         assert 0.6 * found.memory_mib < cost.more_mib < 1.6 * found.memory_mib
 
@@ -191,6 +216,24 @@ def test_episodes_made_ahead_are_those_of_their_step(accelerator: Accelerator) -
     assert seen == wanted
 
 
+def test_the_next_step_is_made_in_a_thread_while_this_one_is_computed(accelerator: Accelerator) -> None:
+    made: list[tuple[int, bool]] = []
+
+    class Noted:
+        def __getitem__(self, index: int) -> Any:
+            made.append((index, current_thread() is main_thread()))
+            if index == 3:
+                raise ValueError("no such episode")
+            return SAMPLER[index]
+
+    own = MetaBatch(make("protonet", tiny_encoder()), Noted(), 1, 4, accelerator)  # type: ignore[arg-type]
+    for step in (0, 1, 2):
+        own.add(torch.zeros(3), step)
+    with pytest.raises(ValueError, match="no such episode"):  # in the step that needs it
+        own.add(torch.zeros(3), 3)
+    assert made == [(0, True), (1, False), (2, False), (3, False)]
+
+
 def test_an_explanation_measures_and_changes_nothing(accelerator: Accelerator) -> None:
     learner = _learner("maml layers:-1")
     before = {name: p.clone() for name, p in learner.named_parameters()}
@@ -218,7 +261,7 @@ def _learner(case: str) -> MetaLearner:
     return learner
 
 
-def _counted(learner: MetaLearner, case: str) -> float:
+def _counted(learner: MetaLearner) -> float:
     with FlopCounterMode(display=False) as counter:
         _meta_gradient(learner, [encode_episode(learner.encoder, SAMPLER[0])])
     return float(counter.get_total_flops())

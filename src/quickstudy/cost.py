@@ -5,6 +5,7 @@ resident memory, whose high-water mark Linux lets a process reset (proc(5), clea
 """
 
 import ctypes
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,16 +71,22 @@ def peak_mib(device: torch.device) -> float | None:
 
 
 def free_mib(device: torch.device) -> float | None:
-    """Return the memory, in MiB, that is left on a device; None where it is not known."""
+    """Return the memory, in MiB, that is left on a device for this process; None where it is not known.
+
+    Processes that were launched together on one machine share what the processor has.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 2**20
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # by torch, for whoever asks next
+        return (torch.cuda.mem_get_info(device)[0] + kept) / 2**20
     found = []
     with suppress(OSError, ValueError):
         line = next(line for line in _MEMORY.read_text().splitlines() if line.startswith("MemAvailable:"))
         found.append(int(line.split()[1]) / 1024)
     with suppress(OSError, ValueError):  # a container's limit, in bytes, or "max"
         found.append((int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text())) / 2**20)
-    return min(found, default=None)
+    return min(found) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if found else None
 
 
 def _restart(device: torch.device) -> bool:

@@ -111,9 +111,9 @@ def print_explanation(found: "Explanation") -> None:
     least = None if plan.operations is None else n * plan.operations / found.rate
     gigabytes = None if plan.traffic is None else n * plan.traffic / 1e9
     table.add_row("operations, GFLOP", _whole(plan.operations, n / 1e9), _whole(found.operations, 1e-9))
-    table.add_row("seconds", f"{seconds(least)} at least", seconds(found.seconds))
+    table.add_row("seconds", seconds(least), seconds(found.seconds))
     table.add_row("memory, MiB", _whole(plan.memory_mib), _whole(found.memory_mib))
-    table.add_row("weights and activations moved, GB", seconds(gigabytes), "")
+    table.add_row("weights and activations moved, GB", _whole(gigabytes), "")
     console = _console()
     console.print(f"[bold]{plan.way}[/bold]: {plan.why}")
     precision = "bf16" if found.precision == "bf16" else "single precision"

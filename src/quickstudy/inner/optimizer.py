@@ -28,9 +28,11 @@ class InnerOptimizer(nn.Module, ABC):
 
     Attributes:
         rests: Whether an entry without a gradient in any step stays where it is, so that only others need be known.
+        held: Numbers that the graph of a step holds per entry, for rules that are networks; roughly.
     """
 
     rests: bool = False
+    held: int = 0
 
     @abstractmethod
     def init(self, params: Params) -> State:
@@ -106,6 +108,8 @@ class Adam(InnerOptimizer):
         new = {}
         for name, p in params.items():
             rate = self.head_lr if name.startswith(HEAD) else self.lr
-            denominator = (second[name] / (1 - b2**step)).sqrt() + self.eps
+            square = second[name] / (1 - b2**step)
+            # The root has no derivative at 0, where an entry without a gradient is.
+            denominator = torch.where(square > 0, square, 1).sqrt().where(square > 0, 0) + self.eps
             new[name] = p - rate * (first[name] / (1 - b1**step)) / denominator
         return new, (step, first, second)

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
@@ -128,7 +129,9 @@ def _again(one: _One, params: Params, state: State, recompute: Recompute) -> tup
     """Do a second-order step that keeps its inputs alone, and runs again when its gradient is asked for."""
     given, shape = pytree.tree_flatten((params, state, recompute.fixed))
     places = [i for i, value in enumerate(given) if isinstance(value, Tensor)]
-    after: list[Any] = []  # of what comes out: its structure, and all that are not tensors
+    after: list[
+        Any
+    ] = []  # of what comes out: its structure, and all that are not tensors, with a mark for those that are
 
     def run(inputs: Sequence[Tensor], second: bool) -> list[Tensor]:
         values = list(given)
@@ -136,13 +139,13 @@ def _again(one: _One, params: Params, state: State, recompute: Recompute) -> tup
             values[i] = tensor
         params, state, fixed = pytree.tree_unflatten(values, shape)
         leaves, made = pytree.tree_flatten(one(params, state, fixed, second))
-        after[:] = [made, [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]]
+        after[:] = [made, [_Again if isinstance(leaf, Tensor) else leaf for leaf in leaves]]
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     leaves = list({id(p): p for p in recompute.leaves if p.requires_grad}.values())
     tensors = iter(_Again.apply(run, leaves, *(given[i] for i in places), *leaves))  # type: ignore[no-untyped-call]
     made, numbers = after
-    new: tuple[Params, State] = pytree.tree_unflatten([next(tensors) if n is None else n for n in numbers], made)
+    new: tuple[Params, State] = pytree.tree_unflatten([next(tensors) if n is _Again else n for n in numbers], made)
     return new
 
 
@@ -160,6 +163,7 @@ class _Again(torch.autograd.Function):
         return tuple(tensor.detach() for tensor in run(inputs, second=False))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         device, dtype, enabled = ctx.autocast
         with torch.enable_grad(), torch.autocast(device, dtype, enabled=enabled):

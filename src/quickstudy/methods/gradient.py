@@ -132,11 +132,18 @@ class GradientMetaLearner(MetaLearner):
                 counts.append((last[0], wanted))
         return MetaLoss(torch.stack(losses).mean(), accuracy(counts))
 
+    @property
+    def _exact(self) -> int:
+        """Inner steps that are differentiated through."""
+        if self.order == "first":
+            return 0
+        return self.inner_steps if self.exact_steps is None else min(self.inner_steps, self.exact_steps)
+
     def work(self) -> Work:
-        steps, second = self.inner_steps, self.order == "second"
-        exact = 0 if not second else steps if self.exact_steps is None else min(steps, self.exact_steps)
+        steps, exact = self.inner_steps, self._exact
         again = 0 if self.stored_steps is None else max(0, exact - self.stored_steps)
-        below = 3 if second or self.start.reads_features else 1  # else no gradient flows back through the support set
+        # In first order no gradient flows back through the support set unless the head is made of it.
+        below = 3 if self.order == "second" or self.start.reads_features else 1
         if not self.partition.names:
             way = Work(FEATURES_ONCE.way, FEATURES_ONCE.why, (below, below))
         else:
@@ -147,18 +154,19 @@ class GradientMetaLearner(MetaLearner):
                 if share < 1
                 else "parameters of every layer adapt"
             )
-            if self.optimizer.rests and self.partition.in_play() is not None:
-                why += "; of the word embeddings only the rows in play adapt"
+            rows = self.optimizer.rests and self.partition.in_play() is not None
+            why += "; of the word embeddings only the rows in play adapt" if rows else ""
             why += f"; {again} of {steps} steps run again on the way back" if again else ""
             above = 9 * exact + 3 * again + 3 * (steps - exact) + (3 if self.start.reads_features else 0)
             # Beside φ_s of every step there are three gradients of their size while a step is gone back through.
-            held, copies = (max(exact - again, 1), steps + 3) if exact else (0, 2)
-            way = Work(name, why, (below, above), graphs=held, copies=copies)
-        return way if self.objective is query else replace(way, support=None)
+            graphs, copies = (max(exact - again, 1), steps + 3) if exact else (0, 2)
+            way = Work(name, why, (below, above), graphs=graphs, copies=copies + steps * self.optimizer.held, rows=rows)
+        known = self.objective is query and not self.optimizer.held
+        return way if known else replace(way, support=None)
 
     def spare(self) -> bool:
-        stored = self.inner_steps if self.stored_steps is None else self.stored_steps
-        if self.order != "second" or not self.partition.names or not stored:
+        stored = self._exact if self.stored_steps is None else min(self._exact, self.stored_steps)
+        if not self.partition.names or not stored or self.strength:  # with a pull no step is differentiated through
             return False
         self.stored_steps = stored // 2
         return True

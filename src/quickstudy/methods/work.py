@@ -21,7 +21,8 @@ class Work:
         support: Passes over the support set (below, above); None where they are not known beforehand.
         query: Passes over the query set (below, above).
         graphs: Graphs of inner steps that are held at once, each of a second-order step.
-        copies: Copies of the adapted parameters that are held at once.
+        copies: Copies of the adapted parameters that are held at once, or as many numbers.
+        rows: Whether of the word embeddings only the rows in play adapt.
     """
 
     way: str
@@ -30,6 +31,7 @@ class Work:
     query: tuple[float, float] = (3, 3)
     graphs: int = 0
     copies: int = 0
+    rows: bool = False
 
 
 FEATURES_ONCE = Work(

@@ -19,7 +19,7 @@ Params = dict[str, Tensor]
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 # What a model raises whose parts want more than they were given.
-_UNFIT = AttributeError, IndexError, RuntimeError, TypeError, ValueError
+UNFIT = AttributeError, IndexError, RuntimeError, TypeError, ValueError
 
 
 def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -103,12 +103,13 @@ class Cut:
             try:
                 cut = Cut(model, len(layers) - first, outputs[0])
                 same = torch.equal(cut.above({}, cut.below(inputs)), whole)
-            except _UNFIT:
+            except UNFIT:
                 return None
         return cut if same else None
 
     def below(self, inputs: Mapping[str, Tensor]) -> list[_Call]:
         """Run the lower part; return the calls of the layers above it."""
+        self._calls.clear()  # of a run that was broken off
         self._below(**inputs)
         calls = list(self._calls)
         self._calls.clear()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from quickstudy.models.cut import UNFIT
 from quickstudy.models.tokens import Batch, Sequences, batch_tokens, batches, call_tokens, cuts
 
 # Position ids of the first token: others count from the padding token on, or have no positions that can be given.
@@ -34,13 +35,13 @@ def first_position(model: nn.Module, pad_id: int) -> int | None:
     with torch.no_grad():
         try:
             states = together.states(model(**together.inputs).last_hidden_state)
-        except (RuntimeError, TypeError, ValueError):  # attention that takes no such mask
+            alone = [
+                model(input_ids=torch.tensor([ids], device=parameter.device)).last_hidden_state[0] for ids in apart.ids
+            ]
+        except UNFIT:  # attention that takes no such mask
             return None
-        for row, ids in enumerate(apart.ids):
-            alone = model(input_ids=torch.tensor([ids], device=parameter.device)).last_hidden_state[0]
-            if not torch.allclose(states[row, : len(ids)], alone, rtol=1e-4, atol=1e-4):
-                return None
-    return first
+    same = (torch.allclose(states[row, : len(one)], one, rtol=1e-4, atol=1e-4) for row, one in enumerate(alone))
+    return first if all(same) else None
 
 
 def packed(sequences: Sequences, pad_id: int, first: int | None, like: Tensor) -> Iterator[Batch]:
@@ -70,12 +71,18 @@ def _best_rows(lengths: list[int], call: int, most: int) -> tuple[list[list[int]
     plain = [(stop - start, ascending[stop - 1]) for start, stop in cuts(ascending, call, most)]
     if sum(count * longest for count, longest in plain) <= _WASTE * sum(lengths):
         return None
-    least, best = sum(_cost(*shape) + call for shape in plain), None
-    for room in sorted(_rooms(lengths, most)):
+    least, best, total = sum(_cost(*shape) + call for shape in plain), None, sum(lengths)
+
+    def cost(rows: int, room: int) -> float:
+        return _cost(rows, room) + call * -(-rows * room // most)
+
+    # The best that a length could do, first: filling rows takes time, and only the first few are worth it.
+    for bound, room in sorted((cost(-(-total // room), room), room) for room in _rooms(lengths, most)):
+        if bound >= least:
+            break
         rows = fill(lengths, room)
-        cost = _cost(len(rows), room) + call * -(-len(rows) * room // most)
-        if cost < least:
-            least, best = cost, (rows, room)
+        if cost(len(rows), room) < least:
+            least, best = cost(len(rows), room), (rows, room)
     return best
 
 

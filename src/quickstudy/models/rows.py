@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quickstudy.models.cut import Params, probe, replaced
+from quickstudy.models.cut import UNFIT, Params, probe, replaced
 from quickstudy.models.tokens import Sequences
 
 
@@ -44,13 +44,14 @@ class Rows:
         shared = sum(p is table.weight for _, p in model.named_parameters(remove_duplicate=False)) > 1
         if not plain or shared or f"{module}.weight" not in names:
             return None
-        inputs = probe(model)
+        inputs, rows = probe(model), Rows(model, module)
+        used = torch.tensor([0, 5], device=table.weight.device)  # the token of the probe, and one beside
         with torch.no_grad():
-            rows = Rows(model, module)
-            own = {rows.name: table.weight[torch.tensor([0, 5], device=table.weight.device)]}
-            place = torch.zeros(table.num_embeddings, dtype=torch.long, device=table.weight.device)
-            place[5] = 1
-            same = torch.equal(rows.run(own, place, inputs), model(**inputs).last_hidden_state)
+            whole = model(**inputs).last_hidden_state
+            try:
+                same = torch.equal(rows.run({rows.name: table.weight[used]}, rows.place(used), inputs), whole)
+            except UNFIT:
+                return None
         return rows if same else None
 
     def in_play(self, parts: Sequence[Sequences], device: torch.device) -> Tensor:

@@ -14,7 +14,8 @@ from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.outer import OuterSettings, meta_parameters
 from quickstudy.training.plan import Plan, plan
 
-_ROWS, _INPUTS, _OUTPUTS = 512, 384, 1536  # a matrix product of the size that a small encoder's layers have
+# Matrix products of the size that a small encoder's layers have; a GPU is too fast for them to tell its rate.
+_SIZES = {"cpu": (512, 384, 1536), "cuda": (8192, 8192, 8192)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Explanation:
         data_seconds: Sampling and tokenising; in training this goes on while the step before is computed.
         memory_mib: Memory beyond what was there before; None where it cannot be measured.
         free_mib: Memory that was left before; None likewise.
-        rate: Floating-point operations per second of a matrix product in single precision on this device.
+        rate: Floating-point operations per second of a matrix product in that precision on this device.
         precision: `no` (single), or `bf16`.
         device: Where it ran.
         outer_steps: That the whole training takes.
@@ -76,7 +77,7 @@ def explain(
         data_seconds,
         cost.more_mib,
         free,
-        matrix_rate(device),
+        matrix_rate(device, torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32),
         accelerator.mixed_precision,
         device.type,
         settings.outer_steps,
@@ -84,13 +85,14 @@ def explain(
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, repeats: int = 30) -> float:
-    """Return the floating-point operations per second of a matrix product of a layer's size: the fastest of some."""
-    a = torch.randn(_ROWS, _INPUTS, device=device, dtype=dtype)
-    b = torch.randn(_INPUTS, _OUTPUTS, device=device, dtype=dtype)
+    """Return the floating-point operations per second of matrix products: the fastest of some."""
+    rows, inputs, outputs = _SIZES.get(device.type, _SIZES["cuda"])
+    a = torch.randn(rows, inputs, device=device, dtype=dtype)
+    b = torch.randn(inputs, outputs, device=device, dtype=dtype)
     rates = []
     for _ in range(repeats):
         with measure(device) as cost:
             for _ in range(10):
                 a @ b
-        rates.append(10 * 2 * _ROWS * _INPUTS * _OUTPUTS / cost.seconds)
+        rates.append(10 * 2 * rows * inputs * outputs / cost.seconds)
     return max(rates)

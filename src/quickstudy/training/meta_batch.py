@@ -52,7 +52,7 @@ class MetaBatch:
         self._fits = False
 
     def add(self, totals: Tensor, step: int) -> None:
-        """Add a step's loss · episodes, right and scored query examples to `totals`, (3,), and its meta-gradient to `.grad`.
+        """Add a step's loss · episodes, right and scored query examples to `totals`, (3,), and set `.grad` to its meta-gradient.
 
         Raises:
             RunError: Not even one episode fits into memory.
@@ -131,5 +131,5 @@ def _attention(accelerator: Accelerator) -> AbstractContextManager[None]:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    # On a processor the allocator raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    said = "DefaultCPUAllocator", "std::bad_alloc", "ALLOC_FAILED", "out of memory"  # in a plain RuntimeError
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in str(error) for part in said)

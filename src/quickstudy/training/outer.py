@@ -207,10 +207,9 @@ def _meta_gradient(
 def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Let the encoder parameters that `trains` names require a gradient, and no others; return them, and those beside them."""
     encoder = learner.encoder.model
-    if trains == "layers":
-        prefix = f"{layer_stack(encoder)[0]}."
-        for name, parameter in encoder.named_parameters():
-            parameter.requires_grad_(name.startswith(prefix))
+    prefix = "" if trains == "all" else f"{layer_stack(encoder)[0]}."
+    for name, parameter in encoder.named_parameters():
+        parameter.requires_grad_(name.startswith(prefix))
     inside = {id(p) for p in encoder.parameters()}
     own = [p for p in encoder.parameters() if p.requires_grad]
     return own, [p for p in learner.parameters() if id(p) not in inside]

@@ -63,12 +63,15 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
         passes = [below * (1 - share) + above * share for below, above in (work.support, work.query)]
         operations = sum(p * shape.operations(load) for p, load in zip(passes, (support, query), strict=True))
         traffic = sum(p * shape.traffic(load) for p, load in zip(passes, (support, query), strict=True))
-    played = learner.partition.in_play(episodes[0].support.sequences, episodes[0].query.sequences)
+    sets = (episodes[0].support.sequences, episodes[0].query.sequences)
+    played = learner.partition.in_play(*sets) if work.rows else None
     adapted = sum(p.numel() for p in learner.partition.initial(played).values())
     trained = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad)
     flows = work.support is None or work.support[0] > 1
     held = _SECOND * work.graphs * share + (_FIRST * (1 - share) if flows else 0)  # of the support set's tokens
     kept = work.copies * adapted + held * shape.activations(support) + _FIRST * shape.activations(query)
+    if not work.graphs:  # the graph of a first-order step is gone before that of the query loss
+        kept = max(kept, work.copies * adapted + _FIRST * shape.activations(support))
     return Plan(
         work.way,
         work.why,
