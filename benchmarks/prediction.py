@@ -33,7 +33,7 @@ from quickstudy.errors import DataError
 from quickstudy.evaluation.draws import support_sets
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.catalog import make
-from quickstudy.models.bundled import resolve
+from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import Partition
 from quickstudy.seeding import rng
@@ -68,7 +68,7 @@ def main() -> None:
         "machine": platform.machine(),
         "threads": options.threads,
         "texts": len(texts),
-        "from": options.texts or ["samples"],
+        "from": [public_name(reference) for reference in options.texts or ["samples"]],
         "tokens_per_text": {"mean": statistics.mean(lengths), "median": statistics.median(lengths)},
         "repeat": options.repeat,
         "largest_difference_of_features": difference,

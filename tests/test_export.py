@@ -92,6 +92,15 @@ def test_pairs_numbers_and_other_heads_are_exported_too(method: str, task: str, 
 
 
 @with_onnx
+def test_a_head_that_cannot_be_traced_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(
+        RunError, match="bert with a NetHead cannot be exported"
+    ):  # its reader's orders fix the batch size
+        export_onnx(_model("lstm-reader"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@with_onnx
 def test_the_command_line_exports_and_predicts(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["export", str(model / "model"), "--out", str(out), "--int8", "--json"])

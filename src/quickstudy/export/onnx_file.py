@@ -128,8 +128,8 @@ def _write_graph(graph: _Graph, probe: Sequences, file: Path) -> None:
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise _not_exported(graph, f"the exporter fails: {first}") from error
+        # Its own message is a page on how to report a bug in it; the cause stays on the exception.
+        raise _not_exported(graph, "torch's exporter cannot trace it for a free batch size and length") from error
 
 
 @contextmanager
