@@ -92,8 +92,8 @@ def take(sizes: dict[str, int], adapts: str) -> tuple[Cost, float, dict[str, flo
     settings = {"adapts": adapts, "inner_lr": RATE, "head_lr": HEAD_RATE, "inner_steps": sizes["inner steps"]}
     learner = make("maml", encoder, settings)
     spec = EpisodeSpec(sizes["ways"], sizes["shots"], 5)
-    tick = time.perf_counter()
     sampler = EpisodeSampler([_task(sizes["ways"])], spec, seed=0)
+    tick = time.perf_counter()
     episodes: list[EncodedEpisode] = [encode_episode(encoder, sampler[i]) for i in range(sizes["meta-batch"])]
     seconds = time.perf_counter() - tick
     wanted = [p for p in encoder.model.parameters() if p.requires_grad]

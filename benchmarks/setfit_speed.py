@@ -1,9 +1,9 @@
 """Time to a classifier: SetFit's default training and our adaptation, on the same support sets, encoder and machine.
 
-    python benchmarks/setfit_speed.py [--tasks samples:meta-test] [--shots 8] [--draws 1] [--run runs/demo] [--limit 300]
+    python benchmarks/setfit_speed.py [--tasks samples:meta-test] [--shots 8] [--draws 1] [--runs runs/demo ...]
 
-In turn on every support set: a prototypical network, ANIL, MAML of the top layer and of all layers; with --run also a
-meta-trained encoder; and SetFit (default training, from the same MiniLM). Seconds are from the support set to a ready
+In turn on every support set: a prototypical network, ANIL, MAML of the top layer and of all layers; the meta-trained encoders
+of --runs; and SetFit (default training, from the same MiniLM). Seconds are from the support set to a ready
 classifier, of ours with the encoder loaded before; accuracy is on the same test rows. Single texts only. Needs the extra `bench`.
 """
 
@@ -42,13 +42,13 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=8)
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--limit", type=int, default=300)
-    parser.add_argument("--run", type=Path)
+    parser.add_argument("--runs", nargs="*", type=Path, default=[])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     encoder = Encoder.load("minilm")
     learners = {case: make(name, encoder, settings) for case, (name, settings) in CASES.items()}
-    if options.run:
-        learners["the run"] = Run.open(options.run).learner()
+    for run in map(Run.open, options.runs):
+        learners[f"{run.recipe.method.name}, meta-trained"] = run.learner()
     rows: list[dict[str, Any]] = []
     for task in (draws.with_test_split(t, SEED) for reference in options.tasks for t in load_tasks(reference)):
         if task.pair or task.kind == "regression" or draws.most_shots(task) < options.shots:
