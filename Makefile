@@ -35,6 +35,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/setfit_speed.py
 	$(BIN)/python benchmarks/prediction.py --onnx
 	$(BIN)/python benchmarks/costs.py
+	$(BIN)/python benchmarks/processes.py
 	$(BIN)/python benchmarks/results.py
 
 $(READY): pyproject.toml constraints.txt

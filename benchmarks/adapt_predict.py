@@ -8,7 +8,6 @@ calls in one process (loading the encoder is given apart), median and range over
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
+from quickstudy.versions import versions
 
 CASES = {
     "protonet": ("protonet", {}),
@@ -64,9 +64,8 @@ def main() -> None:
         adapting, predicting = zip(*found[1:], strict=True)  # the first round warms up
         rows.append({"method": case, "adapt_s": _spread(adapting), "predict_100_s": _spread(predicting)})
     result = {
-        "torch": torch.__version__,
+        "versions": versions(),
         "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
         "load_encoder_s": loading,
         "repeat": options.repeat,
         "rows": rows,

@@ -150,10 +150,9 @@ def draw(rows: list[dict[str, Any]], lines: dict[str, dict[str, float]], file: P
         bottom.legend(frameon=False)
         bottom.set_xlabel(size)
         for axis in (top, bottom):
-            axis.set_ylim(bottom=0)
             axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("seconds")
-    axes[1][0].set_ylabel("memory, MiB")
+    for axis, label in zip(axes[:, 0], ("seconds", "memory, MiB"), strict=True):
+        axis.set(ylim=(0, None), ylabel=label)  # when all is drawn: the first plot's limits would be everyone's
     figure.savefig(file, dpi=110)
 
 

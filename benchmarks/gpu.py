@@ -46,7 +46,7 @@ def main() -> None:
         _meta_batch(encoder, episodes, 1)
     table = profiled.key_averages().table(sort_by="self_cuda_time_total", row_limit=25)
     print(table)
-    about = {"device": torch.cuda.get_device_name(), "versions": versions(), "rates": rates}
+    about = {"device": torch.cuda.get_device_name(), "versions": versions("higher", "torchopt"), "rates": rates}
     write_json(options.out, about | {"cases": cases, "meta_batch": batch, "profile": table})
 
 

@@ -306,7 +306,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     encoder = Encoder.load("minilm").to(options.device)
-    settings = {"device": options.device, "threads": torch.get_num_threads(), "versions": versions()}
+    settings = {
+        "device": options.device,
+        "threads": torch.get_num_threads(),
+        "versions": versions("higher", "torchopt"),
+    }
     results = json.loads(options.out.read_text())["cases"] if options.out.exists() else {}
     for name in options.cases.split(","):
         results[name] = run_case(name, encoder, options, matrix_rate(encoder.device)) | settings

@@ -13,7 +13,6 @@ Before anything is timed, features must agree to 1e-5. --onnx adds ONNX Runtime,
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
@@ -39,6 +38,7 @@ from quickstudy.models.partition import Partition
 from quickstudy.seeding import rng
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
+from quickstudy.versions import versions
 
 PEER, OURS = "sentence-transformers, batch 32", "quickstudy fp32"
 CHECKED = 200  # texts whose features are compared before anything is timed
@@ -64,8 +64,7 @@ def main() -> None:
         found, times = measure(peer, models, texts, options.repeat)
     lengths = [len(ids) for ids in models[OURS].partition.encoder.tokenize(map(Example, texts)).ids]
     result = {
-        "torch": torch.__version__,
-        "machine": platform.machine(),
+        "versions": versions("sentence-transformers", *(["onnxruntime"] if options.onnx else [])),
         "threads": options.threads,
         "texts": len(texts),
         "from": [public_name(reference) for reference in options.texts or ["samples"]],

@@ -125,6 +125,8 @@ def _measure(options: argparse.Namespace) -> None:
 
 def _summary(options: argparse.Namespace, found: dict[int, list[dict[str, Any]]]) -> dict[str, Any]:
     """Print the tables; return what goes into the file."""
+    from quickstudy.versions import versions
+
     print(
         "\n| processes | threads each | s per episode, median | least | most | peak MiB each |\n|---|---|---|---|---|---|"
     )
@@ -151,7 +153,12 @@ def _summary(options: argparse.Namespace, found: dict[int, list[dict[str, Any]]]
     )
     settings = {name: value for name, value in vars(options).items() if name not in {"out", "part", "model"}}
     measured = {"throughput_ratios": ratios, "loss_difference": apart, "sum_seconds": sums, "floats": floats}
-    return {"settings": settings, **measured, "runs": {str(world): runs for world, runs in found.items()}}
+    return {
+        "settings": settings,
+        "versions": versions(),
+        **measured,
+        "runs": {str(world): runs for world, runs in found.items()},
+    }
 
 
 def print_model(floats: float = 22.7e6) -> None:
@@ -161,7 +168,7 @@ def print_model(floats: float = 22.7e6) -> None:
     worlds = (8, 64, 1000)
     links = {  # seconds per episode; bytes per second and seconds of latency of the slowest link
         "GPU": (0.1, {8: (450e9, 2e-6), 64: (50e9, 5e-6), 1000: (50e9, 5e-6)}),
-        "CPU": (5.0, dict.fromkeys(worlds, (1.25e9, 50e-6))),
+        "CPU": (3.8, dict.fromkeys(worlds, (1.25e9, 50e-6))),
     }
     print("| | P | sum, ms | weak, 1 episode each | weak, 8 each | strong, M = 64: s per step | speed-up |")
     print("|---|---|---|---|---|---|---|")

@@ -87,6 +87,21 @@ def costs(found: Found) -> str:
     return "\n".join(lines) + "\n\n![time and memory against size](costs.png)\n"
 
 
+def processes(found: Found) -> str:
+    lines = ["| processes | threads each | seconds per episode (least to most) | peak MiB each |", "|---|---|---|---|"]
+    for world, runs in found["runs"].items():
+        seconds = [run["seconds_per_episode"] for run in runs]
+        spread = f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+        lines.append(f"| {world} | {runs[0]['threads']} | {spread} | {runs[-1]['peak_mib'] or 0:.0f} |")
+    ratios, sums = found["throughput_ratios"], found["sum_seconds"]
+    about = (
+        f"Episodes per second of two processes, times those of one: {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
+        f"{max(ratios):.2f}). Adding up {found['floats'] / 1e6:.1f} M floats takes {statistics.median(sums):.3f} s; losses "
+        f"differ by {found['loss_difference']:.1e}."
+    )
+    return "\n".join(lines) + f"\n\n{about}\n"
+
+
 def adapt_predict(found: Found) -> str:
     lines = ["| method | adapt, s (least to most) | predict 100 texts, s |", "|---|---|---|"]
     for row in found["rows"]:
@@ -100,6 +115,7 @@ TABLES: dict[str, tuple[str, Callable[[Found], str]]] = {
     "setfit_speed": ("Time to a classifier, beside SetFit", setfit_speed),
     "prediction": ("Prediction, beside sentence-transformers", prediction),
     "costs": ("Cost against size", costs),
+    "processes": ("Two processes beside two threads", processes),
     "adapt_predict": ("Adapt and predict", adapt_predict),
 }
 
@@ -108,7 +124,8 @@ def _where(found: Found, before: str = "; ") -> str:
     known = found.get("versions")
     if not known:
         return ""
-    return f"{before}torch {known['torch']}, {known['machine']}, {known['date']}"
+    packages = [f"{name} {number}" for name, number in known.items() if name not in ("machine", "date")]
+    return f"{before}{', '.join(packages)}; {known['machine']}, {known['date']}"
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ def main() -> None:
             found["setfit"] = measure(task, support, tests, draw)
             about = {"task": task.name, "draw": draw, "n_way": len(task.label_names)}
             rows += [{"name": name, **about, **row} for name, row in found.items()]
-    write_json(options.out, {"shots": options.shots, "versions": versions(), "rows": rows})
+    write_json(
+        options.out, {"shots": options.shots, "versions": versions("setfit", "sentence-transformers"), "rows": rows}
+    )
     show(rows)
 
 

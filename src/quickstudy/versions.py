@@ -2,6 +2,8 @@
 
 import datetime
 import platform
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 import transformers
@@ -9,13 +11,26 @@ import transformers
 import quickstudy
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what computes, the machine, and the date."""
+def versions(*beside: str) -> dict[str, str]:
+    """Return the versions of what computes, the machine, and the date.
+
+    Args:
+        beside: Other packages that take part.
+    """
     return {
         "quickstudy": quickstudy.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        **{package: version(package) for package in beside},
+        "machine": f"{_processor()}, {torch.get_num_threads()} threads",
         "date": datetime.date.today().isoformat(),
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())

@@ -129,9 +129,8 @@ def _again(one: _One, params: Params, state: State, recompute: Recompute) -> tup
     """Do a second-order step that keeps its inputs alone, and runs again when its gradient is asked for."""
     given, shape = pytree.tree_flatten((params, state, recompute.fixed))
     places = [i for i, value in enumerate(given) if isinstance(value, Tensor)]
-    after: list[
-        Any
-    ] = []  # of what comes out: its structure, and all that are not tensors, with a mark for those that are
+    # Of what comes out: its structure, and all that are not tensors, with a mark for those that are.
+    after: list[Any] = []
 
     def run(inputs: Sequence[Tensor], second: bool) -> list[Tensor]:
         values = list(given)

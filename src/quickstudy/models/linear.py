@@ -2,10 +2,10 @@
 
     y = x W^T + b          the same sums as `torch.nn.functional.linear`, taken in another order
 
-PyTorch gives float32 products on a processor to its BLAS, which lays out W again in every call. On processors where oneDNN's
-own kernels are faster (measured in dev/LOG.md) most of the time of an encoder is saved there. Nothing is known about the model:
-calls of `linear` are caught while the context lasts, so this serves every encoder, with its own weights or adapted ones. Weights
-are packed at first sight and forgotten at the end, so what is packed never goes stale.
+PyTorch gives float32 products on a processor to its BLAS, which lays out W again in every call; laid out once they are up to
+1.15 times as fast where that was measured (dev/LOG.md). Nothing is known about the model: calls of `linear` are caught while
+the context lasts, so this serves every encoder, with its own weights or adapted ones. Weights are laid out at first sight and
+forgotten at the end, so none goes stale.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -4,8 +4,9 @@
     traffic      passes · (weights of the layers + 2 · activations)            each read or written once
     memory       gradients + copies of φ + activations that graphs hold        beyond weights and moments
 
-Operations are exact but for the head's own and what is elementwise. Memory is an estimate: how much a layer keeps per token was
-measured on MiniLM (dev/LOG.md).
+Operations are those of the layers' matrix products and attention: the head's own and what is elementwise are left out, and the
+lowest layer that is trained needs no gradient of its input (0.3 to 6 % less than reckoned). Memory is an estimate: how much a
+layer keeps per token was measured on MiniLM (dev/LOG.md).
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,8 @@ from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.tokens import Sequences
 
-_FIRST, _SECOND = (
-    26,
-    42,
-)  # numbers per token and hidden unit that a layer's graph holds: of a pass, of a second-order step
+# Numbers per token and hidden unit that a layer's graph holds: of a pass, of a second-order step.
+_FIRST, _SECOND = 26, 42
 
 
 @dataclass(frozen=True, slots=True)
