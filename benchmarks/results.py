@@ -31,8 +31,8 @@ def peers(found: Found) -> str:
         floor = case["operations"] / case["rate"]
         lines += [
             f"**{case['case']}**: at least {case['operations'] / 1e9:.0f} GFLOP, {floor:.2f} s at the "
-            f"{case['rate'] / 1e9:.0f} GFLOP/s that matrix products reach in the same run ({case['threads']} threads, "
-            f"{case['runs']} interleaved runs{_where(case, ', ')})\n",
+            f"{case['rate'] / 1e9:.0f} GFLOP/s that matrix products reach in the same run ({case['runs']} interleaved "
+            f"runs{_where(case, ', ')})\n",
             "| | seconds | × ours (least to most) | × floor | more memory, MiB |",
             "|---|---|---|---|---|",
         ]
@@ -44,6 +44,17 @@ def peers(found: Found) -> str:
             )
         lines.append("")
     return "\n".join(lines)
+
+
+def gpu(found: Found) -> str:
+    lines = [
+        "| second-order MAML, a meta-batch | seconds | share of the matrix rate | more memory, MiB |",
+        "|---|---|---|---|",
+    ]
+    for precision, row in found["meta_batch"].items():
+        cells = f"{row['seconds']:.2f} | {row['share_of_matrix_rate']:.0%} | {row['more_mib']:.0f}"
+        lines.append(f"| {precision} | {cells} |")
+    return f"{found['device']}.\n\n" + "\n".join(lines) + f"\n\n{peers(found)}"
 
 
 def setfit_speed(found: Found) -> str:
@@ -112,6 +123,7 @@ def adapt_predict(found: Found) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[Found], str]]] = {
     "peers": ("The same meta-gradient, ours and the peers'", peers),
+    "gpu": ("One GPU", gpu),
     "setfit_speed": ("Time to a classifier, beside SetFit", setfit_speed),
     "prediction": ("Prediction, beside sentence-transformers", prediction),
     "costs": ("Cost against size", costs),
