@@ -7,8 +7,9 @@ with 10 steps, with our steps all stored, half of them or none. In every case th
 (to 1e-5 of the largest) before anything is timed, and the runs are interleaved: one of each, then again. A peer gets what its
 user would write: one padded batch for the support set and one for the query set, a fused kernel where the order allows and the
 exact MATH kernel where it does not. Prints medians, ratios with their spread, the memory that a meta-gradient needs beyond what
-was there, and times the floor; writes peers.json, where a case that is run again replaces the old one. `bf16` is our second
-order in single precision against bf16 autocast, whose gradient is compared by its angle.
+was there, and times the floor; memory is taken in a run of its own, since measuring it gives memory back to the system, which a
+training step never does and which costs time to get again. Writes peers.json, where a case that is run again replaces the old
+one. `bf16` is our second order in single precision against bf16 autocast, whose gradient is compared by its angle.
 
 The floor counts matrix products on tokens, without padding, that any exact method must do: F for a pass forward, 2F more for a
 gradient, 6F more to go back through that gradient, at the matrix rate that is measured in the same run.
@@ -17,6 +18,7 @@ gradient, 6F more to go back through that gradient, at the matrix rate that is m
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from quickstudy.cost import Cost, measure
+from quickstudy.cost import measure
 from quickstudy.data.catalog import load_tasks
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import EncodedEpisode, EncodedSet, encode_episode
@@ -253,35 +255,44 @@ def run_case(name: str, encoder: Encoder, options: argparse.Namespace, rate: flo
         work = work_of(episode, encoder, case)
         for peer, function in PEERS.items():
             steps[peer] = lambda function=function: function(work)
-    costs: dict[str, list[Cost]] = {each: [] for each in steps}
+    taken: dict[str, list[float]] = {each: [] for each in steps}
+    memory: dict[str, float] = {}
     kernel = [SDPBackend.MATH] if case.second else list(SDPBackend.__members__.values())
-    for turn in range(options.runs + 1):  # the first is the warm-up, and the proof
-        found = {}
+    compare({each: _run(step, each, kernel) for each, step in steps.items()})
+    for each, step in steps.items():
+        with measure(encoder.device) as cost:
+            _run(step, each, kernel)
+        memory[each] = cost.more_mib or 0
+    for _ in range(options.runs):
         for each, step in steps.items():
-            with sdpa_kernel(kernel) if each in PEERS else nullcontext(), measure(encoder.device) as cost:
-                found[each] = step()
-            if turn:
-                costs[each].append(cost)
-                del found[each]
-        if not turn:
-            compare(found)
+            tick = time.perf_counter()
+            _run(step, each, kernel)
+            if encoder.device.type == "cuda":
+                torch.cuda.synchronize()
+            taken[each].append(time.perf_counter() - tick)
     operations = floor(episode, encoder, case)
     rows = []
-    for each, own in costs.items():
-        ratios = [c.seconds / mine.seconds for c, mine in zip(own, costs["quickstudy"], strict=True)]
+    for each, own in taken.items():
+        ratios = [seconds / mine for seconds, mine in zip(own, taken["quickstudy"], strict=True)]
         rows.append(
             {
                 "name": each,
-                "seconds": statistics.median(c.seconds for c in own),
-                "more_mib": statistics.median(c.more_mib or 0 for c in own),
+                "seconds": statistics.median(own),
+                "more_mib": memory[each],
                 "times_ours": statistics.median(ratios),
                 "spread": [min(ratios), max(ratios)],
-                "times_floor": statistics.median(c.seconds for c in own) * rate / operations,
+                "times_floor": statistics.median(own) * rate / operations,
             }
         )
     peers = [row for row in rows if row["name"] in PEERS]
     best = min(peers, key=lambda row: row["seconds"])["name"] if peers else None
     return {"case": name, "best_peer": best, "operations": operations, "rate": rate, "runs": options.runs, "rows": rows}
+
+
+def _run(step: Step, name: str, kernel: list[SDPBackend]) -> Grads:
+    """Take a meta-gradient, ours with the kernel that we choose."""
+    with sdpa_kernel(kernel) if name in PEERS else nullcontext():
+        return step()
 
 
 def compare(found: dict[str, Grads]) -> None:
