@@ -1,13 +1,13 @@
 """Prediction: 10,000 short texts through an adapted MiniLM, beside sentence-transformers encoding the same texts.
 
-    python benchmarks/prediction.py [--texts REF ...] [--count 10000] [--threads 1] [--repeat 3] [--onnx] [--out FILE]
+    python benchmarks/prediction.py [--texts REF ...] [--count 10000] [--threads N] [--repeat 3] [--onnx] [--out FILE]
 
 The same weights in both. sentence-transformers only encodes; quickstudy encodes and classifies, and starts every round without
 cached tokens. Texts are distinct, so nothing is gained from duplicates. Without --texts they are made from the bundled samples:
 the samples themselves, then first halves of samples followed by second halves of others until there are enough.
 
 Rounds are interleaved. A ratio is that of two times in one round: the median over the rounds, with least and greatest. Times
-are core seconds (`process_time`), which other processes disturb least, and wall clock beside; compare core seconds on 1 thread.
+are core seconds (`process_time`), which other processes disturb least, and wall clock beside. Threads: as many as PyTorch takes.
 Before anything is timed, features must agree to 1e-5. --onnx adds ONNX Runtime, fp32 and int8 (extra `onnx`).
 """
 
@@ -34,6 +34,7 @@ from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.catalog import make
 from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.inference import fast_inference
 from quickstudy.models.partition import Partition
 from quickstudy.seeding import rng
 from quickstudy.tasks.split import Example, ListSplit
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", nargs="+", metavar="REF", help="task references to take texts from")
     parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--onnx", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/prediction.json"))
@@ -118,7 +119,7 @@ def load_models(folder: Path, *, onnx: bool, threads: int) -> dict[str, Any]:
 def check_features(peer: SentenceTransformer, ours: AdaptedModel, texts: list[str]) -> float:
     """Return the largest difference between features, which must be rounding."""
     encoder = ours.partition.encoder
-    with torch.no_grad():
+    with fast_inference():
         features = encoder(encoder.tokenize(map(Example, texts)))
     difference = float((features - torch.from_numpy(peer.encode(texts))).abs().max())
     if difference > 1e-5:

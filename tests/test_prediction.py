@@ -1,10 +1,16 @@
 """Prediction at full speed: the same answers as the plain way, in less time."""
 
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier, current_thread
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from typer.testing import CliRunner
 
 from quickstudy.adaptation.few import adapt_task
@@ -13,9 +19,9 @@ from quickstudy.errors import RecipeError, RunError
 from quickstudy.methods import adapted
 from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.catalog import make
-from quickstudy.models import linear
+from quickstudy.models import inference, tokens
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.linear import packed_linear
+from quickstudy.models.inference import fast_inference, side_by_side
 from quickstudy.models.partition import Partition
 from quickstudy.tasks.split import Example
 from quickstudy.testing.tiny import FAMILIES, WORDS, tiny_encoder, word_task
@@ -36,36 +42,142 @@ def _wanted(model: AdaptedModel, texts: list[str | tuple[str, str]]) -> torch.Te
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_products_are_the_same_products(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_LEAST_WEIGHT", 1)
+def test_fast_inference_gives_the_same_features(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_LEAST_WEIGHT", 1)
+    monkeypatch.setattr(tokens, "_THREAD_TOKENS", 64)  # batches of equally long texts, too, with no mask
     encoder = tiny_encoder(family)
     sequences = encoder.tokenize(map(Example, TEXTS))
     with torch.no_grad():
         wanted = encoder(sequences)
-    with packed_linear():
+    with fast_inference():
         found = encoder(sequences)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
-def test_packing_is_used_and_forgets_what_it_packed() -> None:
+def test_weights_are_laid_out_and_forgotten() -> None:
     layer = torch.nn.Linear(64, 64)
     x = torch.randn(5, 64)
-    with torch.profiler.profile() as profile, packed_linear():
+    with torch.profiler.profile() as profile, fast_inference():
         layer(x)
     ran = {event.key for event in profile.key_averages()}
-    assert any("mkldnn::_linear_pointwise" in name for name in ran) == linear._available()
+    assert any("mkldnn::_linear_pointwise" in name for name in ran) == inference._packs()
     with torch.no_grad():
         layer.weight.mul_(2)
-    with packed_linear():
+    with fast_inference():
         torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
     assert layer(x).requires_grad  # outside all is as before
 
 
-def test_float64_is_left_alone_by_packing() -> None:
+def test_float64_is_left_alone_by_fast_inference() -> None:
     layer = torch.nn.Linear(64, 64, dtype=torch.float64)
     x = torch.randn(5, 64, dtype=torch.float64)
-    with packed_linear():
+    heads = x.reshape(1, 5, 4, 16).transpose(1, 2).repeat(1, 1, 2, 1)  # 10 keys
+    with fast_inference():
         assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+        found = scaled_dot_product_attention(heads, heads, heads)
+    assert torch.equal(found, scaled_dot_product_attention(heads, heads, heads))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_attention_to_filled_up_keys_is_attention(precision: torch.dtype, tolerance: float) -> None:
+    for keys in range(1, 41):
+        query, key, value = torch.randn(3, 2, 4, keys, 16).to(precision)
+        wanted = scaled_dot_product_attention(query.double(), key.double(), value.double(), scale=0.3)
+        with torch.profiler.profile() as profile, fast_inference():
+            found = scaled_dot_product_attention(query, key, value, scale=0.3)
+        assert found.dtype == precision
+        torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
+        filled = any(event.key == "aten::constant_pad_nd" for event in profile.key_averages())
+        assert filled == (9 <= keys <= 15 or 25 <= keys <= 31)
+
+
+def test_masked_and_causal_attention_is_left_alone() -> None:
+    query, key, value = torch.randn(3, 2, 4, 12, 16)
+    mask = torch.zeros(12, 12).masked_fill(torch.rand(12, 12) < 0.3, -1e4)
+    for given in ({"attn_mask": mask}, {"is_causal": True}):
+        with fast_inference():
+            found = scaled_dot_product_attention(query, key, value, **given)
+        assert torch.equal(found, scaled_dot_product_attention(query, key, value, **given))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_items_run_side_by_side_and_come_back_in_order() -> None:
+    both = Barrier(2, timeout=20)  # passed only if two are there at once
+
+    def items() -> Iterator[int]:
+        for item in range(20):
+            time.sleep(0.001)  # a second thread in here meanwhile would be an error
+            yield item
+
+    def work(item: int) -> tuple[int, int, bool]:
+        both.wait()
+        return item, torch.get_num_threads(), torch.is_grad_enabled()
+
+    with fast_inference():
+        assert side_by_side(work, items()) == [(item, 1, False) for item in range(20)]
+    assert torch.get_num_threads() == 2
+    assert side_by_side(lambda item: (item, current_thread()), range(3)) == [(i, current_thread()) for i in range(3)]
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("broken", ["function", "items"])
+def test_an_error_side_by_side_is_raised_and_ends_the_others(broken: str) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            taken.append(item)
+            if broken == "items" and item == 5:
+                raise ValueError("number 5")
+            yield item
+
+    def work(item: int) -> None:
+        time.sleep(0.01)
+        if broken == "function" and item == 5:
+            raise ValueError("number 5")
+
+    with fast_inference(), pytest.raises(ValueError, match="number 5"):
+        side_by_side(work, items())
+    assert len(taken) < 20
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_predictions_of_many_batches_are_made_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapted, "_FAST_CHARACTERS", 1)
+    monkeypatch.setattr(tokens, "_THREAD_TOKENS", 64)
+    encoder = tiny_encoder()
+    model, ran = _model(encoder), set()
+    wanted = _wanted(model, TEXTS)
+
+    attention = inference._attention
+
+    def note(*given: Tensor, **kwargs: Any) -> Tensor:
+        ran.add(current_thread())
+        time.sleep(0.01)
+        return attention(*given, **kwargs)
+
+    monkeypatch.setattr(inference, "_attention", note)
+    torch.testing.assert_close(model.predict_proba(TEXTS), wanted, rtol=0, atol=1e-5)
+    assert len(ran) == 2
+    assert current_thread() not in ran
+
+
+def test_what_the_user_casts_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model(tiny_encoder())
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = model.predict_proba(TEXTS)
+        monkeypatch.setattr(adapted, "_FAST_CHARACTERS", 1)
+        monkeypatch.setattr(inference, "_LEAST_WEIGHT", 1)
+        assert torch.equal(model.predict_proba(TEXTS), wanted)
 
 
 @pytest.mark.parametrize("adapts", ["head", "layers:-1", "all"])
@@ -73,9 +185,9 @@ def test_float64_is_left_alone_by_packing() -> None:
 def test_many_texts_with_duplicates_are_predicted_as_one_at_a_time(
     adapts: str, pair: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"_CHUNK": 7, "_PREFIX_CHUNK": 5, "_PACKED_CHARACTERS": 1}.items():
+    for name, value in {"_CHUNK": 7, "_PREFIX_CHUNK": 5, "_FAST_CHARACTERS": 1}.items():
         monkeypatch.setattr(adapted, name, value)
-    monkeypatch.setattr(linear, "_LEAST_WEIGHT", 1)
+    monkeypatch.setattr(inference, "_LEAST_WEIGHT", 1)
     model = _model(tiny_encoder(pair="separate"), pair=pair, method="maml", adapts=adapts, adapt_steps=2)
     texts: list[str | tuple[str, str]] = [*TEXTS, *TEXTS[::-2]]
     if pair:

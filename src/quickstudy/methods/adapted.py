@@ -25,7 +25,7 @@ from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import HEADS, Head, LinearHead, head_of, head_tensors
-from quickstudy.models.linear import packed_linear
+from quickstudy.models.inference import fast_inference
 from quickstudy.models.partition import Partition, Prefix
 from quickstudy.storage import new_folder, write_json
 from quickstudy.tasks.split import Example
@@ -36,7 +36,7 @@ Text = str | tuple[str, str] | Example
 _FILE = "adapted.json"
 _CHUNK = 16384  # examples per pass when predicting: bounds memory
 _PREFIX_CHUNK = 1024  # the same where layers adapt: the states below them are kept for a whole pass
-_PACKED_CHARACTERS = 16384  # laying out weights costs about what it saves on a quarter of as much text
+_FAST_CHARACTERS = 8192  # per thread: two batches or more, and laying out weights costs what half as much text saves
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -94,7 +94,9 @@ class AdaptedModel:
         # Sorting by length first keeps padding small across the chunks too.
         order = sorted(range(len(unique)), key=characters.__getitem__)
         scores = []
-        with packed_linear() if sum(characters) >= _PACKED_CHARACTERS else nullcontext():
+        much = sum(characters) >= _FAST_CHARACTERS * torch.get_num_threads()
+        plain = self.partition.encoder.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        with fast_inference() if much and plain else nullcontext():
             for rows in _chunks(order, _PREFIX_CHUNK if self.partition.names else _CHUNK):
                 sequences = self.partition.encoder.tokenize(Example(*unique[i]) for i in rows)
                 with self.partition.encoder.frozen():  # a text that is in many pairs is run once

@@ -27,6 +27,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from quickstudy.errors import RecipeError, RunError
 from quickstudy.models.bundled import resolve
+from quickstudy.models.inference import side_by_side
 from quickstudy.models.packing import first_position, packed
 from quickstudy.models.tokens import Batch, Ids, Sequences, TokenCache
 from quickstudy.tasks.split import Example
@@ -151,11 +152,12 @@ class Encoder(nn.Module):
             self._kept = before
 
     def _run(self, sequences: Sequences) -> Tensor:
-        pooled, rows = [], []
-        for batch in self.batches(sequences):
+        def run(batch: Batch) -> tuple[Tensor, Tensor]:
             states = batch.states(self.model(**batch.inputs).last_hidden_state)
-            pooled.append(self.pool(states, batch.mask))
-            rows.append(batch.rows)
+            return self.pool(states, batch.mask), batch.rows
+
+        # Batches are cut when first asked for, in there: their size goes by PyTorch's number of threads.
+        pooled, rows = zip(*side_by_side(run, self.batches(sequences)), strict=True)
         return in_order(pooled, rows)
 
     def batches(self, sequences: Sequences) -> Iterator[Batch]:
