@@ -151,11 +151,11 @@ def test_an_error_side_by_side_is_raised_and_ends_the_others(broken: str) -> Non
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_predictions_of_many_batches_are_made_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("adapts", ["head", "layers:-1"])
+def test_predictions_of_many_batches_are_made_side_by_side(adapts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapted, "_FAST_CHARACTERS", 1)
     monkeypatch.setattr(tokens, "_THREAD_TOKENS", 64)
-    encoder = tiny_encoder()
-    model, ran = _model(encoder), set()
+    model, ran = _model(tiny_encoder(), method="maml", adapts=adapts, adapt_steps=2), set()
     wanted = _wanted(model, TEXTS)
 
     attention = inference._attention
@@ -182,10 +182,11 @@ def test_what_the_user_casts_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("adapts", ["head", "layers:-1", "all"])
 @pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("fast", [False, True])
 def test_many_texts_with_duplicates_are_predicted_as_one_at_a_time(
-    adapts: str, pair: bool, monkeypatch: pytest.MonkeyPatch
+    adapts: str, pair: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"_CHUNK": 7, "_PREFIX_CHUNK": 5, "_FAST_CHARACTERS": 1}.items():
+    for name, value in {"_CHUNK": 7, "_PREFIX_CHUNK": 5, "_FAST_CHARACTERS": 1 if fast else 10**6}.items():
         monkeypatch.setattr(adapted, name, value)
     monkeypatch.setattr(inference, "_LEAST_WEIGHT", 1)
     model = _model(tiny_encoder(pair="separate"), pair=pair, method="maml", adapts=adapts, adapt_steps=2)

@@ -12,7 +12,7 @@ import copy
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,14 @@ class AdaptedModel:
         unique = list(dict.fromkeys((e.text, e.text_pair) for e in examples))  # labels are no part of what is run
         place = {key: i for i, key in enumerate(unique)}
         characters = [len(first) + len(second or "") for first, second in unique]
+        much = sum(characters) >= _FAST_CHARACTERS * torch.get_num_threads()
+        fast = much and self.partition.encoder.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        if fast and self.partition.names:  # threads cannot share an encoder whose parameters are given from outside
+            return replace(self, partition=Partition(self.merged_encoder(), "head"), params={}).logits(examples)
         # Sorting by length first keeps padding small across the chunks too.
         order = sorted(range(len(unique)), key=characters.__getitem__)
         scores = []
-        much = sum(characters) >= _FAST_CHARACTERS * torch.get_num_threads()
-        plain = self.partition.encoder.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        with fast_inference() if much and plain else nullcontext():
+        with fast_inference() if fast else nullcontext():
             for rows in _chunks(order, _PREFIX_CHUNK if self.partition.names else _CHUNK):
                 sequences = self.partition.encoder.tokenize(Example(*unique[i]) for i in rows)
                 with self.partition.encoder.frozen():  # a text that is in many pairs is run once
