@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, current_thread
 from typing import Any
@@ -125,6 +126,30 @@ def test_items_run_side_by_side_and_come_back_in_order() -> None:
         assert side_by_side(work, items()) == [(item, 1, False) for item in range(20)]
     assert torch.get_num_threads() == 2
     assert side_by_side(lambda item: (item, current_thread()), range(3)) == [(i, current_thread()) for i in range(3)]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_of_two_calls_at_once_one_runs() -> None:
+    both, running, most = Barrier(2, timeout=20), [], []
+
+    def work(item: int) -> int:
+        running.append(item)
+        most.append(len(running))
+        time.sleep(0.01)
+        running.remove(item)
+        return torch.get_num_threads()
+
+    def call(first: int) -> tuple[list[int], int]:
+        before = torch.get_num_threads()  # the thread has used PyTorch before
+        both.wait()
+        with fast_inference():
+            found = side_by_side(work, range(first, first + 8))
+        assert torch.get_num_threads() == before
+        return found, before
+
+    with ThreadPoolExecutor(2) as callers:
+        assert list(callers.map(call, (0, 100))) == [([1] * 8, 2)] * 2
+    assert max(most) == 2
 
 
 @pytest.mark.usefixtures("two_threads")

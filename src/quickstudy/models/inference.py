@@ -9,8 +9,8 @@ out W again in every call; laid out once they are up to 1.15 times as fast. Its 
 registers of 16 (AVX-512) and what is left over one by one, so rows of 9 to 15 keys cost more than rows of 16 (up to 1.7 times
 as much). All measured in dev/LOG.md; results differ by rounding.
 
-Nothing is known about the model: its calls are caught while the context lasts, so this serves every encoder, with its own
-weights or adapted ones. Weights are laid out at first sight and forgotten at the end, so none goes stale.
+Nothing is known about the model: its calls are caught while the context lasts, so this serves every encoder. Weights are laid
+out at first sight and forgotten at the end, so none goes stale.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 _LEAST_WEIGHT = 64 * 64  # a smaller matrix gains nothing
 _LANES = 16  # float32 numbers in a register of AVX-512; attention is computed in float32 in every precision
 _ALONE = Lock()  # PyTorch's number of threads is the whole process's
+_current: ContextVar["_Fast | None"] = ContextVar("_current", default=None)
 
 
 @contextmanager
@@ -80,9 +81,6 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> l
             stop.set()  # an interrupt is not kept waiting
             torch.set_num_threads(threads)
     return [found[at] for at in range(len(found))]
-
-
-_current: ContextVar["_Fast | None"] = ContextVar("_current", default=None)
 
 
 class _Fast(TorchFunctionMode):
