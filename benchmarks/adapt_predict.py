@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from quickstudy.adaptation.few import adapt_task
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.draws import support_sets
 from quickstudy.methods.catalog import make
 from quickstudy.models.encoder import Encoder

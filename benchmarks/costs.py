@@ -20,7 +20,7 @@ import torch
 from peers import HEAD_RATE, RATE
 
 from quickstudy.cost import Cost, measure
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.evaluate import evaluate_learners
 from quickstudy.evaluation.protocol import Protocol, trials
 from quickstudy.methods.catalog import make

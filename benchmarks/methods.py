@@ -30,7 +30,7 @@ from accelerate import Accelerator
 import quickstudy
 from quickstudy.build import build
 from quickstudy.config import check_recipe, load_recipe
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.evaluate import evaluate_learners
 from quickstudy.evaluation.protocol import Protocol

@@ -33,7 +33,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quickstudy.cost import measure
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import EncodedEpisode, EncodedSet, encode_episode
 from quickstudy.models.encoder import Encoder

@@ -27,11 +27,11 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from quickstudy.adaptation.few import adapt_task
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError
 from quickstudy.evaluation.draws import support_sets
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.catalog import make
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.inference import fast_inference

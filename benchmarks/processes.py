@@ -82,10 +82,10 @@ def _measure(options: argparse.Namespace) -> None:
     import torch
     from accelerate import Accelerator
 
-    from quickstudy.data.catalog import load_tasks
+    from quickstudy.data.reference import load_tasks
     from quickstudy.methods.catalog import make
     from quickstudy.models.encoder import Encoder
-    from quickstudy.processes import add_up, count, is_main, together
+    from quickstudy.processes import all_reduce, is_main, together, world_size
     from quickstudy.tasks.episode import EpisodeSpec
     from quickstudy.tasks.sampler import EpisodeSampler
     from quickstudy.training.outer import OuterSettings, StepRecord, train
@@ -104,16 +104,16 @@ def _measure(options: argparse.Namespace) -> None:
         train(learner, sampler, settings, accelerator=Accelerator(), folder=folder, on_step=records.append)
         floats = sum(p.numel() for p in learner.parameters() if p.requires_grad)
         sums = []
-        if count() > 1:
+        if world_size() > 1:
             buffer = torch.ones(floats)
             for _ in range(options.sums + 1):
                 tick = time.perf_counter()
-                add_up(buffer)
+                all_reduce(buffer)
                 sums.append(time.perf_counter() - tick)
                 buffer.fill_(1.0)
         if is_main():
             facts = {
-                "seconds_per_episode": statistics.median(1 / record.tasks_per_second for record in records[1:]),
+                "seconds_per_episode": statistics.median(1 / record.episodes_per_second for record in records[1:]),
                 "loss": [record.loss for record in records],
                 "peak_mib": records[-1].peak_mib,
                 "floats": floats,

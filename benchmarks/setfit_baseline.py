@@ -20,7 +20,7 @@ from datasets import Dataset
 from setfit import SetFitModel, Trainer, TrainingArguments
 
 import quickstudy
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation import draws
 from quickstudy.evaluation.metrics import main_metric, score
 from quickstudy.models.bundled import resolve

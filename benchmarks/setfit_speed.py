@@ -15,7 +15,7 @@ from typing import Any
 
 from setfit_baseline import measure
 
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation import draws
 from quickstudy.evaluation.metrics import main_metric, score
 from quickstudy.methods.catalog import make

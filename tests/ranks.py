@@ -28,7 +28,7 @@ from quickstudy.errors import DataError
 from quickstudy.evaluation import episodic
 from quickstudy.methods.catalog import make
 from quickstudy.methods.feature import FeatureMetaLearner
-from quickstudy.processes import number, together
+from quickstudy.processes import rank, together
 from quickstudy.report import page
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
@@ -55,10 +55,10 @@ def gradient(folder: Path, method: str, dtype: str, size: int, summed: bool = Tr
     def keep(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         params = [p for group in optimizer.param_groups for p in group["params"]]
         found = {str(i): p.grad.clone() for i, p in enumerate(params) if p.grad is not None}
-        save_file(found, folder / f"{number()}.safetensors")
+        save_file(found, folder / f"{rank()}.safetensors")
 
     if not summed:
-        reduction.add_up = lambda _: None
+        reduction.all_reduce = lambda _: None
     hook = register_optimizer_step_pre_hook(keep)
     tasks = [word_task("a"), word_task("b", n_way=3, pair=True), score_task()]
     with together():
@@ -70,24 +70,24 @@ def gradient(folder: Path, method: str, dtype: str, size: int, summed: bool = Tr
 
 def patience(folder: Path) -> None:
     """Train with scores that differ between processes: only the main one's may count."""
-    scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.1] if number() == 0 else [0.1, 0.0, 0.2, 0.3, 0.4, 0.5])
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.1] if rank() == 0 else [0.1, 0.0, 0.2, 0.3, 0.4, 0.5])
     with together():
         learner = make("protonet", tiny_encoder(normalize=True), METHODS["protonet"])
-        if number():  # another start, as from another revision of an encoder
+        if rank():  # another start, as from another revision of an encoder
             for parameter in learner.parameters():
                 parameter.data.add_(0.01)
         sampler = EpisodeSampler([word_task()], EpisodeSpec(2, 2, 2), seed=0)
         records = _train(
             folder, learner, sampler, validate=lambda _: next(scores), outer_steps=5, validate_every=1, patience=2
         )
-    save_file({name: p.detach() for name, p in learner.named_parameters()}, folder / f"{number()}.safetensors")
+    save_file({name: p.detach() for name, p in learner.named_parameters()}, folder / f"{rank()}.safetensors")
     _write(folder, [[record.step, record.validation] for record in records])
 
 
 def command(folder: Path, words: list[str], fault: str = "", at: int = 1) -> None:
     """Run the command line; one process fails in its own way."""
     os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
-    if number() == at and fault:
+    if rank() == at and fault:
         FAULTS[fault]()
     sys.argv = ["quickstudy", *words]
     main()
@@ -173,7 +173,7 @@ def _train(folder: Path, learner: Any, sampler: Any, validate: Any = None, **set
 
 
 def _write(folder: Path, value: Any) -> None:
-    (folder / f"{number()}.json").write_text(json.dumps(value))
+    (folder / f"{rank()}.json").write_text(json.dumps(value))
 
 
 def _start(request: dict[str, Any], process: int, port: int) -> int:

@@ -13,9 +13,9 @@ import pytest
 
 from quickstudy.data import glue as glue_module
 from quickstudy.data import hub as hub_module
-from quickstudy.data.catalog import load_tasks
 from quickstudy.data.glue import GLUE
 from quickstudy.data.hub import load_hub
+from quickstudy.data.reference import load_tasks
 from quickstudy.data.samples import PARTS, sample_index
 from quickstudy.data.table import Columns
 from quickstudy.errors import DataError

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from conftest import score_task, tiny_encoder, word_task
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.inner.lstm_optimizer import LearnedOptimizer, LSTMOptimizer
 from quickstudy.inner.optimizer import SGD, Adam, InnerOptimizer, Params, State
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLoss
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.protonet import Prototypes
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.tasks.episode import EpisodeSpec

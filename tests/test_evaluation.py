@@ -22,12 +22,12 @@ from quickstudy.evaluation.evaluate import COSTS, evaluate_learners, summarize_r
 from quickstudy.evaluation.metrics import calibration, classes, main_metric, score
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.statistics import summarize
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.linear_probe import LinearProbe
 from quickstudy.methods.protonet import Prototypes
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedSet, encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run

@@ -17,7 +17,7 @@ from torch.func import functional_call
 import quickstudy
 from conftest import PROOFS, score_task, tiny_encoder, word_task
 from quickstudy.adaptation.few import adapt_task
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import RunError
 from quickstudy.evaluation import draws
 from quickstudy.methods.base import MetaLearner, label_scale, task_loss

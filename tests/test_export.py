@@ -15,8 +15,8 @@ from quickstudy.errors import DataError, RecipeError, RunError
 from quickstudy.export import onnx_file, onnx_model
 from quickstudy.export.onnx_file import export_onnx
 from quickstudy.export.onnx_model import OnnxModel
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.catalog import make
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.testing.tiny import WORDS, score_task, tiny_encoder, word_task
 
 _MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]

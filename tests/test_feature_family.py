@@ -16,13 +16,13 @@ from quickstudy.methods.closed_form import Ridge, SupportVectors, _project, solv
 from quickstudy.methods.feature import HeadRule
 from quickstudy.methods.matching import Matching
 from quickstudy.methods.protonet import Prototypes
-from quickstudy.methods.support_net import Reading
+from quickstudy.methods.support_net_rule import SupportNetRule
 from quickstudy.models.support_net import InContext, LSTMReader, Relation, SupportNet
 
 
 def _reading(net: type[SupportNet], prior: float = 2.0) -> HeadRule:
     """A net that has been trained a little: its last layer is not zero."""
-    rule = Reading(lambda: net([5], 8), prior)
+    rule = SupportNetRule(lambda: net([5], 8), prior)
     for seed, parameter in enumerate(rule.net.answer.parameters()):
         parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
     return rule
@@ -178,7 +178,7 @@ def test_the_lstm_reader_is_one_pass_of_the_cell_per_label_and_order() -> None:
 @pytest.mark.parametrize("net", [Relation, InContext, LSTMReader])
 def test_an_untrained_net_adds_nothing_to_the_prototypes(net: type[SupportNet]) -> None:
     support, query = _randn(8, 5), _randn(6, 5, seed=1)
-    found = Reading(lambda: net([5], 8), 2.0).double().head(support, LABELS, 3, "classification")(query)
+    found = SupportNetRule(lambda: net([5], 8), 2.0).double().head(support, LABELS, 3, "classification")(query)
     wanted = Prototypes(2.0).double().head(support, LABELS, 3, "classification")(query)
     torch.testing.assert_close(found.softmax(-1), wanted.softmax(-1), rtol=0, atol=1e-7)
 
@@ -186,7 +186,7 @@ def test_an_untrained_net_adds_nothing_to_the_prototypes(net: type[SupportNet]) 
 @pytest.mark.parametrize("net", [Relation, InContext, LSTMReader])
 def test_a_net_learns_what_prototypes_cannot(net: type[SupportNet]) -> None:
     """One label lies on both sides of the other: both have the same mean."""
-    rule = Reading(lambda: net([2], 32), 0.5)
+    rule = SupportNetRule(lambda: net([2], 32), 0.5)
     optimizer = torch.optim.Adam(rule.parameters(), 1e-2)
     random, right = torch.Generator().manual_seed(0), []
     for step in range(400):

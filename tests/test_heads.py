@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy.errors import RunError
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedSet, encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import KernelHead, LinearHead, class_means, head_tensors, squared_distances

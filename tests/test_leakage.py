@@ -8,7 +8,7 @@ import pytest
 
 import quickstudy
 from conftest import word_task
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError
 from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
 from quickstudy.seeding import rng

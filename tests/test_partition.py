@@ -213,7 +213,7 @@ def test_a_rule_that_moves_what_has_no_gradient_is_given_the_whole_table() -> No
 class _Decay(SGD):
     """Gradient descent that also halves every entry."""
 
-    rests = False
+    skips_zero_gradients = False
 
     def update(self, grads: Params, state: State, params: Params, *, loss: Tensor) -> tuple[Params, State]:
         return super().update(grads, state, {name: 0.5 * p for name, p in params.items()}, loss=loss)

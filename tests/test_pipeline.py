@@ -140,7 +140,7 @@ def test_progress_in_a_pipe_is_plain_lines_with_the_loss_of_every_step_and_nothi
     assert "\r" not in done.stdout
     start, *steps, end = done.stdout.splitlines()
     assert re.fullmatch(rf"step 0/{STEPS}  validation \d+\.\d %", start)
-    line = r"step {}/{}  loss (\d+\.\d{{4}})  mean \d+\.\d{{4}}  lr \S+  [\d.]+ tasks/s  left \d+ s( .*)?"
+    line = r"step {}/{}  loss (\d+\.\d{{4}})  mean \d+\.\d{{4}}  lr \S+  [\d.]+ episodes/s  left \d+ s( .*)?"
     found = [re.fullmatch(line.format(i, STEPS), text) for i, text in enumerate(steps, 1)]
     assert len(found) == STEPS
     losses = [json.loads(text)["loss"] for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][1:]
@@ -486,7 +486,7 @@ def _json(text: str) -> Any:
 def _log(run: Path) -> list[dict[str, Any]]:
     """The log without what the clock and the memory say."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    clock = ("seconds", "tasks_per_second", "peak_mib", "waited")
+    clock = ("seconds", "episodes_per_second", "peak_mib", "waited")
     return [{key: value for key, value in line.items() if key not in clock} for line in lines]
 
 

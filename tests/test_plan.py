@@ -92,23 +92,28 @@ def test_rules_that_need_every_entry_or_are_networks_are_reckoned_larger() -> No
     ("method", "settings"), [("imaml", {}), ("fomaml", {}), ("anil", {}), ("maml", {"exact_steps": 0})]
 )
 def test_where_no_step_is_differentiated_through_there_is_no_leaner_way(method: str, settings: dict[str, Any]) -> None:
-    assert not make(method, tiny_encoder(), settings).spare()
+    assert not make(method, tiny_encoder(), settings).use_less_memory()
 
 
 def test_only_exact_steps_can_be_spared() -> None:
     learner = make("maml", tiny_encoder(), {"inner_steps": 8, "exact_steps": 1})
-    assert [learner.spare(), learner.spare()] == [True, False]
+    assert [learner.use_less_memory(), learner.use_less_memory()] == [True, False]
 
 
 def test_fewer_stored_steps_and_fewer_episodes_at_once_need_less_memory() -> None:
     learner = make("maml", tiny_encoder(), {"inner_steps": 8})
     episodes = [encode_episode(learner.encoder, SAMPLER[i]) for i in range(4)]
     whole = plan(learner, episodes).memory_mib
-    assert learner.spare()
+    assert learner.use_less_memory()
     half = plan(learner, episodes).memory_mib
     assert plan(make("protonet", tiny_encoder()), episodes, 1).memory_mib < half < whole
     assert plan(learner, episodes, 2).memory_mib > half
-    assert [learner.spare() for _ in range(4)] == [True, True, True, False]  # 4, 2, 1 and no step stored; then nothing
+    assert [learner.use_less_memory() for _ in range(4)] == [
+        True,
+        True,
+        True,
+        False,
+    ]  # 4, 2, 1 and no step stored; then nothing
 
 
 def test_memory_is_that_of_the_largest_episodes() -> None:

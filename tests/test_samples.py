@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.data.samples import PARTS, sample_folder, sample_index
 
 NAMES = sorted(file.stem for file in sample_folder().glob("*.jsonl"))

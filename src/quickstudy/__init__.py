@@ -10,10 +10,10 @@ Names are resolved on first use, so that `import quickstudy` stays fast and impo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from quickstudy._version import __version__ as __version__
 
 _HOME = {
-    "AdaptedModel": "quickstudy.methods.adapted",
+    "AdaptedModel": "quickstudy.models.adapted",
     "Encoder": "quickstudy.models.encoder",
     "Episode": "quickstudy.tasks.episode",
     "EpisodeSampler": "quickstudy.tasks.sampler",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from quickstudy.errors import QuickstudyError
     from quickstudy.evaluation.protocol import Protocol
     from quickstudy.evaluation.recommend import Limits, recommend
-    from quickstudy.methods.adapted import AdaptedModel
+    from quickstudy.models.adapted import AdaptedModel
     from quickstudy.models.encoder import Encoder
     from quickstudy.tasks.episode import Episode, EpisodeSpec
     from quickstudy.tasks.sampler import EpisodeSampler

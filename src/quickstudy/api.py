@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from quickstudy.adaptation.few import adapt_task
 from quickstudy.build import build
 from quickstudy.config import Recipe, check_recipe, load_recipe
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, RecipeError, RunError
-from quickstudy.methods.adapted import AdaptedModel, Text
+from quickstudy.models.adapted import AdaptedModel, Text
 from quickstudy.models.bundled import public_name
 from quickstudy.processes import gather, is_main, together
 from quickstudy.runs import Run

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from quickstudy.config import Recipe
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import QuickstudyError, RecipeError
 from quickstudy.evaluation.episodic import episodic_score
 from quickstudy.methods.base import MetaLearner

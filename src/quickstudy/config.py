@@ -61,7 +61,7 @@ class MethodConfig(BaseModel):
 
 
 class TasksConfig(_Section):
-    """Task references (see `quickstudy.data.catalog`) for meta-training and meta-validation."""
+    """Task references (see `quickstudy.data.reference`) for meta-training and meta-validation."""
 
     train: Annotated[list[str], Field(min_length=1)]
     validation: list[str] = []

@@ -38,21 +38,21 @@ class ContactError(ProcessError):
     """Another process has ended or cannot be reached: each that is left finds out for itself."""
 
 
-def count() -> int:
+def world_size() -> int:
     """Return the number of processes that run together (P); 1 until they have joined."""
     distributed = sys.modules.get("torch.distributed")
     joined = distributed is not None and distributed.is_available() and distributed.is_initialized()
     return int(distributed.get_world_size()) if distributed and joined else 1
 
 
-def number() -> int:
+def rank() -> int:
     """Return the number of this process, 0 to P - 1."""
     return int(os.environ.get("RANK", "0")) if _launched() else 0
 
 
 def is_main() -> bool:
     """Return whether this is the process that writes and prints."""
-    return number() == 0
+    return rank() == 0
 
 
 def join() -> None:
@@ -61,7 +61,7 @@ def join() -> None:
     Raises:
         RunError: They cannot work together on this device.
     """
-    if not _launched() or count() > 1:
+    if not _launched() or world_size() > 1:
         return
     import torch
     from accelerate import PartialState
@@ -90,7 +90,7 @@ class Held:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if count() == 1 or not isinstance(error, Exception) or isinstance(error, ProcessError):
+        if world_size() == 1 or not isinstance(error, Exception) or isinstance(error, ProcessError):
             return False
         self.error = self.error or error
         return True
@@ -121,23 +121,23 @@ def gather(value: T, held: Held | None = None) -> list[T]:
         ProcessError: One of them failed.
     """
     error = held.error if held else None
-    if count() == 1:
+    if world_size() == 1:
         return [value]
     import torch.distributed as dist
 
     mine = None if error is None else _describe(error)
-    found: list[Any] = [None] * count()
+    found: list[Any] = [None] * world_size()
     with _contact():
         dist.all_gather_object(found, (mine, value), group=_meeting_group())
     failed = {process: told for process, (told, _) in enumerate(found) if told}
-    if error and len(failed) == count() and len(set(failed.values())) == 1:
+    if error and len(failed) == world_size() and len(set(failed.values())) == 1:
         raise error
     for process, (what, where, fix) in failed.items():
-        raise ProcessError(f"process {process} of {count()}: {what}", where=where, fix=fix) from error
+        raise ProcessError(f"process {process} of {world_size()}: {what}", where=where, fix=fix) from error
     return [value for _, value in found]
 
 
-def add_up(tensor: "Tensor") -> None:
+def all_reduce(tensor: "Tensor") -> None:
     """Replace a tensor by its sum over all processes.
 
     Raises:
@@ -149,13 +149,13 @@ def add_up(tensor: "Tensor") -> None:
         dist.all_reduce(tensor)
 
 
-def share(tensors: "Iterator[Tensor]") -> None:
+def broadcast(tensors: "Iterator[Tensor]") -> None:
     """Give all processes the main one's values; nothing to do for one alone.
 
     Raises:
         ContactError: One of them cannot be reached.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
     import torch.distributed as dist
 
@@ -164,9 +164,9 @@ def share(tensors: "Iterator[Tensor]") -> None:
             dist.broadcast(tensor.detach(), src=0)
 
 
-def part() -> None:
+def leave() -> None:
     """Wait until all processes have said what they have to say, and leave the group: a launcher kills all when one ends."""
-    if count() == 1:
+    if world_size() == 1:
         return
     import torch.distributed as dist
 
@@ -195,7 +195,7 @@ def _contact() -> Iterator[None]:
     except RuntimeError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ContactError(
-            f"process {number()} of {count()} has lost the others ({reason})",
+            f"process {rank()} of {world_size()} has lost the others ({reason})",
             fix="One has ended: see what it said, or what its launcher says of it. Then go on with: quickstudy pretrain --resume",
         ) from error
 

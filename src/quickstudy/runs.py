@@ -22,7 +22,7 @@ from torch import Tensor
 
 from quickstudy.build import build_encoder, build_learner
 from quickstudy.config import Recipe, dump_recipe, load_recipe
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError, RunError
 from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
 from quickstudy.methods.base import MetaLearner

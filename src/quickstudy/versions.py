@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
-import quickstudy
+from quickstudy._version import __version__
 
 
 def versions(*beside: str) -> dict[str, str]:
@@ -19,7 +19,7 @@ def versions(*beside: str) -> dict[str, str]:
         beside: Other packages that take part.
     """
     return {
-        "quickstudy": quickstudy.__version__,
+        "quickstudy": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),

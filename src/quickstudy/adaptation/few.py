@@ -1,8 +1,8 @@
 """Few-label adaptation: every labelled row is the support set of one task."""
 
 from quickstudy.errors import DataError
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
 from quickstudy.tasks.task import Task
 

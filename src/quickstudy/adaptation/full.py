@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import label_scale, task_loss
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead

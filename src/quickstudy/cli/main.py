@@ -51,7 +51,7 @@ def main() -> None:
 
 def _say(message: str, error: Exception) -> None:
     """Print an error: by the main process, and by one that has lost it; show where a mistake of our own happened."""
-    from quickstudy.processes import ContactError, ProcessError, is_main, part
+    from quickstudy.processes import ContactError, ProcessError, is_main, leave
 
     lost = isinstance(error, ContactError)
     ours = isinstance(error, ProcessError) and not lost and error.__cause__
@@ -60,12 +60,12 @@ def _say(message: str, error: Exception) -> None:
     if lost or is_main():
         print(f"error: {message}", file=sys.stderr)
     if not lost:
-        part()
+        leave()
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from quickstudy import __version__
+        from quickstudy._version import __version__
 
         print(f"quickstudy {__version__}")
         raise typer.Exit
@@ -91,7 +91,7 @@ def tasks(
 ) -> None:
     """List tasks: rows, labels, kind; --show N prints examples."""
     from quickstudy.cli.tables import print_tasks, task_summary
-    from quickstudy.data.catalog import load_tasks
+    from quickstudy.data.reference import load_tasks
 
     found = load_tasks(references or ["samples"])
     if as_json:
@@ -119,7 +119,7 @@ def pretrain(
         return
     from quickstudy.cli.progress import TrainingProgress
     from quickstudy.config import load_recipe
-    from quickstudy.processes import is_main, part, together
+    from quickstudy.processes import is_main, leave, together
 
     with together():
         if resume and settings:
@@ -134,7 +134,7 @@ def pretrain(
         from quickstudy import api
 
         run = api.pretrain(checked, target, resume=resume, on_step=progress.step)
-    part()
+    leave()
     if not is_main():
         return
     if as_json:
@@ -227,7 +227,7 @@ def predict(
     from quickstudy.cli.tables import print_predictions
     from quickstudy.data.texts import read_texts
     from quickstudy.export.onnx_model import OnnxModel, is_exported
-    from quickstudy.methods.adapted import AdaptedModel
+    from quickstudy.models.adapted import AdaptedModel
     from quickstudy.tasks.split import Example
 
     examples = (
@@ -274,7 +274,7 @@ def export(
 
     refuse_existing(out)
     from quickstudy.export.onnx_file import export_onnx
-    from quickstudy.methods.adapted import AdaptedModel
+    from quickstudy.models.adapted import AdaptedModel
 
     export_onnx(AdaptedModel.load(model), out, int8=int8)
     size = (out / "model.onnx").stat().st_size

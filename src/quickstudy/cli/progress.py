@@ -77,10 +77,10 @@ class TrainingProgress(_Bar):
         began = self._began = self._began or (record.step - 1, record.seconds)
         each = (record.seconds - began[1]) / max(1, record.step - began[0] - 1)
         left = each * (self._steps - record.step)
-        note = f"loss {record.loss:.3f} (mean {self._mean:.3f})  {record.tasks_per_second:.1f} tasks/s{score}"
+        note = f"loss {record.loss:.3f} (mean {self._mean:.3f})  {record.episodes_per_second:.1f} episodes/s{score}"
         plain = (
             f"step {record.step}/{self._steps}  loss {record.loss:.4f}  mean {self._mean:.4f}  "
-            f"lr {record.lr:.2e}  {record.tasks_per_second:.2f} tasks/s  left {left:.0f} s"
+            f"lr {record.lr:.2e}  {record.episodes_per_second:.2f} episodes/s  left {left:.0f} s"
         )
         if record.validation is not None:
             plain += f"  validation {100 * record.validation:.1f} %"

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-import quickstudy
+from quickstudy._version import __version__
 from quickstudy.adaptation.full import FullSettings, finetune_task
 from quickstudy.comparison.learner import LearnerSpec, hash_of
 from quickstudy.cost import measure
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.evaluate import Row, evaluate_learners, row_of, sizes
 from quickstudy.evaluation.protocol import Protocol, Shots, Trial, content, trials
 from quickstudy.methods.base import MetaLearner
@@ -55,7 +55,7 @@ class Job:
 def key_of(weights: str, task: Task, planned: str) -> str:
     """Return the key of a cell: of the learner's fingerprint, the task, the hash of the cell's trials, and this version."""
     full = asdict(FullSettings())
-    return hash_of([quickstudy.__version__, full, weights, task.name, task.kind, task.metric, planned])[:32]
+    return hash_of([__version__, full, weights, task.name, task.kind, task.metric, planned])[:32]
 
 
 def trials_hash(planned: Sequence[Trial]) -> str:

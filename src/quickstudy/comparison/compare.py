@@ -19,7 +19,7 @@ from typing import Any
 from quickstudy.comparison.cell import Job, key_of, run_jobs, trials_hash
 from quickstudy.comparison.learner import LearnerSpec
 from quickstudy.comparison.results import provenance, results_of, write_figures
-from quickstudy.data.catalog import load_tasks
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError, RunError
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.protocol import Protocol, by_shots, plan, save_draws, scored

@@ -20,8 +20,8 @@ from quickstudy.errors import RunError
 from quickstudy.evaluation.metrics import calibration, classes, main_metric, score
 from quickstudy.evaluation.protocol import Protocol, Shots, Trial, plan
 from quickstudy.evaluation.statistics import summarize
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
 from quickstudy.models.partition import Prefix
 from quickstudy.models.tokens import Sequences

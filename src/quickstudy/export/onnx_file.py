@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import RunError
 from quickstudy.export.onnx_model import INFO, MODEL, TOKENIZER, OnnxModel, graph_inputs, need
-from quickstudy.methods.adapted import AdaptedModel
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.head import HEADS, NetHead, head_of, head_tensors
 from quickstudy.models.tokens import Sequences, pad
 from quickstudy.storage import new_folder, write_json

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from quickstudy.errors import DataError, RunError
-from quickstudy.methods.adapted import Text, checked_examples
+from quickstudy.models.adapted import Text, checked_examples
 from quickstudy.models.tokens import Sequences, TokenCache, batches, pad
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind

@@ -37,7 +37,7 @@ class LSTMOptimizer(InnerOptimizer):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             self.cell = LSTMCell(4, hidden)
-            self.held = 10 * hidden  # gates, and what they are made of
+            self.numbers_per_entry = 10 * hidden  # gates, and what they are made of
             self.forget, self.input = nn.Linear(hidden + 2, 1), nn.Linear(hidden + 2, 1)
         with torch.no_grad():
             for gate, bias in ((self.forget, _OPEN), (self.input, 0.0)):
@@ -80,7 +80,7 @@ class LearnedOptimizer(InnerOptimizer):
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            self.held = 20 * hidden
+            self.numbers_per_entry = 20 * hidden
             self.lower, self.upper, self.out = LSTMCell(2, hidden), LSTMCell(hidden, hidden), nn.Linear(hidden, 1)
         with torch.no_grad():
             self.out.weight.zero_()

@@ -27,12 +27,14 @@ class InnerOptimizer(nn.Module, ABC):
     """An update rule.
 
     Attributes:
-        rests: Whether an entry without a gradient in any step stays where it is, so that only others need be known.
-        held: Numbers that the graph of a step holds per entry, for rules that are networks; roughly.
+        skips_zero_gradients: True if a parameter entry whose gradient is always zero never changes. Then only the
+            embedding rows used in the episode have to be adapted.
+        numbers_per_entry: About how many numbers the graph of one step keeps per parameter entry, for rules that are
+            networks themselves; 0 for the others.
     """
 
-    rests: bool = False
-    held: int = 0
+    skips_zero_gradients: bool = False
+    numbers_per_entry: int = 0
 
     @abstractmethod
     def init(self, params: Params) -> State:
@@ -62,7 +64,7 @@ class SGD(InnerOptimizer):
     0.0
     """
 
-    rests = True
+    skips_zero_gradients = True
 
     def __init__(self, lr: float, head_lr: float | None = None) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class Adam(InnerOptimizer):
         eps: Added to the denominator.
     """
 
-    rests = True
+    skips_zero_gradients = True
 
     def __init__(
         self, lr: float, head_lr: float | None = None, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8

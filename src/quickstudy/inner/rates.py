@@ -44,7 +44,7 @@ class LearnedRates(InnerOptimizer):
     ) -> None:
         super().__init__()
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
-        self.rests = granularity != "entry"  # entries' multiples are known for whole tensors only
+        self.skips_zero_gradients = granularity != "entry"  # entries' multiples are known for whole tensors only
         self._steps = max(1, steps) if granularity == "layer-step" else 1
         sizes = {HEAD + "weight": (), HEAD + "bias": ()} | {
             n: s if granularity == "entry" else () for n, s in shapes.items()

@@ -15,8 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from quickstudy.methods.adapted import AdaptedModel
-from quickstudy.methods.work import FEATURES_ONCE, Work
+from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import Partition
@@ -69,11 +69,11 @@ class MetaLearner(nn.Module, ABC):
             progress: Share of the meta-training that is done, 0 to 1, for methods that anneal.
         """
 
-    def work(self) -> Work:
+    def encoder_passes(self) -> EncoderPasses:
         """Return how an episode runs the encoder."""
         return FEATURES_ONCE
 
-    def spare(self) -> bool:
+    def use_less_memory(self) -> bool:
         """Take the next way that needs less memory for the same meta-gradient; return whether there was one."""
         return False
 

@@ -53,7 +53,7 @@ from quickstudy.methods.matching import Matching
 from quickstudy.methods.multi_task import MultiTask
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.start import GeneratedStart, LearnedStart, PrototypeStart
-from quickstudy.methods.support_net import Reading
+from quickstudy.methods.support_net_rule import SupportNetRule
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import rank_of, shapes
 from quickstudy.models.support_net import InContext, LSTMReader, Relation
@@ -381,19 +381,19 @@ def metaoptnet(encoder: Encoder, *, c: float = 1.0, penalty: float = 1.0, scale:
 
 def relation(encoder: Encoder, *, hidden: int = 64, prior: float = 10.0) -> MetaLearner:
     """Relation networks."""
-    rule = Reading(lambda: Relation(_sizes(encoder), hidden), prior)
+    rule = SupportNetRule(lambda: Relation(_sizes(encoder), hidden), prior)
     return FeatureMetaLearner(encoder, rule, name="relation")
 
 
 def in_context(encoder: Encoder, *, hidden: int = 64, prior: float = 10.0) -> MetaLearner:
     """In-context learning: a set transformer reads (text, label) pairs."""
-    rule = Reading(lambda: InContext(_sizes(encoder), hidden), prior)
+    rule = SupportNetRule(lambda: InContext(_sizes(encoder), hidden), prior)
     return FeatureMetaLearner(encoder, rule, name="in-context")
 
 
 def lstm_reader(encoder: Encoder, *, hidden: int = 64, prior: float = 10.0) -> MetaLearner:
     """The LSTM that reads the support set example by example."""
-    rule = Reading(lambda: LSTMReader(_sizes(encoder), hidden), prior)
+    rule = SupportNetRule(lambda: LSTMReader(_sizes(encoder), hidden), prior)
     return FeatureMetaLearner(encoder, rule, name="lstm-reader")
 
 

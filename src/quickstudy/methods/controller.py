@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.lstm import LSTMCell
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
+from quickstudy.methods.passes import EncoderPasses
 from quickstudy.methods.protonet import Prototypes
-from quickstudy.methods.work import Work
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
@@ -83,8 +83,8 @@ class Controller(MetaLearner):
             phi, head = self._adapted(support, support.labels, len(label_names), kind)
         return AdaptedModel(self.partition, phi, head, tuple(label_names), kind, support.pair, self.name)
 
-    def work(self) -> Work:
-        return Work("whole encoder twice", "every layer has a branch that adapts", (3, 6), (3, 3), copies=1)
+    def encoder_passes(self) -> EncoderPasses:
+        return EncoderPasses("whole encoder twice", "every layer has a branch that adapts", (3, 6), (3, 3), copies=1)
 
     def _adapted(self, support: EncodedSet, labels: Tensor, n_way: int, kind: Kind) -> tuple[Params, Head]:
         prefix = self.partition.prefix(support.sequences)

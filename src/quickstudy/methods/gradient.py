@@ -20,11 +20,11 @@ from torch.utils import _pytree as pytree
 
 from quickstudy.inner.optimizer import HEAD, InnerOptimizer, Params
 from quickstudy.inner.unroll import Order, Recompute, unroll
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
 from quickstudy.methods.objective import Episodic, Objective, proximal, query
+from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
 from quickstudy.methods.start import HeadStart, ZeroStart
-from quickstudy.methods.work import FEATURES_ONCE, Work
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
@@ -139,32 +139,39 @@ class GradientMetaLearner(MetaLearner):
             return 0
         return self.inner_steps if self.exact_steps is None else min(self.inner_steps, self.exact_steps)
 
-    def work(self) -> Work:
+    def encoder_passes(self) -> EncoderPasses:
         steps, exact = self.inner_steps, self._exact
         again = 0 if self.stored_steps is None else max(0, exact - self.stored_steps)
         # In first order no gradient flows back through the support set unless the head is made of it.
         below = 3 if self.order == "second" or self.start.reads_features else 1
         if not self.partition.names:
-            way = Work(FEATURES_ONCE.way, FEATURES_ONCE.why, (below, below))
+            way = EncoderPasses(FEATURES_ONCE.way, FEATURES_ONCE.why, (below, below))
         else:
-            share = self.partition.share
-            name = "prefix once" if share < 1 else "whole encoder at every inner step"
+            fraction = self.partition.layer_fraction
+            name = "prefix once" if fraction < 1 else "whole encoder at every inner step"
             why = (
-                f"{1 - share:.0%} of the layers lie below all that adapts and run once"
-                if share < 1
+                f"{1 - fraction:.0%} of the layers lie below all that adapts and run once"
+                if fraction < 1
                 else "parameters of every layer adapt"
             )
-            rows = self.optimizer.rests and self.partition.in_play() is not None
+            rows = self.optimizer.skips_zero_gradients and self.partition.in_play() is not None
             why += "; of the word embeddings only the rows in play adapt" if rows else ""
             why += f"; {again} of {steps} steps run again on the way back" if again else ""
             above = 9 * exact + 3 * again + 3 * (steps - exact) + (3 if self.start.reads_features else 0)
             # Beside φ_s of every step there are three gradients of their size while a step is gone back through.
             graphs, copies = (max(exact - again, 1), steps + 3) if exact else (0, 2)
-            way = Work(name, why, (below, above), graphs=graphs, copies=copies + steps * self.optimizer.held, rows=rows)
-        known = self.objective is query and not self.optimizer.held
+            way = EncoderPasses(
+                name,
+                why,
+                (below, above),
+                graphs=graphs,
+                copies=copies + steps * self.optimizer.numbers_per_entry,
+                rows=rows,
+            )
+        known = self.objective is query and not self.optimizer.numbers_per_entry
         return way if known else replace(way, support=None)
 
-    def spare(self) -> bool:
+    def use_less_memory(self) -> bool:
         stored = self._exact if self.stored_steps is None else min(self._exact, self.stored_steps)
         if not self.partition.names or not stored or self.strength:  # with a pull no step is differentiated through
             return False
@@ -206,7 +213,7 @@ class _Inner:
         flows = learner.order == "second" or learner.start.reads_features
         with torch.set_grad_enabled(flows and torch.is_grad_enabled()):
             self.tokens = None
-            if learner.optimizer.rests:
+            if learner.optimizer.skips_zero_gradients:
                 parts = [part.sequences for part in (support, query) if part]
                 self.tokens = self.partition.in_play(*parts)
             self.prefix = self.partition.prefix(support.sequences, self.tokens)

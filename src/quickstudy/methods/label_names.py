@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 
 from quickstudy.errors import RecipeError
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss
 from quickstudy.methods.protonet import prototype_head
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead

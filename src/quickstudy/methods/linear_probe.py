@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, task_loss
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import RecipeError
-from quickstudy.methods.adapted import AdaptedModel
 from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
 from quickstudy.methods.linear_probe import LinearProbe
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead

@@ -30,7 +30,7 @@ class Episodic:
         theta: Parameters before the first step.
         support: Support loss of parameters.
         query: Query loss of parameters.
-        share: Support examples as a share of all.
+        support_fraction: Support examples as a share of all.
         optimizer: Inner update rule.
         steps: Inner steps S.
         order: First or second.
@@ -43,7 +43,7 @@ class Episodic:
     theta: Params
     support: Loss
     query: Loss
-    share: float
+    support_fraction: float
     optimizer: InnerOptimizer
     steps: int
     order: Order
@@ -116,7 +116,8 @@ def reptile(episode: Episodic) -> Tensor:
     """
 
     def loss(params: Params) -> Tensor:
-        return episode.share * episode.support(params) + (1 - episode.share) * episode.weight * episode.query(params)
+        fraction = episode.support_fraction
+        return fraction * episode.support(params) + (1 - fraction) * episode.weight * episode.query(params)
 
     phi = unroll(loss, episode.theta, episode.optimizer, steps=episode.steps, order="first")
     with torch.no_grad():

@@ -68,14 +68,14 @@ class Cut:
     """A model cut below its top m layers.
 
     Attributes:
-        share: The layers above the cut, as a share of all.
+        layer_fraction: The layers above the cut, as a share of all.
     """
 
     def __init__(self, model: nn.Module, top: int, outputs: int) -> None:
         stack, layers = layer_stack(model)
         self._first = len(layers) - top
         self._stack = stack
-        self.share = top / len(layers)
+        self.layer_fraction = top / len(layers)
         self._calls: list[_Call] = []
         recorders = {i: _Recorder(layers[i], self._calls, outputs) for i in range(self._first, len(layers))}
         self._below = replaced(model, {f"{stack}.{i}": recorder for i, recorder in recorders.items()})

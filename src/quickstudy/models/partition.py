@@ -131,9 +131,9 @@ class Partition:
         return self._rows.in_play(parts, self.encoder.device) if self._rows else None
 
     @property
-    def share(self) -> float:
+    def layer_fraction(self) -> float:
         """The layers that run at every inner step, as a share of all."""
-        return 0.0 if not self.names else self._cut.share if self._cut else 1.0
+        return 0.0 if not self.names else self._cut.layer_fraction if self._cut else 1.0
 
     def initial(self, tokens: Tensor | None = None) -> Params:
         """Return the adapted parameters' values θ, by name: meta-parameters in the graph, others as leaves of their own.

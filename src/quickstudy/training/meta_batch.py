@@ -2,7 +2,7 @@
 
 While a step is computed a thread samples and tokenises the episodes of the next one. Before the first step their memory is
 reckoned, and when it runs out all the same, the step begins again with half as many episodes at once; a single episode takes the
-next leaner way of its method (`MetaLearner.spare`). The sum over episodes is the same, so the meta-gradient is.
+next leaner way of its method (`MetaLearner.use_less_memory`). The sum over episodes is the same, so the meta-gradient is.
 """
 
 import gc
@@ -102,7 +102,7 @@ class MetaBatch:
 
     def _shrink(self) -> bool:
         if self.at_once == 1:
-            return self.learner.spare()
+            return self.learner.use_less_memory()
         self.at_once = -(-self.at_once // 2)
         return True
 

@@ -27,7 +27,7 @@ from quickstudy.cost import peak_mib
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.cut import layer_stack
-from quickstudy.processes import Held, gather, share
+from quickstudy.processes import Held, broadcast, gather
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from quickstudy.training.meta_batch import MetaBatch
@@ -78,7 +78,7 @@ class StepRecord:
         lr: Rate of the encoder in this step.
         grad_norm: Norm of the meta-gradient before clipping.
         seconds: Since the loop began.
-        tasks_per_second: Episodes per second in this step.
+        episodes_per_second: Episodes per second in this step.
         validation: Meta-validation score before (step 0) or after this step, if it was taken.
         peak_mib: Most memory that the process has held so far, on the device where there is one; None if that is not known.
         waited: Seconds that this step waited for its episodes.
@@ -90,7 +90,7 @@ class StepRecord:
     lr: float
     grad_norm: float
     seconds: float
-    tasks_per_second: float
+    episodes_per_second: float
     validation: float | None = None
     peak_mib: float | None = None
     waited: float = 0.0
@@ -126,7 +126,7 @@ def train(
     params = [p for group in groups for p in group["params"]]
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     state = _same_for_all(load_checkpoint(folder / "last", learner, optimizer), folder / "last")
-    share(learner.parameters())
+    broadcast(learner.parameters())
     best, stale, start = (state.best, state.stale, state.step) if state else (None, 0, 0)
     began = time.perf_counter() - (state.seconds if state else 0.0)
     main, held = accelerator.is_main_process, Held()
@@ -173,7 +173,7 @@ def train(
             if main:
                 load_checkpoint(folder / "best", learner)
         gather(None, held)
-        share(learner.parameters())
+        broadcast(learner.parameters())
     return learner
 
 

@@ -1,6 +1,6 @@
 """Plan: what an episode will cost, before it is run: operations, memory traffic, memory.
 
-    operations   passes · (2 · weights of the layers · tokens + attention)     passes: see `methods.work`
+    operations   passes · (2 · weights of the layers · tokens + attention)     passes: see `methods.passes`
     traffic      passes · (weights of the layers + 2 · activations)            each read or written once
     memory       gradients + copies of φ + activations that graphs hold        beyond weights and moments
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from quickstudy.methods.base import MetaLearner
-from quickstudy.methods.work import Work
+from quickstudy.methods.passes import EncoderPasses
 from quickstudy.models.batch import EncodedEpisode
 from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
@@ -29,7 +29,7 @@ class Plan:
     """What an episode is reckoned to cost, the mean over some; memory is that of the largest.
 
     Attributes:
-        way: How the encoder runs; see `Work`.
+        way: How the encoder runs; see `EncoderPasses`.
         why: Why so.
         tokens: Of the support and the query set, without padding.
         computed: The same with padding.
@@ -55,20 +55,20 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
         episodes: Some to count the tokens of.
         at_once: Episodes that are worked on at once; memory is for so many of the largest, the rest for one.
     """
-    encoder, work, share = learner.encoder, learner.work(), learner.partition.share
+    encoder, passes, fraction = learner.encoder, learner.encoder_passes(), learner.partition.layer_fraction
     shape = _Shape.of(encoder)
     loads = [(_Load.of(encoder, e.support.sequences), _Load.of(encoder, e.query.sequences)) for e in episodes]
     support, query = (_mean(part) for part in zip(*loads, strict=True))
     operations = traffic = None
-    if work.support is not None:
-        passes = [below * (1 - share) + above * share for below, above in (work.support, work.query)]
-        operations = sum(p * shape.operations(load) for p, load in zip(passes, (support, query), strict=True))
-        traffic = sum(p * shape.traffic(load) for p, load in zip(passes, (support, query), strict=True))
+    if passes.support is not None:
+        counts = [below * (1 - fraction) + above * fraction for below, above in (passes.support, passes.query)]
+        operations = sum(n * shape.operations(load) for n, load in zip(counts, (support, query), strict=True))
+        traffic = sum(n * shape.traffic(load) for n, load in zip(counts, (support, query), strict=True))
     trained = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad)
-    kept = sorted(_kept(learner, work, shape, e, both) for e, both in zip(episodes, loads, strict=True))
+    kept = sorted(_kept(learner, passes, shape, e, both) for e, both in zip(episodes, loads, strict=True))
     return Plan(
-        work.way,
-        work.why,
+        passes.way,
+        passes.why,
         support.tokens + query.tokens,
         support.computed + query.computed,
         operations,
@@ -78,18 +78,22 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
 
 
 def _kept(
-    learner: MetaLearner, work: Work, shape: "_Shape", episode: EncodedEpisode, loads: tuple["_Load", "_Load"]
+    learner: MetaLearner,
+    passes: EncoderPasses,
+    shape: "_Shape",
+    episode: EncodedEpisode,
+    loads: tuple["_Load", "_Load"],
 ) -> float:
     """Return how many numbers an episode keeps while its meta-gradient is taken."""
     support, query = map(shape.activations, loads)
-    share = learner.partition.share
-    played = learner.partition.in_play(episode.support.sequences, episode.query.sequences) if work.rows else None
-    adapted = work.copies * sum(p.numel() for p in learner.partition.initial(played).values())
-    flows = work.support is None or work.support[0] > 1
-    held = _SECOND * work.graphs * share + (_FIRST * (1 - share) if flows else 0)  # of the support set's tokens
+    share = learner.partition.layer_fraction
+    played = learner.partition.in_play(episode.support.sequences, episode.query.sequences) if passes.rows else None
+    adapted = passes.copies * sum(p.numel() for p in learner.partition.initial(played).values())
+    flows = passes.support is None or passes.support[0] > 1
+    held = _SECOND * passes.graphs * share + (_FIRST * (1 - share) if flows else 0)  # of the support set's tokens
     kept = adapted + held * support + _FIRST * query
     # The graph of a first-order step is gone before that of the query loss.
-    return kept if work.graphs else max(kept, adapted + _FIRST * support)
+    return kept if passes.graphs else max(kept, adapted + _FIRST * support)
 
 
 @dataclass(frozen=True, slots=True)

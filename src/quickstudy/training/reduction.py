@@ -12,7 +12,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from quickstudy.processes import Held, add_up, count, gather
+from quickstudy.processes import Held, all_reduce, gather, world_size
 
 
 class Reduction:
@@ -27,11 +27,11 @@ class Reduction:
         self.params, self.held = params, held
         self._sizes = [1, 3, len(params), *(p.numel() for p in params)]
         dtype = reduce(torch.promote_types, (p.dtype for p in params))
-        self._flat = torch.zeros(sum(self._sizes) if count() > 1 else 0, dtype=dtype, device=params[0].device)
+        self._flat = torch.zeros(sum(self._sizes) if world_size() > 1 else 0, dtype=dtype, device=params[0].device)
 
     def put(self, totals: Tensor) -> float | None:
         """Fill the buffer with this process's totals, (3,), and gradients; return their norm, None for a process alone."""
-        if count() == 1:
+        if world_size() == 1:
             return None
         _, ours, reached, *parts = torch.split(self._flat, self._sizes)
         ours.copy_(totals)
@@ -49,10 +49,10 @@ class Reduction:
         Raises:
             ProcessError: One of them failed.
         """
-        if count() == 1:
+        if world_size() == 1:
             return [float(value) for value in totals]
         self._flat[0] = float(self.held.error is not None)
-        add_up(self._flat)
+        all_reduce(self._flat)
         failed, sums, reached, *parts = torch.split(self._flat, self._sizes)
         if failed.item():
             gather(None, self.held)

@@ -21,7 +21,7 @@ from quickstudy.models.support_net import SupportNet
 from quickstudy.tasks.task import Kind
 
 
-class Reading(HeadRule):
+class SupportNetRule(HeadRule):
     """The rule of a support net.
 
     Args:

@@ -1,4 +1,4 @@
-"""Work: how a method runs the encoder in an episode, counted in passes forward.
+"""EncoderPasses: how a method runs the encoder in an episode, counted in passes forward.
 
     a pass forward                                  1
     with its gradient                               3      the gradient of a matrix product is two products
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class EncoderPasses:
     """What an episode asks of the encoder.
 
     Attributes:
@@ -34,6 +34,6 @@ class Work:
     rows: bool = False
 
 
-FEATURES_ONCE = Work(
+FEATURES_ONCE = EncoderPasses(
     "features once", "no encoder parameter adapts, so that one pass gives all that is needed of the encoder"
 )
