@@ -22,7 +22,7 @@ def parse_shots(text: str) -> list[int]:
         DataError: It is no such list.
     """
     try:
-        values = sorted({int(part) for part in text.split(",")})
+        values = sorted({int(word) for word in text.split(",")})
     except ValueError:
         values = []
     if not values or values[0] < 1:

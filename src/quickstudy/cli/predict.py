@@ -1,13 +1,20 @@
 """The verb `predict`: label texts with an adapted model."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quickstudy.cli.options import Json, PairColumn, TextColumn, print_json
+from quickstudy.cli.prediction import Prediction
 from quickstudy.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from quickstudy.export.onnx_model import OnnxModel
+    from quickstudy.models.adapted import AdaptedModel
+    from quickstudy.tasks.split import Example
 
 
 def predict(
@@ -27,8 +34,6 @@ def predict(
         raise DataError(f"{len(texts or ())} texts but {len(pair)} --pair", fix="Give one --pair per text.")
     from quickstudy.cli.tables import print_predictions
     from quickstudy.data.texts import read_texts
-    from quickstudy.export.onnx_model import OnnxModel, is_exported
-    from quickstudy.models.adapted import AdaptedModel
     from quickstudy.tasks.split import Example
 
     examples = (
@@ -36,28 +41,32 @@ def predict(
         if data
         else [Example(text, second) for text, second in zip_longest(texts or (), pair or ())]
     )
-    loaded: AdaptedModel | OnnxModel
-    if is_exported(model):
-        if precision != "fp32":
-            fix = "Leave out --precision, or predict with the model that it was exported from."
-            raise RecipeError("an exported model has the precision it was exported in", where=str(model), fix=fix)
-        loaded = OnnxModel.load(model)
-    else:
-        loaded = AdaptedModel.load(model, precision=precision)
-    rows: list[dict[str, Any]]
-    if loaded.kind == "regression":
-        rows = [{"text": e.text, "value": v} for e, v in zip(examples, loaded.predict(examples), strict=True)]
-    else:
-        probabilities = loaded.predict_proba(examples)
-        rows = [
-            {
-                "text": example.text,
-                "label": loaded.label_names[int(p.argmax())],
-                "probabilities": dict(zip(loaded.label_names, [round(v, 6) for v in p.tolist()], strict=True)),
-            }
-            for example, p in zip(examples, probabilities, strict=True)
-        ]
+    predictions = _predict(_load(model, precision), examples)
     if as_json:
-        print_json(rows)
+        print_json([prediction.to_json() for prediction in predictions])
     else:
-        print_predictions(rows)
+        print_predictions(predictions)
+
+
+def _load(folder: Path, precision: str) -> "AdaptedModel | OnnxModel":
+    from quickstudy.export.onnx_model import OnnxModel, is_exported
+    from quickstudy.models.adapted import AdaptedModel
+
+    if not is_exported(folder):
+        return AdaptedModel.load(folder, precision=precision)
+    if precision != "fp32":
+        fix = "Leave out --precision, or predict with the model that it was exported from."
+        raise RecipeError("an exported model has the precision it was exported in", where=str(folder), fix=fix)
+    return OnnxModel.load(folder)
+
+
+def _predict(model: "AdaptedModel | OnnxModel", examples: "Sequence[Example]") -> list[Prediction]:
+    if model.kind == "regression":
+        values: list[str] | list[float] = model.predict(examples)
+        return [Prediction(example.text, values[i]) for i, example in enumerate(examples)]
+    predictions = []
+    for example, chances in zip(examples, model.predict_proba(examples), strict=True):
+        label = model.label_names[int(chances.argmax())]
+        rounded = [round(chance, 6) for chance in chances.tolist()]
+        predictions.append(Prediction(example.text, label, dict(zip(model.label_names, rounded, strict=True))))
+    return predictions

@@ -19,8 +19,8 @@ def tasks(
     from quickstudy.cli.tables import print_tasks, task_summary
     from quickstudy.data.reference import load_tasks
 
-    found = load_tasks(references or ["samples"])
+    loaded = load_tasks(references or ["samples"])
     if as_json:
-        print_json([task_summary(task, show) for task in found])
+        print_json([task_summary(task, show) for task in loaded])
     else:
-        print_tasks(found, show)
+        print_tasks(loaded, show)
