@@ -37,7 +37,8 @@ from quickstudy.evaluation.protocol import Protocol
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.models.encoder import Encoder
 from quickstudy.storage import write_json
-from quickstudy.training.outer import StepRecord, train
+from quickstudy.training.outer import train
+from quickstudy.training.record import StepRecord
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 EPISODES = {"n_way": (2, 5), "k_shot": (2, 4), "n_query": 4, "weighting": "temperature", "temperature": 3.0}

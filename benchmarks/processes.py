@@ -88,7 +88,9 @@ def _measure(options: argparse.Namespace) -> None:
     from quickstudy.processes import all_reduce, is_main, together, world_size
     from quickstudy.tasks.episode import EpisodeSpec
     from quickstudy.tasks.sampler import EpisodeSampler
-    from quickstudy.training.outer import OuterSettings, StepRecord, train
+    from quickstudy.training.outer import train
+    from quickstudy.training.record import StepRecord
+    from quickstudy.training.settings import OuterSettings
 
     records: list[StepRecord] = []
     with together():

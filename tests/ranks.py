@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from quickstudy import api
+from quickstudy import pretraining
 from quickstudy.cli.main import main
 from quickstudy.data import table
 from quickstudy.errors import DataError
@@ -29,11 +29,12 @@ from quickstudy.evaluation import episodic
 from quickstudy.methods.catalog import make
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.processes import rank, together
-from quickstudy.report import page
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.testing.tiny import score_task, tiny_encoder, word_task
 from quickstudy.training import meta_batch, outer, reduction
+from quickstudy.training.record import StepRecord
+from quickstudy.training.settings import OuterSettings
 
 LIMIT = 60.0
 METHODS: dict[str, dict[str, Any]] = {
@@ -151,19 +152,23 @@ FAULTS: dict[str, Callable[[], None]] = {
     "infinite gradient": _infinite_gradient,
     "update": _set(torch.optim.AdamW, "step", 1, _fail(RuntimeError("out of memory"))),
     "validation": _set(episodic, "encode_episode", 6, _fail(ValueError("cannot be scored"))),
-    "data": _set(api, "build", 0, _fail(DataError("there is no such file", where="a.csv", fix="Check the path."))),
+    "data": _set(
+        pretraining, "build", 0, _fail(DataError("there is no such file", where="a.csv", fix="Check the path."))
+    ),
     "disk": _set(outer, "save_checkpoint", 1, _fail(OSError(errno.ENOSPC, "No space left on device", "last"))),
-    "report": _set(page, "write_report", 0, _fail(OSError(errno.ENOSPC, "No space left on device", "report.html"))),
+    "report": _set(
+        pretraining, "write_report", 0, _fail(OSError(errno.ENOSPC, "No space left on device", "report.html"))
+    ),
 }
 
 
-def _train(folder: Path, learner: Any, sampler: Any, validate: Any = None, **settings: Any) -> list[outer.StepRecord]:
-    records: list[outer.StepRecord] = []
+def _train(folder: Path, learner: Any, sampler: Any, validate: Any = None, **settings: Any) -> list[StepRecord]:
+    records: list[StepRecord] = []
     values = {"outer_steps": 1, "meta_batch_size": 2, "warmup_steps": 0, "clip_norm": 1e9, "trains": "all"} | settings
     outer.train(
         learner,
         sampler,
-        outer.OuterSettings(**values),
+        OuterSettings(**values),
         accelerator=Accelerator(cpu=True),
         folder=folder / "checkpoints",
         on_step=records.append,

@@ -12,6 +12,7 @@ from quickstudy.config import Recipe, check_recipe, dump_recipe, load_recipe
 from quickstudy.errors import RecipeError
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.training.settings import OuterSettings
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -102,14 +103,14 @@ def test_only_the_training_tasks_have_no_default(tmp_path: Path) -> None:
 def test_an_override_sets_one_value(tmp_path: Path, override: str, place: tuple[str, ...], value: object) -> None:
     file = _write(tmp_path, '[tasks]\ntrain = ["samples"]\nvalidation = ["other.csv"]\n')
     changed = load_recipe(file, [override])
-    found: Any = changed
-    for part in place:
-        found = found[part] if isinstance(found, dict) else getattr(found, part)
-    assert found == value
-    assert type(found) is type(value)
+    setting: Any = changed
+    for name in place:
+        setting = setting[name] if isinstance(setting, dict) else getattr(setting, name)
+    assert setting == value
+    assert type(setting) is type(value)
     rest, before = changed.model_dump(), load_recipe(file).model_dump()
-    for part in (p for p in place[:-1] if p != "settings"):
-        rest, before = rest[part], before[part]
+    for name in (p for p in place[:-1] if p != "settings"):
+        rest, before = rest[name], before[name]
     assert {k: v for k, v in rest.items() if k != place[-1]} == {k: v for k, v in before.items() if k != place[-1]}
 
 
@@ -137,6 +138,13 @@ def test_a_bad_override_is_refused_by_name(tmp_path: Path, override: str, messag
         load_recipe(file, [override])
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"--set {override}")
+
+
+def test_settings_of_the_outer_loop_that_are_given_as_an_object_are_checked_too() -> None:
+    tasks = {"train": ["samples"]}
+    assert check_recipe({"tasks": tasks, "outer": OuterSettings(outer_steps=3)}).outer.warmup == 0
+    with pytest.raises(RecipeError, match=r"outer\.outer_steps = 0"):
+        check_recipe({"tasks": tasks, "outer": OuterSettings(outer_steps=0)})
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)

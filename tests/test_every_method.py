@@ -181,7 +181,7 @@ def test_its_recipe_runs_on_real_text_and_adapts_to_a_held_out_finance_task(meth
                 "meta_batch_size=2",
             ]
             run = quickstudy.pretrain(recipe, tmp_path / "run", overrides=[f"outer.{setting}" for setting in short])
-            assert all(m["loss"] < 5 for m in run.metrics() if m["step"])
+            assert all(record.loss < 5 for record in run.metrics() if record.step)
             model = quickstudy.adapt(run, few)
         else:
             assert method in NO_GRADIENT, "a method that meta-trains has a recipe"

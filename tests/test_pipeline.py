@@ -24,9 +24,11 @@ from transformers import AutoModel, AutoTokenizer
 
 import quickstudy
 from conftest import score_task, tiny_encoder, word_task
+from quickstudy.adaptation.settings import FullSettings
 from quickstudy.cli.main import main
-from quickstudy.errors import RunError
+from quickstudy.errors import NothingLearnedWarning, RecipeError, RunError
 from quickstudy.methods.catalog import METHODS
+from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
 from quickstudy.tasks.split import Split
 
@@ -138,13 +140,14 @@ def test_progress_in_a_pipe_is_plain_lines_with_the_loss_of_every_step_and_nothi
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
-    start, *steps, end = done.stdout.splitlines()
+    start, *steps, kept, end = done.stdout.splitlines()
     assert re.fullmatch(rf"step 0/{STEPS}  validation \d+\.\d %", start)
     line = r"step {}/{}  loss (\d+\.\d{{4}})  mean \d+\.\d{{4}}  lr \S+  [\d.]+ episodes/s  left \d+ s( .*)?"
     found = [re.fullmatch(line.format(i, STEPS), text) for i, text in enumerate(steps, 1)]
     assert len(found) == STEPS
     losses = [json.loads(text)["loss"] for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][1:]
     assert [match and match[1] for match in found] == [f"{loss:.4f}" for loss in losses]
+    assert re.fullmatch(rf"kept: step [1-9] of {STEPS}, meta-validation score \d+\.\d %", kept)
     assert end == f"encoder and report: {tmp_path / 'run'}"
 
 
@@ -264,11 +267,113 @@ def test_a_killed_run_is_resumed_from_the_command_line_bit_for_bit(
         log.write('{"step": 4, "lo')  # cut off in the middle of a line
     done = command("pretrain", made / "recipe.toml", "--out", tmp_path / "run", "--resume")
     assert done.code == 0
-    assert [line.split("  ")[0] for line in done.out.splitlines()[:-1]] == ["step 3/4", "step 4/4"]
+    assert [line.split("  ")[0] for line in done.out.splitlines()[:-2]] == ["step 3/4", "step 4/4"]
     for file in ("encoder/model.safetensors", "meta_learner.safetensors"):
         assert (tmp_path / "run" / file).read_bytes() == (made / "run" / file).read_bytes()
     assert _log(tmp_path / "run") == _log(made / "run")
     Tags(tmp_path / "run" / "report.html").assert_whole()
+
+
+def test_a_run_is_not_resumed_with_another_recipe(made: Path, tmp_path: Path, command: Command) -> None:
+    recipe, run = made / "recipe.toml", _copy_of(made / "run", tmp_path)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    overrides = ["outer.outer_steps=5", "method.name=matching", "method.scale=3.0"]
+    parts = (
+        f"{run / 'config.toml'}: a resumed run keeps its settings",
+        "outer.outer_steps: the run has 4, asked for 5",
+        'method.name: the run has "protonet", asked for "matching"',
+        "method.scale: the run has 2.0, asked for 3.0",
+        f"quickstudy pretrain --resume {run}",
+    )
+    with pytest.raises(RecipeError) as caught:
+        quickstudy.pretrain(recipe, run, overrides=overrides, resume=True)
+    settings = [word for override in overrides for word in ("--set", override)]
+    done = command("pretrain", recipe, "--out", run, "--resume", *settings)
+    assert done.code == 2
+    for text in (str(caught.value), done.err):
+        assert [part for part in parts if part not in text] == []
+    with pytest.raises(RecipeError, match=r"seed: the run has 0, asked for 9"):
+        quickstudy.pretrain(tomllib.loads(recipe.read_text(encoding="utf-8")) | {"seed": 9}, run, resume=True)
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_a_run_is_resumed_by_its_recipe_or_by_its_folder_alone(made: Path, tmp_path: Path, command: Command) -> None:
+    def kill(record: Any) -> None:
+        if record.step == 3:
+            raise KeyboardInterrupt
+
+    overrides = ["seed=3"]
+    with pytest.raises(KeyboardInterrupt):
+        quickstudy.pretrain(made / "recipe.toml", tmp_path / "cut", overrides=overrides, on_step=kill)
+    ways: dict[str, Callable[[Path], object]] = {
+        "Python, recipe and overrides": lambda run: quickstudy.pretrain(
+            made / "recipe.toml", run, overrides=overrides, resume=True
+        ),
+        "Python, folder": lambda run: quickstudy.pretrain(run, resume=True),
+        "command line, recipe and overrides": lambda run: command(
+            "pretrain", made / "recipe.toml", "--out", run, "--resume", "--set", *overrides
+        ),
+        "command line, folder": lambda run: command("pretrain", run, "--resume"),
+    }
+    encoders = set()
+    for number, (way, resume) in enumerate(ways.items()):
+        run = Path(shutil.copytree(tmp_path / "cut", tmp_path / str(number)))
+        resume(run)
+        assert Run.open(run).finished, way
+        encoders.add((run / "encoder" / "model.safetensors").read_bytes())
+    assert len(encoders) == 1
+
+
+def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path, command: Command) -> None:
+    done = command("pretrain", tmp_path, "--resume")
+    assert done.code == 2
+    assert done.err.startswith(f"error: {tmp_path}: this is not a run folder\n")
+
+
+@pytest.mark.parametrize(("rate", "learns"), [(1e-2, True), (1e-12, False)])
+def test_the_step_that_was_kept_is_said_and_the_untouched_encoder_is_warned_of(
+    rate: float, learns: bool, made: Path, tmp_path: Path, command: Command
+) -> None:
+    run, change = tmp_path / "run", ("--set", f"outer.outer_lr={rate}")
+    done = command("pretrain", made / "recipe.toml", "--out", run, *change)
+    kept = Run.open(run).kept
+    assert kept
+    assert (kept.steps, kept.step > 0) == (STEPS, learns)
+    assert kept.validation == max(line["validation"] or 0 for line in _log(run))
+    assert f"kept: step {kept.step} of {STEPS}{'' if learns else ' (the untouched encoder)'}, " in done.out
+    assert ("warning: meta-training did not help: none of the 4 outer steps" in done.err) == (not learns)
+    card = (run / "README.md").read_text(encoding="utf-8")
+    assert f"Kept: {kept.describe()}." in card
+    assert ("meta-training did not help" in card) == (not learns)
+    untouched, trained = (Encoder.load(str(folder)).model for folder in (made / "tiny", run / "encoder"))
+    same = all(torch.equal(a, b) for a, b in zip(untouched.parameters(), trained.parameters(), strict=True))
+    assert same == (not learns)
+
+    shutil.rmtree(run)
+    told = _json(command("pretrain", made / "recipe.toml", "--out", run, "--json", *change).out)
+    assert told["kept"] == {"step": kept.step, "validation": kept.validation}
+    assert (told["warning"] is None) == learns
+
+
+def test_python_is_warned_if_nothing_was_learned(made: Path, tmp_path: Path) -> None:
+    with pytest.warns(NothingLearnedWarning, match="did not help") as warned:
+        run = quickstudy.pretrain(made / "recipe.toml", tmp_path / "run", overrides=["outer.outer_lr=1e-12"])
+    assert warned[0].filename == __file__
+    assert run.kept
+    assert run.kept.step == 0
+
+
+def test_options_that_full_fine_tuning_cannot_follow_are_refused(made: Path) -> None:
+    def refused(message: str, **options: Any) -> None:
+        with pytest.raises(RecipeError, match=message):
+            quickstudy.finetune(made / "run", word_task(), **options)
+
+    refused("settings are given, and epochs beside them", settings=FullSettings(), epochs=5)
+    refused("no option 'epoch'\n  Did you mean 'epochs'", epoch=5)
+    refused("no option 'rounds'\n  Choose one of: batch_size, epochs, lr, seed", rounds=5)
+    refused("batch_size = 0 is not possible\n  Give a whole number above 0", batch_size=0)
+    refused("epochs = nan is not possible", epochs=float("nan"))
+    refused("lr = 'fast' is not possible", lr="fast")
 
 
 def test_a_recipe_is_explained_and_nothing_is_trained(made: Path, tmp_path: Path, command: Command) -> None:

@@ -27,8 +27,8 @@ from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training import meta_batch
 from quickstudy.training.explain import explain
 from quickstudy.training.meta_batch import MetaBatch
-from quickstudy.training.outer import OuterSettings
 from quickstudy.training.plan import plan
+from quickstudy.training.settings import OuterSettings
 
 SAMPLER = EpisodeSampler([word_task(n_way=3)], EpisodeSpec(3, 4, 4), seed=0)
 WAYS: dict[str, dict[str, Any]] = {

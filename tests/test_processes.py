@@ -158,6 +158,7 @@ def test_torchrun_leaves_one_run_folder_with_the_figures_of_one_process(
     assert done.returncode == 0, done.stderr
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [
         *(f"step {step}/{STEPS}" for step in range(STEPS + 1)),
+        f"kept: {Run.open(whole).kept.describe()}",
         f"encoder and report: {tmp_path / 'run'}",
     ]
     files = {p.relative_to(whole) for p in whole.rglob("*")}
@@ -203,7 +204,7 @@ def test_when_one_process_is_killed_all_end_and_the_run_goes_on_with_any_number(
     for process, text in enumerate(found.text()):
         assert (f"error: process {process} of 4 has lost the others (" in text) == (process != at)
         assert "Traceback" not in text
-    resumed = ranks("command", 2, tmp_path, words=[*_pretrain(made, tmp_path), "--resume"])
+    resumed = ranks("command", 2, tmp_path, words=[*words, "--resume"])
     assert resumed.codes == [0, 0], resumed.text()
     _assert_same_figures(tmp_path / "run", whole, same_validation=False)
 
@@ -248,12 +249,12 @@ def _largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) 
 
 def _assert_same_figures(run: Path, other: Path, *, same_validation: bool = True) -> None:
     found, wanted = (Run.open(folder).metrics() for folder in (run, other))
-    assert [line["step"] for line in found] == list(range(STEPS + 1))
-    for line, expected in zip(found[1:], wanted[1:], strict=True):
+    assert [record.step for record in found] == list(range(STEPS + 1))
+    for record, expected in zip(found[1:], wanted[1:], strict=True):
         for name in ("loss", "accuracy", "grad_norm", "lr"):
-            assert line[name] == pytest.approx(expected[name], rel=1e-4)
+            assert getattr(record, name) == pytest.approx(getattr(expected, name), rel=1e-4)
     if same_validation:
-        scores = [[line["validation"] for line in lines if line["step"] % 2 == 0] for lines in (found, wanted)]
+        scores = [[record.validation for record in log if record.step % 2 == 0] for log in (found, wanted)]
         assert scores[0] == pytest.approx(scores[1], rel=1e-4)
         # Features, not weights: the keys' biases have no gradient but rounding errors, and AdamW makes whole steps of them.
         texts = [Example("a good old film"), Example("the late fee was high")]

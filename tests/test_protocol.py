@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from conftest import score_task, tiny_encoder, word_task
-from quickstudy.adaptation.full import FullSettings, finetune_task
+from quickstudy.adaptation.full import finetune_task
+from quickstudy.adaptation.settings import FullSettings
 from quickstudy.comparison.cell import trials_hash
 from quickstudy.comparison.compare import compare
 from quickstudy.errors import DataError, RunError
@@ -163,8 +164,8 @@ def test_saved_draws_whose_texts_are_gone_are_refused(tmp_path: Path) -> None:
         ({"version": 2}, "draws version 1 of its protocols, not 2"),
         ({"shots": (0,)}, r"shots = \[0\] is not possible"),
         ({"shots": ()}, r"shots = \[\] is not possible"),
-        ({"draws": 0}, r"draws = \[0\] is not possible"),
-        ({"limit": 0}, r"limit = \[0\] is not possible"),
+        ({"draws": 0}, r"draws = 0 is not possible\n  Give a whole number above 0\."),
+        ({"limit": 0}, r"limit = 0 is not possible\n  Give a whole number above 0\."),
         ({"shots": ("4",)}, r"shots = \['4'\] is not possible"),
     ],
 )

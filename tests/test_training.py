@@ -26,7 +26,10 @@ from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from quickstudy.training.outer import OuterSettings, StepRecord, schedule, train
+from quickstudy.training.kept import KeptStep, find_kept
+from quickstudy.training.outer import schedule, train
+from quickstudy.training.record import StepRecord, append_record, cut_log, read_log
+from quickstudy.training.settings import OuterSettings
 
 GRADIENT = {"inner_lr": 0.03, "head_lr": 3.0, "inner_steps": 2}
 METHODS = {"maml": GRADIENT, "fomaml": GRADIENT, "protonet": {"scale": 2.0}}
@@ -147,21 +150,21 @@ def test_a_half_written_checkpoint_does_not_hide_the_whole_one(tmp_path: Path) -
     optimizer = torch.optim.AdamW(learner.parameters())
     folder = tmp_path / "last"
     assert load_checkpoint(folder, learner) is None
-    save_checkpoint(folder, learner, optimizer, step=2, best=0.5, stale=1, seconds=3.0)
+    save_checkpoint(folder, learner, TrainState(2, 0.5, 1, 3.0), optimizer)
     # KilledError while the files were written: an unfinished folder of another name lies about.
     (tmp_path / ".last.new.abc").mkdir()
     (tmp_path / ".last.new.abc" / "meta_parameters.safetensors").write_bytes(b"half")
     assert load_checkpoint(folder, learner, optimizer) == TrainState(2, 0.5, 1, 3.0)
     # KilledError between the two renames: the old one has moved away, the new one is whole but not yet in its place.
     folder.replace(tmp_path / "last.old")
-    save_checkpoint(tmp_path / "last", learner, optimizer, step=4)
+    save_checkpoint(tmp_path / "last", learner, TrainState(4), optimizer)
     folder.replace(tmp_path / "last.new")
     state = load_checkpoint(folder, learner, optimizer)
     assert state is not None
     assert state.step == 4
     # The next one is written as ever.
-    save_checkpoint(folder, learner, optimizer, step=6)
-    save_checkpoint(folder, learner, optimizer, step=8)
+    save_checkpoint(folder, learner, TrainState(6), optimizer)
+    save_checkpoint(folder, learner, TrainState(8), optimizer)
     state = load_checkpoint(folder, learner, optimizer)
     assert state is not None
     assert state.step == 8
@@ -200,6 +203,8 @@ def test_early_stopping_stops_and_the_best_parameters_are_kept(
     records = _train(learner, tmp_path, settings, validate=validate)
     assert [record.step for record in records] == list(range(steps + 1))
     assert [record.validation for record in records] == scores[: steps + 1]
+    assert find_kept(records, "best") == KeptStep(kept, steps, scores[kept])
+    assert find_kept(records, "last") == KeptStep(steps, steps, scores[steps])
     assert _equal(seen[kept], _copy(learner))
     assert not any(_equal(seen[kept], other) for i, other in enumerate(seen) if i != kept)
 
@@ -347,6 +352,39 @@ def test_a_support_set_of_one_score_only_gives_a_loss_of_ordinary_size(method: s
     assert loss.item() == pytest.approx(
         ((1 - 2) ** 2 + (5 - 2) ** 2) / 2
     )  # no deviation to scale by: predicts the mean
+
+
+def test_a_log_is_read_back_and_cut_to_a_step(tmp_path: Path) -> None:
+    log, records = tmp_path / "metrics.jsonl", _train(_learner("protonet"), tmp_path, SHORT, validate=_score)
+    assert read_log(log) == []
+    for record in records:
+        append_record(log, record)
+    assert [repr(record) for record in read_log(log)] == [repr(record) for record in records]  # NaN is not equal to NaN
+    with log.open("a") as file:
+        file.write('{"step": 7, "lo')  # cut off when the process was killed
+    assert len(read_log(log)) == len(records)
+    cut_log(log, 3)
+    assert [record.step for record in read_log(log)] == [0, 1, 2, 3]
+    assert log.read_text().endswith("}\n")
+
+
+def test_a_log_of_an_older_version_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1, "loss": 0.5, "accuracy": null, "tasks_per_second": 2.5, "validation": null}\n')
+    (record,) = read_log(log)
+    assert (record.step, record.loss, record.episodes_per_second) == (1, 0.5, 2.5)
+    assert (record.validation, record.peak_mib) == (None, None)
+    assert math.isnan(record.accuracy)
+    assert math.isnan(record.lr)
+
+
+@pytest.mark.parametrize("line", ["{", "3", "{}", '{"step": 1.5}', '{"step": 2, "loss": "low"}', '{"step": true}'])
+def test_a_damaged_log_is_refused_with_its_line(line: str, tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(RunError, match="this line of the log is damaged") as caught:
+        read_log(log)
+    assert caught.value.where == f"{log}:2"
 
 
 def test_the_validation_score_counts_each_task_once() -> None:

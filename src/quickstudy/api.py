@@ -6,34 +6,35 @@ model.predict(["I was charged twice"])
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 from quickstudy.adaptation.few import adapt_task
-from quickstudy.build import build
+from quickstudy.adaptation.settings import FullSettings
 from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
-from quickstudy.errors import DataError, RecipeError, RunError
+from quickstudy.errors import DataError, NothingLearnedWarning, RecipeError, RunError, did_you_mean
+from quickstudy.layout import choose_run_folder
 from quickstudy.models.adapted import AdaptedModel, Text
 from quickstudy.models.bundled import public_name
-from quickstudy.processes import gather, is_main, together
+from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
 from quickstudy.storage import write_json
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
-from quickstudy.training.checkpoint import load_checkpoint
-from quickstudy.training.outer import StepRecord, train
+from quickstudy.training.record import StepRecord
 from quickstudy.versions import versions
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from transformers import TrainerCallback
 
-    from quickstudy.adaptation.full import FullSettings
     from quickstudy.evaluation.evaluate import Row
     from quickstudy.training.explain import Explanation
 
-# The Trainer, matplotlib and scipy's statistics are imported by the functions that need them: `adapt` should start fast.
+# The Trainer, matplotlib and scipy are imported by the functions that need them, so that `adapt` starts fast.
 
 __all__ = ["adapt", "evaluate", "explain", "finetune", "load_model", "load_tasks", "pretrain"]
 
@@ -48,127 +49,58 @@ def pretrain(
     resume: bool = False,
     on_step: Callable[[StepRecord], None] = lambda _: None,
 ) -> Run:
-    """Meta-pretrain an encoder; launched as several processes, with all of them (docs/scaling.md).
+    """Meta-pretrain an encoder. Launched as several processes, it uses all of them (docs/scaling.md).
 
     Args:
-        recipe: A recipe file, or its settings.
-        out: New run folder; `runs/<name of the recipe>` by default.
+        recipe: A recipe file, a run folder (whose recipe is taken), or the settings themselves.
+        out: The run folder to make. By default it is the run folder that is given as the recipe, and for other recipes
+            `runs/<name of the recipe>`.
         overrides: `section.key=value` settings on top of a recipe file.
-        resume: Go on with the run in `out`.
-        on_step: Told of every outer step, in the main process.
+        resume: Go on with the run in `out`, from its last checkpoint. The recipe must be that of the run.
+        on_step: Called with the record of every outer step, in the main process.
 
     Returns:
-        The finished run.
+        The finished run. `run.kept` is the outer step whose meta-parameters it ends with.
 
     Raises:
-        QuickstudyError: Anything wrong with the recipe, the data or the folder; before anything is written.
-        ProcessError: What went wrong in another process.
+        QuickstudyError: The recipe, the data or the folder cannot be used; this is checked before anything is written.
+        ProcessError: Another process failed.
+
+    Warns:
+        NothingLearnedWarning: No outer step was better than the untouched encoder, so that one was kept.
     """
+    from quickstudy.pretraining import resume_run, start_run
+
     with together():
-        return _pretrain(recipe, out, overrides, resume, on_step)
-
-
-def explain(recipe: str | Path | Recipe | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> "Explanation":
-    """Reckon what an outer step of a recipe costs, and take one to compare; nothing is trained or written.
-
-    Args:
-        recipe: A recipe file, or its settings.
-        overrides: `section.key=value` settings on top of a recipe file.
-
-    Raises:
-        QuickstudyError: Anything wrong with the recipe or the data.
-    """
-    from quickstudy.training.explain import explain as explain_step
-
-    recipe = _recipe(recipe, overrides)
-    built = build(recipe)
-    return explain_step(built.learner, built.sampler, built.outer, _accelerator(recipe, Path()))
-
-
-def _recipe(recipe: str | Path | Recipe | Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
-    if isinstance(recipe, Mapping):
-        recipe = check_recipe(recipe)
-    if isinstance(recipe, Recipe):
-        if overrides:
-            raise RecipeError("overrides go with a recipe file", fix="Change the recipe's settings themselves.")
-        return recipe
-    return load_recipe(recipe, overrides)
-
-
-def _pretrain(
-    recipe: str | Path | Recipe | Mapping[str, Any],
-    out: str | Path | None,
-    overrides: Sequence[str],
-    resume: bool,
-    on_step: Callable[[StepRecord], None],
-) -> Run:
-    recipe = _recipe(recipe, overrides)
-    folder = Path(out) if out else Path("runs") / recipe.name
-    if resume:
-        run = Run.open(folder)
-        recipe = run.recipe
-    elif folder.exists():
-        raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
-    built = build(recipe)
-    accelerator = _accelerator(recipe, folder)
-    gather(None)  # all are ready: from here on there is something to write
-    if not resume:
-        run = (
-            Run.create(folder, recipe, [task.name for task in built.sampler.tasks])
-            if is_main()
-            else Run(folder, recipe)
-        )
-    elif is_main():
-        state = load_checkpoint(folder / "checkpoints" / "last", built.learner)
-        run.cut_log(state.step if state else -1)
-    if recipe.outer.trackers:
-        accelerator.init_trackers("quickstudy", config={"recipe": recipe.name, "method": recipe.method.name})
-
-    def record_step(record: StepRecord) -> None:
-        if not is_main():
-            return
-        run.log(record)
-        on_step(record)
-        values = {"loss": record.loss, "accuracy": record.accuracy, "validation": record.validation}
-        accelerator.log({key: value for key, value in values.items() if value is not None}, step=record.step)
-
-    learner = train(
-        built.learner,
-        built.sampler,
-        built.outer,
-        accelerator=accelerator,
-        folder=folder / "checkpoints",
-        on_step=record_step,
-        validate=built.validate,
-    )
-    if is_main():
-        for tracker in accelerator.trackers:  # not end_training(): it would leave the group of processes
-            tracker.finish()
-        run.save(learner)
-        _write_pages(run.folder)
+        asked = _recipe(recipe, overrides)
+        folder = choose_run_folder(out, recipe if isinstance(recipe, str | Path) else None, asked.name)
+        run = resume_run(Run.open(folder), asked, on_step) if resume else start_run(asked, folder, on_step)
+    if is_main() and run.kept and run.kept.warning:
+        warn(run.kept.warning, NothingLearnedWarning, stacklevel=2)
     return run
 
 
-def _accelerator(recipe: Recipe, folder: Path) -> "Accelerator":
-    from accelerate import Accelerator
-    from accelerate.tracking import get_available_trackers
-    from accelerate.utils import LoggerType
+def explain(recipe: str | Path | Recipe | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> "Explanation":
+    """Estimate what an outer step of a recipe costs, and compute one to compare. Nothing is trained or written.
 
-    trackers = recipe.outer.trackers
-    missing = set(trackers) - {str(name) for name in get_available_trackers()}
-    if missing:  # accelerate would go on without them
-        raise RecipeError(
-            f"the tracker {sorted(missing)[0]!r} is not there",
-            where=recipe.place("outer.trackers"),
-            fix=f"Install its package, or leave it out. There can be: {', '.join(map(str, LoggerType))}.",
-        )
-    try:
-        return Accelerator(
-            mixed_precision=recipe.outer.mixed_precision, log_with=trackers or None, project_dir=str(folder)
-        )
-    except ValueError as error:  # an unknown tracker, or a precision that the machine does not have
-        key = "outer.trackers" if trackers else "outer.mixed_precision"
-        raise RecipeError(f"this cannot be set up: {error}", where=recipe.place(key)) from error
+    Args:
+        recipe: A recipe file, a run folder (whose recipe is taken), or the settings themselves.
+        overrides: `section.key=value` settings on top of a recipe file.
+
+    Raises:
+        QuickstudyError: The recipe or the data cannot be used.
+    """
+    from quickstudy.pretraining import explain_recipe
+
+    return explain_recipe(_recipe(recipe, overrides))
+
+
+def _recipe(recipe: str | Path | Recipe | Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
+    if isinstance(recipe, str | Path):
+        return load_recipe(recipe, overrides)
+    if overrides:
+        raise RecipeError("overrides go with a recipe file", fix="Change the recipe's settings themselves.")
+    return recipe if isinstance(recipe, Recipe) else check_recipe(recipe)
 
 
 def adapt(
@@ -198,22 +130,41 @@ def adapt(
 
 
 def finetune(
-    run: str | Path | Run, data: str | Path | Task, *, settings: "FullSettings | None" = None, **options: Any
+    run: str | Path | Run,
+    data: str | Path | Task,
+    *,
+    settings: FullSettings | None = None,
+    callbacks: Sequence["TrainerCallback"] = (),
+    **options: Any,
 ) -> AdaptedModel:
     """Fine-tune the whole meta-learned encoder on a large train set.
 
     Args:
         run: A finished run, or its folder.
         data: A data file or folder, a task reference, or a task.
-        settings: Epochs, rate, batch size, seed; or give them as keywords.
-        options: Fields of `FullSettings`, or `callbacks` for `transformers.Trainer`.
-    """
-    from quickstudy.adaptation.full import FullSettings, finetune_task
+        settings: Epochs, rate, batch size and seed.
+        callbacks: Told of the progress by `transformers.Trainer`.
+        options: In place of `settings`: some of its fields, e.g. `epochs=5`.
 
-    callbacks = options.pop("callbacks", ())
+    Raises:
+        RecipeError: An unknown or impossible option, or options beside `settings`.
+        QuickstudyError: No such run, or unusable data.
+    """
+    chosen = _full_settings(settings, options)
+    from quickstudy.adaptation.full import finetune_task
+
     opened = run if isinstance(run, Run) else Run.open(run)
-    learner = opened.learner()
-    return finetune_task(learner.encoder, _task(data), settings or FullSettings(**options), callbacks=callbacks)
+    return finetune_task(opened.learner().encoder, _task(data), chosen, callbacks=callbacks)
+
+
+def _full_settings(settings: FullSettings | None, options: Mapping[str, Any]) -> FullSettings:
+    names = [field.name for field in fields(FullSettings)]
+    if unknown := next((name for name in options if name not in names), None):
+        raise RecipeError(f"full fine-tuning has no option {unknown!r}", fix=did_you_mean(unknown, names))
+    if settings and options:
+        given = ", ".join(options)
+        raise RecipeError(f"settings are given, and {given} beside them", fix=f"Put {given} into the settings.")
+    return settings or replace(FullSettings(), **options)
 
 
 def evaluate(
@@ -256,17 +207,17 @@ def evaluate(
 
     protocol = Protocol(shots=tuple(shots), draws=draws, seed=seed, limit=limit)
     opened = run if isinstance(run, Run) else Run.open(run)
-    if (opened.folder / "results.json").exists() and not overwrite:
+    if opened.files.results.exists() and not overwrite:
         raise RunError(
             "this run has results already",
-            where=str(opened.folder / "results.json"),
+            where=str(opened.files.results),
             fix="Move them away, or replace them with --overwrite.",
         )
     loaded = _tasks(tasks)
     untouched = opened.untouched()
     learners = {AFTER: opened.learner(), BEFORE: untouched, PROBE: LinearProbe(untouched.encoder)}
     plans = plan(protocol, loaded)
-    overlap = opened.overlap([scored(task, plans[task.name]) for task in loaded], allow=allow_overlap)
+    overlaps = opened.overlap([scored(task, plans[task.name]) for task in loaded], allow=allow_overlap)
     rows = evaluate_learners(learners, loaded, protocol, on_row=on_row)
     trained_on = opened.meta_train_tasks() & {task.name for task in loaded}
     results = {
@@ -278,11 +229,11 @@ def evaluate(
         "seed": seed,
         "limit": limit,
         "seen_in_meta_training": sorted(trained_on),
-        "overlap": overlap,
+        "overlap": None if overlaps is None else [{**asdict(found), "share": found.share} for found in overlaps],
         "summary": summarize_rows(rows, reference=AFTER),
         "rows": rows,
     }
-    write_json(opened.folder / "results.json", results)
+    write_json(opened.files.results, results)
     _write_pages(opened.folder)
     return results
 
@@ -317,10 +268,10 @@ def _task(
     if isinstance(data, Task):
         return data
     if data is not None:
-        found = load_tasks(str(data))
-        if len(found) != 1:
-            raise DataError(f"{str(data)!r} holds {len(found)} tasks", fix="Name one of them.")
-        return found[0]
+        tasks = load_tasks(str(data))
+        if len(tasks) != 1:
+            raise DataError(f"{str(data)!r} holds {len(tasks)} tasks", fix="Name one of them.")
+        return tasks[0]
     if texts is None or labels is None:
         raise DataError("there is nothing to adapt to", fix="Give data=..., or texts=... and labels=...")
     if isinstance(texts, str):

@@ -1,8 +1,8 @@
 """Build: the only place where settings become objects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from quickstudy.config import Recipe
@@ -15,7 +15,10 @@ from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
-from quickstudy.training.outer import OuterSettings
+from quickstudy.tasks.task import Task
+from quickstudy.training.settings import OuterSettings
+
+Validate = Callable[[MetaLearner], float]
 
 
 @dataclass(frozen=True)
@@ -32,21 +35,47 @@ class Built:
     learner: MetaLearner
     sampler: EpisodeSampler
     outer: OuterSettings
-    validate: Callable[[MetaLearner], float] | None
+    validate: Validate | None
 
 
 def build(recipe: Recipe, *, base: Path = Path()) -> Built:
-    """Make everything a recipe describes.
+    """Make everything that a recipe describes.
 
     Args:
         recipe: The settings.
-        base: Folder that relative data paths start from.
+        base: The folder that relative data paths start from.
 
     Raises:
-        QuickstudyError: Data, encoder or method cannot be had, or do not fit together.
+        QuickstudyError: Data, encoder or method cannot be loaded, or do not fit together.
     """
     _check_method(recipe)
     _check_outer(recipe)
+    train_tasks, validation_tasks = _load_tasks(recipe, base)
+    spec = _episode_spec(recipe)
+    sampler, validate = _samplers(recipe, spec, train_tasks, validation_tasks)
+    learner = build_learner(recipe)
+    _check_trains(recipe, learner)
+    learner.prepare(train_tasks)
+    return Built(learner, sampler, recipe.outer, validate)
+
+
+def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner:
+    """Make the method of a recipe on an encoder; by default on the recipe's untouched encoder."""
+    _check_method(recipe)
+    encoder = encoder or build_encoder(recipe)
+    with _placed(recipe, "method.adapts"):
+        return make(recipe.method.name, encoder, recipe.method.settings)
+
+
+def build_encoder(recipe: Recipe) -> Encoder:
+    """Load the recipe's untouched encoder."""
+    choices = recipe.encoder.model_dump(exclude_none=True, exclude={"name"})
+    with _placed(recipe, "encoder.name"):
+        return Encoder.load(recipe.encoder.name, **choices)
+
+
+def _load_tasks(recipe: Recipe, base: Path) -> tuple[list[Task], list[Task]]:
+    """Return the tasks of meta-training and of meta-validation, which share none."""
     with _placed(recipe, "tasks.train"):
         train_tasks = load_tasks(recipe.tasks.train, base=base)
     with _placed(recipe, "tasks.validation"):
@@ -58,51 +87,47 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
             where=recipe.place("tasks.validation"),
             fix="A task is validated on tasks it was not trained on: take it out of one of the two lists.",
         )
-    sizes = {name: getattr(recipe.episodes, name) for name in ("n_way", "k_shot", "n_query")}
+    return train_tasks, validation_tasks
+
+
+def _episode_spec(recipe: Recipe) -> EpisodeSpec:
+    episodes = recipe.episodes
+    sizes = {"n_way": episodes.n_way, "k_shot": episodes.k_shot, "n_query": episodes.n_query}
     for name, size in sizes.items():
         with _placed(recipe, f"episodes.{name}"):
-            EpisodeSpec(**{name: size})  # one by one, so that a message names the right line
-    spec = EpisodeSpec(**sizes)
-    weighting, temperature = recipe.episodes.weighting, recipe.episodes.temperature
-    validate = None
+            EpisodeSpec(**{name: size})  # each size alone, so that a message names the right line
+    return EpisodeSpec(**sizes)
+
+
+def _samplers(
+    recipe: Recipe, spec: EpisodeSpec, train_tasks: Sequence[Task], validation_tasks: Sequence[Task]
+) -> tuple[EpisodeSampler, Validate | None]:
+    """Return the episodes of meta-training, and the meta-validation if there are tasks for it."""
     with _placed(recipe, "episodes.n_way"):
-        sampler = EpisodeSampler(train_tasks, spec, seed=recipe.seed, weighting=weighting, temperature=temperature)
-        if validation_tasks:
-            held = EpisodeSampler(validation_tasks, spec, seed=recipe.seed + 1)
-            validate = episodic_score(held, recipe.outer.validation_episodes)
-    learner = build_learner(recipe)
+        sampler = EpisodeSampler(
+            train_tasks,
+            spec,
+            seed=recipe.seed,
+            weighting=recipe.episodes.weighting,
+            temperature=recipe.episodes.temperature,
+        )
+        if not validation_tasks:
+            return sampler, None
+        validation = EpisodeSampler(validation_tasks, spec, seed=recipe.seed + 1)
+        return sampler, episodic_score(validation, recipe.outer.validation_episodes)
+
+
+def _check_trains(recipe: Recipe, learner: MetaLearner) -> None:
+    """Check that there is something to meta-train."""
     if not learner.meta_trains:
         raise RecipeError(
             f"{recipe.method.name!r} is a baseline: it learns nothing across tasks",
             where=recipe.place("method.name"),
             fix="Evaluate it directly, or choose another method.",
         )
-    learner.prepare(train_tasks)
-    names = {field.name for field in fields(OuterSettings)}
-    chosen = {key: value for key, value in recipe.outer.model_dump().items() if key in names}
-    if chosen["warmup_steps"] is None:
-        chosen["warmup_steps"] = min(50, recipe.outer.outer_steps // 10)
-    outer = OuterSettings(**chosen)
-    if outer.trains == "layers":
+    if recipe.outer.trains == "layers":
         with _placed(recipe, "outer.trains"):
             layer_stack(learner.encoder.model)
-    return Built(learner, sampler, outer, validate)
-
-
-def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner:
-    """Make the recipe's method on an encoder, by default the recipe's own, untouched."""
-    _check_method(recipe)
-    name, settings = recipe.method.name, recipe.method.settings
-    encoder = encoder or build_encoder(recipe)
-    with _placed(recipe, "method.adapts"):
-        return make(name, encoder, settings)
-
-
-def build_encoder(recipe: Recipe) -> Encoder:
-    """Load the recipe's untouched encoder."""
-    choices = recipe.encoder.model_dump(exclude_none=True, exclude={"name"})
-    with _placed(recipe, "encoder.name"):
-        return Encoder.load(recipe.encoder.name, **choices)
 
 
 def _check_method(recipe: Recipe) -> None:
@@ -125,13 +150,13 @@ def _check_outer(recipe: Recipe) -> None:
         raise RecipeError(
             f"{outer.warmup_steps} steps of warm-up do not end within {outer.outer_steps} outer steps",
             where=recipe.place("outer.warmup_steps"),
-            fix="Use fewer; left out, it is a tenth of the outer steps.",
+            fix="Use fewer, or leave it out: then it is a tenth of the outer steps.",
         )
 
 
 @contextmanager
 def _placed(recipe: Recipe, key: str) -> Iterator[None]:
-    """Name the line of a setting in an error that has no place of its own."""
+    """Add the line of a setting to an error that names no place."""
     try:
         yield
     except QuickstudyError as error:

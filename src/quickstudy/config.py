@@ -1,24 +1,29 @@
 """Recipe: every setting of a meta-training run, checked before anything starts.
 
-A recipe is a TOML file; `--set a.b=c` changes one setting. Unknown keys, wrong types and impossible values are refused with
-the line they stand on. The resolved recipe is kept in the run folder as `config.toml`.
+A recipe is a TOML file, and `--set a.b=c` changes one setting. Unknown keys, wrong types and impossible values are
+refused with the line on which they are written. The run folder keeps the recipe with all defaults filled in.
 """
 
 import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from quickstudy.errors import RecipeError, did_you_mean
+from quickstudy.layout import RunFiles
+from quickstudy.training.settings import OuterSettings, Positive, Rate
 
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
 Size = Positive | tuple[Positive, Positive]
+_UNKNOWN = {
+    "extra_forbidden",
+    "unexpected_keyword_argument",
+}  # pydantic's names of the error, of models and of dataclasses
 Place = Callable[[tuple[str, ...]], str]  # ("outer", "outer_lr") -> "recipe.toml:12"
 
 
@@ -31,7 +36,7 @@ class _Section(BaseModel):
 
 
 class EncoderConfig(_Section):
-    """Which encoder, and how it reads (None: the default for its kind)."""
+    """Which encoder, and how it reads texts; None stands for the default of that kind of encoder."""
 
     name: str = "minilm"
     pooling: Literal["mean", "cls", "pooler"] | None = None
@@ -41,19 +46,19 @@ class EncoderConfig(_Section):
 
 
 class MethodConfig(BaseModel):
-    """Which method; all other keys are its own settings."""
+    """Which method; all other keys are settings of that method."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = "protonet"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The method's own settings."""
+        """The settings of the method."""
         return dict(self.model_extra or {})
 
     @model_validator(mode="after")
     def _no_none(self) -> Self:
-        # TOML has no null: it would be lost in `config.toml`, and the run would be opened with another setting.
+        # TOML has no null. None would be lost in the run's recipe, and the run would be opened with another setting.
         for key, value in self.settings.items():
             if value is None:
                 raise ValueError(f"{key} cannot be None; leave it out for the default")
@@ -68,7 +73,7 @@ class TasksConfig(_Section):
 
 
 class EpisodesConfig(_Section):
-    """Size of the episodes and how often each task comes."""
+    """The size of the episodes, and how often each task is drawn."""
 
     n_way: Size = (2, 5)
     k_shot: Size = (2, 8)
@@ -77,28 +82,9 @@ class EpisodesConfig(_Section):
     temperature: Rate = 2.0
 
 
-class OuterConfig(_Section):
-    """The outer loop (see `quickstudy.training.outer.OuterSettings`)."""
-
-    outer_steps: Positive = 500
-    outer_lr: Rate = 3e-5
-    method_lr: Rate = 1e-2
-    meta_batch_size: Positive = 4
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # a tenth of the steps, 50 at most
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip_norm: Rate = 1.0
-    trains: Literal["all", "layers"] = "layers"
-    validate_every: Positive = 100
-    patience: Annotated[int, Field(ge=0)] = 0
-    keep: Literal["best", "last"] = "best"
-    validation_episodes: Positive = 40
-    mixed_precision: Literal["no", "bf16"] = "no"  # fp16 would need its gradients unscaled
-    trackers: list[str] = []
-
-
 @dataclass(frozen=True)
 class _Origin:
-    """Where the settings were written; recipes are equal wherever they come from."""
+    """Where the settings were written. It does not count when recipes are compared."""
 
     place: Place = field(compare=False)
 
@@ -112,7 +98,7 @@ class Recipe(_Section):
     method: MethodConfig = MethodConfig()
     tasks: TasksConfig
     episodes: EpisodesConfig = EpisodesConfig()
-    outer: OuterConfig = OuterConfig()
+    outer: OuterSettings = OuterSettings()
     _origin: _Origin = PrivateAttr(_Origin(_in_memory))
 
     def place(self, key: str) -> str:
@@ -124,13 +110,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:
-        path: TOML file.
+        path: A TOML file, or a run folder, whose recipe is read.
         overrides: `section.key=value` settings; values are TOML, or plain text.
 
     Raises:
-        RecipeError: With `file:line` (or the override) and the way out.
+        RecipeError: The recipe cannot be used; the error names the line or the override.
+        RunError: A folder that is no run folder.
     """
-    file = Path(path)
+    file = _recipe_file(Path(path))
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -140,8 +127,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        found = re.search(r"line (\d+)", str(error))
-        line = found[1] if found else len(text.splitlines())  # without a number it means the end of the file
+        named = re.search(r"line (\d+)", str(error))
+        line = named[1] if named else len(text.splitlines())  # an error without a number is at the end of the file
         raise RecipeError(
             f"not valid TOML ({error})",
             where=f"{file}:{line}",
@@ -159,6 +146,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return check_recipe(values, place)
 
 
+def _recipe_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    files = RunFiles(path)
+    files.check_exist()
+    return files.config
+
+
 def check_recipe(values: Mapping[str, Any], place: Place = _in_memory) -> Recipe:
     """Check settings given as nested mappings.
 
@@ -167,16 +162,14 @@ def check_recipe(values: Mapping[str, Any], place: Place = _in_memory) -> Recipe
         place: Says where a setting was written.
 
     Raises:
-        RecipeError: The first thing wrong, and how many more there are.
+        RecipeError: The first mistake, and how many more there are.
     """
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
         problems = error.errors()
-        first = min(
-            problems, key=lambda problem: problem["type"] != "extra_forbidden"
-        )  # a typo explains what is missing
-        key = tuple(map(str, first["loc"][:2]))  # what follows is a position in a list or a branch of a union
+        first = min(problems, key=lambda problem: problem["type"] not in _UNKNOWN)  # a typo explains what is missing
+        key = tuple(map(str, first["loc"][:2]))  # the rest is a position in a list or a branch of a union
         raise RecipeError(_what(first, key, len(problems) - 1), where=place(key), fix=_fix(first, key)) from None
     recipe._origin = _Origin(place)
     return recipe
@@ -192,12 +185,40 @@ def dump_recipe(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
-    # For finite numbers, booleans, texts and lists of them JSON is TOML, once DEL is escaped.
+def describe_differences(run: Recipe, asked: Recipe) -> list[str]:
+    """Return the settings in which the recipe of a run and another one differ, each with both values.
+
+    >>> run = check_recipe({"tasks": {"train": ["samples"]}})
+    >>> asked = check_recipe({"seed": 1, "method": {"scale": 2.0}, "tasks": {"train": ["samples"]}})
+    >>> describe_differences(run, asked)
+    ['seed: the run has 0, asked for 1', 'method.scale: the run has no value, asked for 2.0']
+    """
+    before, after = _values(run), _values(asked)
+    return [
+        f"{key}: the run has {before.get(key, 'no value')}, asked for {after.get(key, 'no value')}"
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _values(recipe: Recipe) -> dict[str, str]:
+    """Return every setting that has a value, as TOML, by its name (`outer.outer_lr`)."""
+    values: dict[str, str] = {}
+    for name, entry in recipe.model_dump(mode="json", exclude_none=True).items():
+        if isinstance(entry, dict):
+            values |= {f"{name}.{key}": _toml(value) for key, value in entry.items()}
+        else:
+            values[name] = _toml(entry)
+    return values
+
+
+def _toml(value: object) -> str:
+    # JSON is TOML for finite numbers, booleans, texts and lists of them, once DEL is escaped.
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def _apply(values: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]:
+    """Change one setting of a recipe's TOML values; return its key, and where it was written."""
     name, equals, raw = override.partition("=")
     key = tuple(name.strip().split("."))
     where = f"--set {override}"
@@ -207,44 +228,50 @@ def _apply(values: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw
-    place = values
-    for part in key[:-1]:
-        place = place.setdefault(part, {})
-        if not isinstance(place, dict):
-            raise RecipeError(f"{part!r} is not a section", where=where, fix="Write --set section.key=value.")
-    place[key[-1]] = value
+    section = values
+    for heading in key[:-1]:
+        section = section.setdefault(heading, {})
+        if not isinstance(section, dict):
+            raise RecipeError(f"{heading!r} is not a section", where=where, fix="Write --set section.key=value.")
+    section[key[-1]] = value
     return key, where
 
 
 def _line_of(text: str, key: tuple[str, ...]) -> int:
-    """Return the line a key stands on; of its section if it is missing, 1 if that is missing too."""
-    section, found = "", 1
+    """Return the line on which a key is written, else the line of its section, else 1."""
+    section, section_line = "", 1
     wanted, name = ".".join(key[:-1]), key[-1] if key else ""
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
             section = header[1]
             if section in {wanted, ".".join(key)}:
-                found = number
+                section_line = number
         elif section == wanted and re.match(rf"\s*{re.escape(name)}\s*=", line):
             return number
-    return found
+    return section_line
 
 
-def _what(problem: Any, key: tuple[str, ...], more: int) -> str:
+def _what(problem: ErrorDetails, key: tuple[str, ...], more: int) -> str:
+    """Return what is wrong, in one sentence."""
     name, others = ".".join(key), f" (and {more} more)" if more else ""
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in _UNKNOWN:
         return f"unknown setting {name!r}{others}"
     if problem["type"] == "missing":
         return f"the setting {name!r} is missing{others}"
     return f"{name} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{others}"
 
 
-def _fix(problem: Any, key: tuple[str, ...]) -> str | None:
+def _fix(problem: ErrorDetails, key: tuple[str, ...]) -> str | None:
+    """Return how to mend it; None if `_what` already says so."""
     if problem["type"] == "missing":
         return 'A recipe needs at least: [tasks] train = ["samples:meta-train"]'
-    if problem["type"] != "extra_forbidden":
+    if problem["type"] not in _UNKNOWN:
         return None
-    model: Any = Recipe
-    for part in key[:-1]:
-        model = model.model_fields[part].annotation
-    return did_you_mean(key[-1], model.model_fields)
+    return did_you_mean(key[-1], _setting_names(key[0]) if len(key) > 1 else Recipe.model_fields)
+
+
+def _setting_names(section: str) -> list[str]:
+    kind = Recipe.model_fields[section].annotation
+    if is_dataclass(kind):
+        return [entry.name for entry in fields(kind)]
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []

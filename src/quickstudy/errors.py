@@ -39,6 +39,10 @@ class RunError(QuickstudyError):
     """A run or model folder that cannot be read or written."""
 
 
+class NothingLearnedWarning(UserWarning):
+    """A meta-training after which the encoder is still the untouched one."""
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `Did you mean 'x'?` for the closest option, else the list of options.
 

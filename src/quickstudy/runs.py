@@ -1,38 +1,26 @@
-"""Run: the folder that a meta-training leaves behind, and the learner in it.
-
-config.toml                  the resolved recipe
-tasks.json                   names of the meta-train tasks
-metrics.jsonl                one line per outer step
-checkpoints/                 last and best (safetensors and JSON, hashed)
-encoder/                     a plain Hugging Face folder
-meta_learner.safetensors     what the method learned beside the encoder
-results.json, report.html, plots/, README.md
-"""
+"""Run: the folder that a meta-training leaves behind, and the learner in it. For its files see `quickstudy.layout`."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from quickstudy.build import build_encoder, build_learner
 from quickstudy.config import Recipe, dump_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError, RunError
-from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
+from quickstudy.evaluation.leakage import Overlap, find_overlap, refuse_overlap
+from quickstudy.layout import RunFiles
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
-from quickstudy.storage import refuse_existing, write_json, write_text
+from quickstudy.storage import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
 from quickstudy.tasks.task import Task
-from quickstudy.training.outer import StepRecord
-
-_TASKS = "tasks.json"
-_LEARNED = "meta_learner.safetensors"
+from quickstudy.training.kept import KeptStep, find_kept
+from quickstudy.training.record import StepRecord, read_log
 
 
 class Run:
@@ -41,10 +29,14 @@ class Run:
     Args:
         folder: Where it is.
         recipe: What it was made from.
+
+    Attributes:
+        files: The paths of its files.
     """
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self.folder, self.recipe = folder, recipe
+        self.files = RunFiles(folder)
 
     @classmethod
     def create(cls, folder: Path, recipe: Recipe, tasks: Sequence[str]) -> "Run":
@@ -53,20 +45,16 @@ class Run:
         Args:
             folder: Where.
             recipe: What it is made from.
-            tasks: Names of the meta-train tasks; data may have moved when the run is evaluated.
+            tasks: Names of the meta-train tasks; the data may have moved when the run is evaluated.
 
         Raises:
-            RunError: It exists, or cannot be made.
+            RunError: It exists, or cannot be made, or the disk is full.
         """
-        refuse_existing(folder)
-        try:
-            (folder / "checkpoints").mkdir(parents=True)
-        except OSError as error:
-            raise RunError(
-                f"the folder cannot be made ({error.strerror})", where=str(folder), fix="Choose another --out."
-            ) from error
-        write_json(folder / _TASKS, {"meta_train": list(tasks)})
-        write_text(folder / "config.toml", dump_recipe(recipe))
+        with new_folder(folder) as new:
+            files = RunFiles(new)
+            files.checkpoints.mkdir()
+            write_json(files.tasks, {"meta_train": list(tasks)})
+            write_text(files.config, dump_recipe(recipe))
         return cls(folder, recipe)
 
     @classmethod
@@ -76,56 +64,54 @@ class Run:
         Raises:
             RunError: There is none.
         """
-        path = Path(folder)
-        if not (path / "config.toml").is_file():
-            raise RunError("this is not a run folder", where=str(path), fix="Make one with: quickstudy pretrain")
-        return cls(path, load_recipe(path / "config.toml"))
+        files = RunFiles(Path(folder))
+        files.check_exist()
+        return cls(files.folder, load_recipe(files.config))
 
     @property
     def finished(self) -> bool:
         """Whether the meta-training came to its end."""
-        return (self.folder / _LEARNED).is_file()
+        return self.files.learned.is_file()
 
     def check_finished(self) -> None:
         """Raise `RunError` unless the meta-training came to its end."""
         if not self.finished:
             raise RunError(
-                "this run is not finished", where=str(self.folder), fix="Go on with: quickstudy pretrain --resume"
+                "this run is not finished",
+                where=str(self.folder),
+                fix=f"Go on with: quickstudy pretrain --resume {self.folder}",
             )
 
     def meta_train_tasks(self) -> set[str]:
         """Return the names of the tasks that the run was meta-trained on."""
-        file = self.folder / _TASKS
+        file = self.files.tasks
         return set(json.loads(file.read_text(encoding="utf-8"))["meta_train"]) if file.is_file() else set()
 
-    def log(self, record: StepRecord) -> None:
-        """Append one step to `metrics.jsonl`."""
-        line = {key: None if value != value else value for key, value in asdict(record).items()}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def cut_log(self, step: int) -> None:
-        """Drop the lines after a step: a resumed run writes them again."""
-        file = self.folder / "metrics.jsonl"
-        if file.is_file():
-            kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
-            write_text(file, "".join(line + "\n" for line in kept))
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of `metrics.jsonl`."""
-        file = self.folder / "metrics.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut off by a kill
-
-    def overlap(self, tasks: Sequence[Task], *, allow: bool) -> list[dict[str, Any]] | None:
-        """Return what of the scored texts was meta-trained on; None if that could not be looked up and need not be.
-
-        Args:
-            tasks: What is scored, as their test splits.
-            allow: Go on although there is overlap, or although it cannot be looked up.
+    def metrics(self) -> list[StepRecord]:
+        """Return the records of all outer steps so far.
 
         Raises:
-            DataError: One of the two, and it is not allowed.
+            RunError: The log is damaged.
+        """
+        return read_log(self.files.metrics)
+
+    @property
+    def kept(self) -> KeptStep | None:
+        """The outer step whose meta-parameters the run ends with; None if nothing is logged."""
+        return find_kept(self.metrics(), self.recipe.outer.keep)
+
+    def overlap(self, tasks: Sequence[Task], *, allow: bool) -> tuple[Overlap, ...] | None:
+        """Return what the scored texts have in common with the meta-train tasks.
+
+        Args:
+            tasks: What is scored, as the test splits of these tasks.
+            allow: Go on although there is overlap, or although it cannot be looked up.
+
+        Returns:
+            One entry per task with overlap; None if the meta-train tasks cannot be read and that is allowed.
+
+        Raises:
+            DataError: There is overlap, or it cannot be looked up, and that is not allowed.
         """
         try:
             trained = load_tasks(self.recipe.tasks.train)
@@ -134,19 +120,25 @@ class Run:
                 return None
             raise DataError(
                 f"overlap with the meta-train tasks cannot be checked: {error.what}",
-                where=error.where or str(self.folder / "config.toml"),
+                where=error.where or str(self.files.config),
                 fix="Put the data back where they were, or go on unchecked with --allow-overlap.",
             ) from error
-        found = find_overlap(trained, tasks)
+        overlaps = find_overlap(trained, tasks)
         if not allow:
-            refuse_overlap(found)
-        return [{**asdict(overlap), "share": overlap.share} for overlap in found]
+            refuse_overlap(overlaps)
+        return tuple(overlaps)
 
     def save(self, learner: MetaLearner) -> None:
-        """Write the trained encoder and what was learned beside it."""
-        learner.encoder.save(self.folder / "encoder")
+        """Write the trained encoder and what was learned beside it.
+
+        Raises:
+            RunError: They cannot be written; the run is then not finished.
+        """
+        size = count_bytes(dict(learner.encoder.model.named_parameters()))
+        with replaced_folder(self.files.encoder, size=size) as new:
+            learner.encoder.save(new)
         # A method that learns nothing beside the encoder still gets its file: it says that the run is finished.
-        save_file(_beside(learner) or {"nothing": torch.zeros(0)}, self.folder / _LEARNED)
+        save_tensors(_beside(learner) or {"nothing": torch.zeros(0)}, self.files.learned)
 
     def learner(self) -> MetaLearner:
         """Return the meta-trained learner.
@@ -155,16 +147,16 @@ class Run:
             RunError: The run is not finished, or its files are broken.
         """
         self.check_finished()
-        learner = build_learner(self.recipe, Encoder.load(str(self.folder / "encoder")))
+        learner = build_learner(self.recipe, Encoder.load(str(self.files.encoder)))
         try:
-            saved = load_file(self.folder / _LEARNED)
+            saved = load_file(self.files.learned)
             with torch.no_grad():
                 for name, value in _beside(learner).items():
                     value.copy_(saved[name])
         except (SafetensorError, KeyError, RuntimeError) as error:
             raise RunError(
                 f"what the method learned cannot be read ({error})",
-                where=str(self.folder / _LEARNED),
+                where=str(self.files.learned),
                 fix="Copy the run again, or train again.",
             ) from error
         return learner
@@ -175,12 +167,5 @@ class Run:
 
 
 def _beside(learner: MetaLearner) -> dict[str, Tensor]:
-    """What the method learned beside the encoder, by name; sharing memory with the learner."""
+    """Return what the method learned beside the encoder, by name; the tensors share memory with the learner."""
     return {name: p.detach() for name, p in learner.named_parameters() if not name.startswith("encoder.")}
-
-
-def _step(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):  # a line that was cut off when the run was killed
-        return 1 << 62

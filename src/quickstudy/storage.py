@@ -1,38 +1,113 @@
-"""Storage: files and folders that appear whole, under their final name, or not at all."""
+"""Storage: files and folders that appear whole, under their final name, or not at all.
 
+Everything is written under a temporary name in the same folder and then renamed. When a write fails, the temporary
+file or folder is removed. A full disk gives one error, which says what could not be written, how much space it needs
+and how much is left.
+"""
+
+import errno
 import json
+import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from quickstudy.errors import RunError
+from safetensors import SafetensorError
+
+from quickstudy.errors import QuickstudyError, RunError
+
+if TYPE_CHECKING:  # torch is imported by what needs it: reports are made without it
+    from torch import Tensor
+
+# No space on the disk, no space left of the user's share of it, a file above the limit of its size.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
     """Give a temporary folder that becomes `target` when the block ends, and vanishes when it fails.
 
+    Args:
+        target: The folder to make.
+        size: How many bytes it will hold, for the message on a full disk; None if that is not known.
+
     Raises:
-        RunError: `target` exists already, or cannot be made.
+        RunError: `target` exists already, or cannot be made, or the disk is full.
     """
     refuse_existing(target)
+    with _temporary_folder(target, size) as folder:
+        yield folder
+        folder.replace(target)
+
+
+@contextmanager
+def replaced_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
+    """Give a temporary folder that takes the place of `target` when the block ends; if it fails, `target` stays.
+
+    To take the place needs two renames. A process that is killed between them leaves `target` under another name,
+    where `surviving_folder` looks for it.
+
+    Args:
+        target: The folder to replace; it need not exist.
+        size: How many bytes it will hold, for the message on a full disk; None if that is not known.
+
+    Raises:
+        RunError: The folder cannot be made, or the disk is full.
+    """
+    complete, outdated = _complete(target), _outdated(target)
+    with _temporary_folder(target, size) as folder:
+        yield folder
+        shutil.rmtree(complete, ignore_errors=True)
+        folder.replace(complete)
+    if target.exists():
+        shutil.rmtree(outdated, ignore_errors=True)
+        target.replace(outdated)
+    complete.replace(target)
+    shutil.rmtree(outdated, ignore_errors=True)
+
+
+def surviving_folder(target: Path, file: str) -> Path | None:
+    """Return where the folder that `replaced_folder` wrote last is now; None if there is none.
+
+    Args:
+        target: The folder that was to be replaced.
+        file: The name of a file in it, by which it is recognised.
+    """
+    candidates = (target, _complete(target), _outdated(target))
+    return next((folder for folder in candidates if (folder / file).is_file()), None)
+
+
+def _complete(target: Path) -> Path:
+    return target.with_name(f"{target.name}.new")
+
+
+def _outdated(target: Path) -> Path:
+    return target.with_name(f"{target.name}.old")
+
+
+@contextmanager
+def _temporary_folder(target: Path, size: int | None) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        folder = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise RunError(
             f"the folder cannot be made ({error.strerror})", where=str(target), fix="Choose another --out."
         ) from error
-    try:
-        yield part
-        part.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        part.replace(target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with writing(target, size=size):
+        try:
+            folder.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+            yield folder
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, QuickstudyError) and error.where and str(folder) in error.where:
+                where = error.where.replace(str(folder), str(target))  # the user knows the folder by its final name
+                raise type(error)(error.what, where=where, fix=error.fix) from error
+            raise
 
 
 def refuse_existing(target: Path) -> None:
@@ -41,16 +116,133 @@ def refuse_existing(target: Path) -> None:
         raise RunError("this exists already", where=str(target), fix="Choose another name with --out, or remove it.")
 
 
+@contextmanager
+def new_file(target: Path, *, size: int | None = None) -> Iterator[Path]:
+    """Give the path of a temporary file that becomes `target` when the block ends, and vanishes when it fails.
+
+    Readers of `target` see its old content or the new, never half of it.
+
+    Args:
+        target: The file to write; it may exist.
+        size: How many bytes it will hold, for the message on a full disk; None if that is not known.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    file = target.with_name(f".{target.name}.part")
+    with writing(target, size=size):
+        try:
+            yield file
+            file.replace(target)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+
+
 def write_text(target: Path, text: str) -> None:
-    """Write a text file in one step: readers see the old content or the new, never half of it."""
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(target)
+    """Write a text file in one step.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    content = text.encode("utf-8")
+    with new_file(target, size=len(content)) as file:
+        file.write_bytes(content)
 
 
 def write_json(target: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write JSON in one step, on one line without an indent; NaN becomes null, as JSON has none."""
+    """Write JSON in one step, on one line without an indent; NaN becomes null, as JSON has none.
+
+    Raises:
+        RunError: The disk is full.
+    """
     write_text(target, json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_line(target: Path, line: str) -> None:
+    """Append a line to a text file; if that fails, the file is as long as before.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    content = f"{line}\n".encode()
+    before = target.stat().st_size if target.exists() else 0
+    with writing(target, size=len(content)):
+        try:
+            with target.open("ab") as file:
+                file.write(content)
+        except OSError:
+            if target.exists():
+                os.truncate(target, before)
+            raise
+
+
+def save_tensors(tensors: "Mapping[str, Tensor]", target: Path) -> None:
+    """Write tensors as a safetensors file, in one step.
+
+    Args:
+        tensors: The tensors by their names; no two may share memory.
+        target: The file to write.
+
+    Raises:
+        RunError: The file cannot be written: the disk is full, or there is another reason.
+    """
+    from safetensors.torch import save_file
+
+    with new_file(target, size=count_bytes(tensors)) as file:
+        try:
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
+        except SafetensorError as error:
+            if _system_error(error) in _FULL:
+                raise  # `new_file` says what is needed
+            raise RunError(f"this cannot be written ({error})", where=str(target), fix="Check permissions.") from error
+
+
+def count_bytes(tensors: "Mapping[str, Tensor]") -> int:
+    """Return how many bytes tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+@contextmanager
+def writing(target: Path, *, size: int | None = None) -> Iterator[None]:
+    """Turn the error of a full disk, whichever library raises it in the block, into one that says what needs space.
+
+    Args:
+        target: What is written.
+        size: How many bytes that is; None if it is not known.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _system_error(error)
+        if number not in _FULL:
+            raise
+        raise RunError(
+            f"there is no space to write this ({os.strerror(number)}){_needed(target, size)}",
+            where=str(target),
+            fix="Free some space, or choose another place, and repeat the command.",
+        ) from error
+
+
+def _system_error(error: Exception) -> int | None:
+    """Return the number of the operating system's error; libraries written in Rust name it in their text only."""
+    if isinstance(error, OSError):
+        return error.errno
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else None
+
+
+def _needed(target: Path, size: int | None) -> str:
+    if size is None:
+        return ""
+    return f"; it needs {_amount(size)}, and {_amount(shutil.disk_usage(target.parent).free)} is free"
+
+
+def _amount(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
 
 
 def finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Few-label adaptation: every labelled row is the support set of one task."""
+"""Few-label adaptation: all labelled rows of a task are one support set."""
 
 from quickstudy.errors import DataError
 from quickstudy.methods.base import MetaLearner
@@ -6,7 +6,7 @@ from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
 from quickstudy.tasks.task import Task
 
-_MANY = 2000  # a support set is adapted to as a whole, in memory
+_MOST_ROWS = 2000  # the whole support set is in memory at once
 
 
 def adapt_task(learner: MetaLearner, task: Task) -> AdaptedModel:
@@ -16,10 +16,10 @@ def adapt_task(learner: MetaLearner, task: Task) -> AdaptedModel:
         DataError: A label without examples in the split, or more rows than fit one support set.
     """
     rows = task.train_split
-    if len(rows) > _MANY:
+    if len(rows) > _MOST_ROWS:
         raise DataError(
             f"{len(rows):,} labelled rows are too many for one support set",
-            fix=f"Use up to {_MANY:,} rows, or fine-tune on all of them: quickstudy adapt --full",
+            fix=f"Use up to {_MOST_ROWS:,} rows, or fine-tune on all of them: quickstudy adapt --full",
         )
     for label, name in enumerate(task.label_names):
         if not len(task.rows_of("train", label)):

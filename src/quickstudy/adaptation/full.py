@@ -1,19 +1,18 @@
-"""Full fine-tuning: all parameters on a large train set, with `transformers.Trainer`, from the same checkpoint.
+"""Full fine-tuning: all parameters on a large train set, with `transformers.Trainer`, from the meta-learned encoder.
 
-The model is the encoder as it reads texts everywhere else (pooling, pairs) with a linear head, so what comes out is an
-`AdaptedModel` like any other: saved, loaded and served in the same way.
+The model is the encoder, which reads texts as everywhere else (pooling, pairs), with a linear head. So the result is
+an `AdaptedModel` like any other. It is saved, loaded and served in the same way.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from quickstudy.adaptation.settings import FullSettings
 from quickstudy.methods.base import label_scale, task_loss
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
@@ -25,43 +24,33 @@ from quickstudy.tasks.split import Example, Split
 from quickstudy.tasks.task import Kind, Task
 
 
-@dataclass(frozen=True, slots=True)
-class FullSettings:
-    """Settings of full fine-tuning.
-
-    Attributes:
-        epochs: Passes over the train split.
-        lr: Peak rate, warmed up over the first tenth and then decayed to zero.
-        batch_size: Examples per update.
-        seed: Order of the examples.
-    """
-
-    epochs: float = 3.0
-    lr: float = 5e-5
-    batch_size: int = 32
-    seed: int = 0
-
-
 def finetune_task(
     encoder: Encoder, task: Task, settings: FullSettings, *, callbacks: Sequence[TrainerCallback] = ()
 ) -> AdaptedModel:
     """Fine-tune a copy of the encoder and a new head on a task's train split.
 
     Args:
-        encoder: Where to start from; not changed.
-        task: What to learn; its `train` split is read row by row, not loaded.
-        settings: Epochs, rate, batch size, seed.
+        encoder: Where to start from; it is not changed.
+        task: What to learn; its `train` split is read row by row, not loaded as a whole.
+        settings: Epochs, rate, batch size and seed.
         callbacks: Told of the progress by `transformers.Trainer`.
     """
-    own = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
-    own.requires_grad_(True)
-    split = task.train_split
+    tuned = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
+    tuned.requires_grad_(True)
     mean, std = torch.zeros(()), torch.ones(())
     if task.kind == "regression":
-        mean, std = label_scale(torch.from_numpy(split.labels).float())
+        mean, std = label_scale(torch.from_numpy(task.train_split.labels).float())
     n_way = len(task.label_names) if task.kind == "classification" else 1
-    torch.manual_seed(settings.seed)  # the Trainer seeds the global state too: its data order follows from it
-    model = _Classifier(own, n_way, task.kind, task.pair, mean, std)
+    torch.manual_seed(
+        settings.seed
+    )  # the Trainer seeds the global state too, and its order of the data follows from it
+    model = _Classifier(tuned, n_way, task.kind, task.pair, mean, std)
+    _train(model, task.train_split, settings, callbacks)
+    head = LinearHead((model.head.weight * model.std).detach(), (model.head.bias * model.std + model.mean).detach())
+    return AdaptedModel(Partition(tuned, "head"), {}, head, task.label_names, task.kind, task.pair, "full fine-tuning")
+
+
+def _train(model: "_Classifier", split: Split, settings: FullSettings, callbacks: Sequence[TrainerCallback]) -> None:
     with TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -81,24 +70,22 @@ def finetune_task(
             model=model,
             args=arguments,
             train_dataset=_Rows(split),
-            data_collator=_Collator(own),
+            data_collator=_Collator(model.encoder),
             callbacks=list(callbacks),
         )
-        trainer.remove_callback(PrinterCallback)  # it prints the last log line whatever the Trainer is told
+        trainer.remove_callback(PrinterCallback)  # it prints the last log line, whatever the Trainer is told
         trainer.train()
-    head = LinearHead((model.head.weight * model.std).detach(), (model.head.bias * model.std + model.mean).detach())
-    return AdaptedModel(Partition(own, "head"), {}, head, task.label_names, task.kind, task.pair, "full fine-tuning")
 
 
 class _Classifier(nn.Module):
-    """Encoder and linear head, in the form that the Trainer wants."""
+    """Encoder and linear head, in the form that the Trainer needs."""
 
     def __init__(self, encoder: Encoder, n_way: int, kind: Kind, pair: bool, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.encoder, self.kind = encoder, kind
         self.head = nn.Linear(encoder.feature_size(pair=pair), n_way)
         self.mean, self.std = float(mean), float(std)
-        # Unit-length features and a new head would need many epochs at an encoder's rate: start it large.
+        # At an encoder's learning rate, a small head on features of unit length needs many epochs: it starts large.
         nn.init.normal_(self.head.weight, std=1.0)
         nn.init.zeros_(self.head.bias)
 
@@ -110,7 +97,7 @@ class _Classifier(nn.Module):
 
 
 class _Rows(torch.utils.data.Dataset[Example]):
-    """A split as the Trainer wants it."""
+    """A split in the form that the Trainer needs."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -123,11 +110,11 @@ class _Rows(torch.utils.data.Dataset[Example]):
 
 
 class _Collator:
-    """Tokenises a batch; padding is the encoder's own business."""
+    """Tokenises a batch. The encoder pads it later."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
-    def __call__(self, examples: list[Example]) -> dict[str, Any]:
+    def __call__(self, examples: list[Example]) -> dict[str, Sequences | Tensor]:
         encoded = encode_set(self._encoder, examples)
         return {"sequences": encoded.sequences, "labels": encoded.labels}

@@ -1,11 +1,13 @@
 """Tables: what the verbs print, with rich on a terminal and as plain lines in a pipe."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from quickstudy.cli.prediction import Prediction
 from quickstudy.report.number import count, seconds, shots_text
 from quickstudy.report.table import overlap_lines, percent, result_table, score_name
 from quickstudy.tasks.split import readable
@@ -61,18 +63,18 @@ def print_tasks(tasks: list[Task], show: int) -> None:
             console.print(f"  [cyan]{escape(str(example['label']))}[/cyan]  {escape(example['text'] + second)}")
 
 
-def print_predictions(rows: list[dict[str, Any]]) -> None:
-    """Print label, probability and text of each prediction."""
+def print_predictions(predictions: Sequence[Prediction]) -> None:
+    """Print label, probability and text of each prediction; of a regression, value and text."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    regression = "value" in rows[0]
+    regression = predictions[0].probabilities is None
     for column in ("value", "text") if regression else ("label", "probability", "text"):
         table.add_column(column, overflow="fold", justify="right" if column in ("probability", "value") else "left")
-    for row in rows:
-        if regression:
-            table.add_row(f"{row['value']:.3f}", escape(row["text"]))
+    for prediction in predictions:
+        if prediction.probabilities is None:
+            table.add_row(f"{prediction.answer:.3f}", escape(prediction.text))
         else:
-            chance = f"{100 * row['probabilities'][row['label']]:.1f} %"
-            table.add_row(escape(row["label"]), chance, escape(row["text"]))
+            chance = f"{100 * prediction.probabilities[str(prediction.answer)]:.1f} %"
+            table.add_row(escape(str(prediction.answer)), chance, escape(prediction.text))
     _console().print(table)
 
 
@@ -102,37 +104,42 @@ def print_results(results: dict[str, Any]) -> None:
         console.print(escape(line), style="yellow")
 
 
-def print_explanation(found: "Explanation") -> None:
-    """Print what an outer step was reckoned to take beside what it took."""
-    plan, n = found.plan, found.episodes
+def print_explanation(explanation: "Explanation") -> None:
+    """Print what an outer step was estimated to take, beside what it took."""
+    plan, n = explanation.plan, explanation.episodes
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("an outer step", "reckoned", "measured"):
+    for column in ("an outer step", "estimated", "measured"):
         table.add_column(column, justify="left" if column == "an outer step" else "right")
-    least = None if plan.operations is None else n * plan.operations / found.rate
+    least = None if plan.operations is None else n * plan.operations / explanation.rate
     gigabytes = None if plan.traffic is None else n * plan.traffic / 1e9
-    table.add_row("operations, GFLOP", _whole(plan.operations, n / 1e9), _whole(found.operations, 1e-9))
-    table.add_row("seconds", seconds(least), seconds(found.seconds))
-    table.add_row("memory, MiB", _whole(plan.memory_mib), _whole(found.memory_mib))
+    table.add_row("operations, GFLOP", _whole(plan.operations, n / 1e9), _whole(explanation.operations, 1e-9))
+    table.add_row("seconds", seconds(least), seconds(explanation.seconds))
+    table.add_row("memory, MiB", _whole(plan.memory_mib), _whole(explanation.memory_mib))
     table.add_row("weights and activations moved, GB", _whole(gigabytes), "")
     console = _console()
     console.print(f"[bold]{plan.way}[/bold]: {plan.why}")
-    precision = "bf16" if found.precision == "bf16" else "single precision"
+    precision = "bf16" if explanation.precision == "bf16" else "single precision"
     console.print(
-        f"{n} episodes, {found.at_once} at once; {precision} on {found.device}, {_whole(found.free_mib)} MiB free"
+        f"{n} episodes, {explanation.at_once} at once; {precision} on {explanation.device}, "
+        f"{_whole(explanation.free_mib)} MiB free"
     )
     console.print(table)
+    for line in _rates(explanation):
+        console.print(line, style="dim")
+
+
+def _rates(explanation: "Explanation") -> list[str]:
+    """Say how well an outer step uses the device, and how long the whole training takes."""
+    plan, took = explanation.plan, explanation.seconds
     padding = 1 - plan.tokens / plan.computed
-    share = found.data_seconds / (found.data_seconds + found.seconds)
-    console.print(
-        f"{_whole(plan.tokens, n)} tokens and {padding:.1%} padding; matrix products reach {found.rate / 1e9:,.0f} GFLOP/s here, "
-        f"of which this step uses {found.operations / found.seconds / found.rate:.0%}",
-        style="dim",
-    )
-    console.print(
-        f"sampling and tokenising take {share:.1%}, while the step before is computed; "
-        f"{found.outer_steps} outer steps take about {found.outer_steps * found.seconds / 60:,.0f} min without validation",
-        style="dim",
-    )
+    data_fraction = explanation.data_seconds / (explanation.data_seconds + took)
+    return [
+        f"{_whole(plan.tokens, explanation.episodes)} tokens and {padding:.1%} padding; matrix products reach "
+        f"{explanation.rate / 1e9:,.0f} GFLOP/s here, and this step uses {explanation.operations / took / explanation.rate:.0%} "
+        "of that",
+        f"sampling and tokenising take {data_fraction:.1%}, while the step before is computed; "
+        f"{explanation.outer_steps} outer steps take about {explanation.outer_steps * took / 60:,.0f} min without validation",
+    ]
 
 
 def _whole(value: float | None, times: float = 1.0) -> str:

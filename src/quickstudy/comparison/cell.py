@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from quickstudy._version import __version__
-from quickstudy.adaptation.full import FullSettings, finetune_task
+from quickstudy.adaptation.full import finetune_task
+from quickstudy.adaptation.settings import FullSettings
 from quickstudy.comparison.learner import LearnerSpec, hash_of
 from quickstudy.cost import measure
 from quickstudy.data.reference import load_tasks

@@ -8,7 +8,7 @@ label-names         the reference that needs no labelled example, on the same en
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from inspect import signature
@@ -18,6 +18,7 @@ from typing import Any
 from quickstudy.build import build_learner
 from quickstudy.config import Recipe, load_recipe
 from quickstudy.errors import RecipeError, did_you_mean
+from quickstudy.layout import RunFiles
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.methods.label_names import LabelNames
@@ -25,6 +26,7 @@ from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
 from quickstudy.tasks.task import Task
+from quickstudy.training.record import StepRecord
 
 _ZERO = "label-names"
 _POINTS = 200  # of a meta-training curve
@@ -45,7 +47,7 @@ class LearnerSpec:
     @property
     def is_run(self) -> bool:
         """Whether it is a run folder."""
-        return (Path(self.spec) / "config.toml").is_file()
+        return RunFiles(Path(self.spec)).exist
 
     def recipe(self) -> Recipe | None:
         """Return the recipe of a run or of a recipe file.
@@ -95,7 +97,7 @@ class LearnerSpec:
             Run.open(self.spec).check_finished()
         recipe = self.recipe()
         records = Run.open(self.spec).metrics() if self.is_run else []
-        steps = [record for record in records if record["loss"] is not None]
+        steps = [record for record in records if record.step]
         return {
             "method": recipe.method.name if recipe else self.spec,
             "settings": recipe.method.settings if recipe else {},
@@ -104,9 +106,9 @@ class LearnerSpec:
             "weights": self.fingerprint(encoder_only=encoder_only),
             "curve": _curve(records) if steps else None,
             "costs": {
-                "outer_steps": steps[-1]["step"] if steps else None,
-                "train_seconds": steps[-1]["seconds"] if steps else None,
-                "train_peak_mib": steps[-1].get("peak_mib") if steps else None,  # runs of 0.1.0 have none
+                "outer_steps": steps[-1].step if steps else None,
+                "train_seconds": steps[-1].seconds if steps else None,
+                "train_peak_mib": steps[-1].peak_mib if steps else None,
             },
         }
 
@@ -118,7 +120,7 @@ class LearnerSpec:
         """
         recipe = self.recipe()
         source = (
-            Path(self.spec) / "encoder"
+            RunFiles(Path(self.spec)).encoder
             if self.is_run
             else Path(resolve(recipe.encoder.name if recipe else self.encoder))
         )
@@ -128,7 +130,7 @@ class LearnerSpec:
         if encoder_only:
             return hash_of([encoder, settings])
         name, own = (recipe.method.name, recipe.method.settings) if recipe else (self.spec, {})
-        beside = Path(self.spec) / "meta_learner.safetensors"
+        beside = RunFiles(Path(self.spec)).learned
         learned = _file_hash(beside, beside.stat().st_mtime_ns) if self.is_run and beside.is_file() else None
         return hash_of([encoder, settings, name, own, _defaults(name), learned])
 
@@ -147,7 +149,9 @@ class LearnerSpec:
             return {"overlap": [], "seen": []}
         run = Run.open(self.spec)
         seen = run.meta_train_tasks() & {task.name for task in tasks}
-        return {"overlap": run.overlap(tasks, allow=allow), "seen": sorted(seen)}
+        overlaps = run.overlap(tasks, allow=allow)
+        found = None if overlaps is None else [{**asdict(overlap), "share": overlap.share} for overlap in overlaps]
+        return {"overlap": found, "seen": sorted(seen)}
 
 
 def hash_of(value: Any) -> str:
@@ -166,11 +170,11 @@ def _file_hash(file: Path, _written: int) -> str:
         return f"{file.name}:{file_digest(stream, 'sha256').hexdigest()}"
 
 
-def _curve(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    steps = [record for record in records if record["loss"] is not None]
+def _curve(records: Sequence[StepRecord]) -> dict[str, Any]:
+    steps = [record for record in records if record.step]
     kept = steps[:: -(-len(steps) // _POINTS)]
     return {
-        "step": [record["step"] for record in kept],
-        "loss": [record["loss"] for record in kept],
-        "validation": [[r["step"], r["validation"]] for r in records if r["validation"] is not None],
+        "step": [record.step for record in kept],
+        "loss": [record.loss for record in kept],
+        "validation": [[record.step, record.validation] for record in records if record.validation is not None],
     }

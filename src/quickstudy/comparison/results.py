@@ -17,7 +17,7 @@ from quickstudy.comparison.cell import trials_hash
 from quickstudy.evaluation.evaluate import COSTS, Row
 from quickstudy.evaluation.protocol import Protocol, Trial
 from quickstudy.evaluation.statistics import Values, average_ranks, compare_all, over_tasks
-from quickstudy.storage import finite, write_text
+from quickstudy.storage import finite, new_file, write_text
 from quickstudy.tasks.split import readable
 from quickstudy.tasks.task import Task
 from quickstudy.versions import versions
@@ -83,9 +83,8 @@ def write_figures(folder: Path, rows: Sequence[Row], source: Mapping[str, Any]) 
     }
     table = pa.Table.from_pylist([row | {"shots": None if row["shots"] == "all" else row["shots"]} for row in figures])
     table = table.replace_schema_metadata({"quickstudy": json.dumps(follows)})
-    part = folder / ".results.parquet.part"
-    pq.write_table(table, part)
-    part.replace(folder / "results.parquet")
+    with new_file(folder / "results.parquet") as file:
+        pq.write_table(table, file)
 
 
 def results_of(rows: Sequence[Row], source: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Protocol:
             object.__setattr__(self, "shots", tuple(sorted(set(self.counts))))
         for name, value in (("draws", self.draws), ("limit", self.limit)):
             if value is not None and value < 1:
-                raise DataError(f"{name} = {[value]} is not possible", fix="Give whole numbers above 0.")
+                raise DataError(f"{name} = {value} is not possible", fix="Give a whole number above 0.")
 
     @property
     def counts(self) -> tuple[int, ...]:

@@ -5,9 +5,12 @@ It names tasks and figures, never paths of the machine it was made on.
 
 from pathlib import Path
 
+from quickstudy.layout import RunFiles
 from quickstudy.report.page import read_run
 from quickstudy.report.table import overlap_lines, percent, result_table, score_name
 from quickstudy.storage import write_text
+from quickstudy.training.kept import find_kept
+from quickstudy.training.record import read_log
 
 
 def write_card(folder: Path) -> Path:
@@ -37,6 +40,7 @@ def write_card(folder: Path) -> Path:
         "",
         "## Measured",
         "",
+        *_kept_lines(folder, recipe["outer"]["keep"]),
     ]
     if results:
         table = result_table(results)
@@ -63,8 +67,17 @@ def write_card(folder: Path) -> Path:
         "carries whatever its pre-training and meta-training texts carried.",
         "",
     ]
-    write_text(folder / "README.md", "\n".join(lines))
-    return folder / "README.md"
+    write_text(RunFiles(folder).card, "\n".join(lines))
+    return RunFiles(folder).card
+
+
+def _kept_lines(folder: Path, keep: str) -> list[str]:
+    """Say which outer step the encoder is of, and warn if meta-training changed nothing."""
+    kept = find_kept(read_log(RunFiles(folder).metrics), keep)
+    if kept is None:
+        return []
+    warning = ["", f"**Warning:** {kept.warning}"] if kept.warning else []
+    return [f"Kept: {kept.describe()}.", *warning, ""]
 
 
 def _public(reference: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from quickstudy.errors import RunError
+from quickstudy.layout import RunFiles
 from quickstudy.report.html import environment, inline
 from quickstudy.report.plots import plot_shots, plot_training
 from quickstudy.report.table import overlap_lines, result_table
@@ -24,22 +25,22 @@ def write_report(folder: Path) -> Path:
     Raises:
         RunError: Not a run folder, or a damaged one.
     """
-    run = read_run(folder)
+    run, files = read_run(folder), RunFiles(folder)
     plots: dict[str, Markup] = {}
     if run["metrics"]:
-        plot_training(run["metrics"], folder / "plots" / "training.svg", keep=run["recipe"]["outer"]["keep"])
+        plot_training(run["metrics"], files.plots / "training.svg", keep=run["recipe"]["outer"]["keep"])
         plots["training"] = inline(
-            folder / "plots" / "training.svg", "Meta-loss and meta-validation score over the outer steps"
+            files.plots / "training.svg", "Meta-loss and meta-validation score over the outer steps"
         )
     results = run["results"]
     if results:
-        plot_shots(results["summary"], folder / "plots" / "shots.svg")
-        plots["shots"] = inline(folder / "plots" / "shots.svg", "Score of each learner over shots, a panel per task")
+        plot_shots(results["summary"], files.plots / "shots.svg")
+        plots["shots"] = inline(files.plots / "shots.svg", "Score of each learner over shots, a panel per task")
     page = environment().get_template("page.html.jinja")
     table = result_table(results) if results else None
     overlap = overlap_lines(results) if results else []
-    write_text(folder / "report.html", page.render(**run, plots=plots, table=table, overlap=overlap))
-    return folder / "report.html"
+    write_text(files.report, page.render(**run, plots=plots, table=table, overlap=overlap))
+    return files.report
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -48,10 +49,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: Not a run folder, or a damaged one.
     """
-    if not (folder / "config.toml").is_file():
-        raise RunError("this is not a run folder", where=str(folder), fix="Make one with: quickstudy pretrain")
-    text = (folder / "config.toml").read_text(encoding="utf-8")
-    log, results = folder / "metrics.jsonl", folder / "results.json"
+    files = RunFiles(folder)
+    files.check_exist()
+    text = files.config.read_text(encoding="utf-8")
+    log, results = files.metrics, files.results
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
     try:
         return {
@@ -64,7 +65,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         }
     except ValueError as error:  # TOML's and JSON's errors both are
         raise RunError(
-            f"config.toml, metrics.jsonl or results.json is damaged ({error})",
+            f"{files.config.name}, {log.name} or {results.name} is damaged ({error})",
             where=str(folder),
-            fix="Copy the run again; without results.json: evaluate again.",
+            fix=f"Copy the run again; without {results.name}: evaluate again.",
         ) from error

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 
+from quickstudy.storage import new_file
+
 # Okabe and Ito's palette: told apart by colour-blind readers, readable on white and on dark cards alike.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 
@@ -132,7 +134,8 @@ def finish(panel: Axes, x: str, y: str, *, legend: bool = False) -> None:
 def save(figure: Figure, target: Path) -> None:
     """Write a figure as SVG that says nothing of when and with what it was made."""
     target.parent.mkdir(exist_ok=True)
-    figure.savefig(target, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    with new_file(target) as file:
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
 
 
 def _running_mean(values: Sequence[float], weight: float = 0.95) -> list[float]:

@@ -1,24 +1,26 @@
-"""Checkpoint: meta-parameters, optimizer moments and a step number, as safetensors and JSON; nothing is pickled.
+"""Checkpoint: meta-parameters, the optimizer's moments and a step number, as safetensors and JSON. Nothing is pickled.
 
-    meta_parameters.safetensors    optimizer.safetensors    state.json (step, best, hashes of the two files)
+    meta_parameters.safetensors
+    optimizer.safetensors
+    state.json                     where training stands, and the hashes of the two files
 
-A checkpoint replaces the one before it in a single rename, and its hashes are checked when it is read, so a half-written or
-damaged one is refused and never trained from.
+A new checkpoint takes the place of the old one only when it is whole, and its hashes are checked when it is read. So a
+half-written or damaged checkpoint is refused, and training never starts from it.
 """
 
 import json
-import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
-from quickstudy.storage import new_folder, write_json
+from quickstudy.storage import replaced_folder, save_tensors, surviving_folder, write_json
+from quickstudy.training.kept import is_better
 
 _WEIGHTS, _MOMENTS, _STATE = "meta_parameters.safetensors", "optimizer.safetensors", "state.json"
 
@@ -28,10 +30,10 @@ class TrainState:
     """Where the outer loop stands.
 
     Attributes:
-        step: Steps done.
-        best: Best meta-validation score so far; None without meta-validation.
+        step: Outer steps done.
+        best: The best meta-validation score so far; None without meta-validation.
         stale: Meta-validations since then.
-        seconds: Time spent.
+        seconds: Seconds spent.
     """
 
     step: int = 0
@@ -39,43 +41,75 @@ class TrainState:
     stale: int = 0
     seconds: float = 0.0
 
+    def validated(self, score: float) -> "TrainState":
+        """Return the state after a meta-validation.
+
+        >>> TrainState(best=0.5).validated(0.4).validated(0.4)
+        TrainState(step=0, best=0.5, stale=2, seconds=0.0)
+        """
+        if is_better(score, self.best):
+            return replace(self, best=score, stale=0)
+        return replace(self, stale=self.stale + 1)
+
 
 def save_checkpoint(
-    folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer | None = None, **state: Any
+    folder: Path, learner: nn.Module, state: TrainState, optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Write a checkpoint; fields of `TrainState` and the optimizer are for going on with the training."""
-    fresh = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    with new_folder(fresh) as part:
-        save_file({name: p.detach().contiguous() for name, p in learner.named_parameters()}, part / _WEIGHTS)
+    """Write a checkpoint.
+
+    Args:
+        folder: Where; the checkpoint that is there is replaced.
+        learner: Whose parameters to save.
+        state: Where training stands.
+        optimizer: Whose moments to save; they are needed only to go on with the training.
+
+    Raises:
+        RunError: It cannot be written; the checkpoint that was there stays.
+    """
+    with replaced_folder(folder) as new:
+        save_tensors(dict(learner.named_parameters()), new / _WEIGHTS)
         if optimizer:
-            save_file(_moments(optimizer), part / _MOMENTS)
-        hashes = {file.name: _hash(file) for file in sorted(part.iterdir())}
-        write_json(part / _STATE, {**asdict(TrainState(**state)), "sha256": hashes})
-    if folder.exists():
-        old = folder.with_name(f"{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.replace(old)
-        fresh.replace(folder)
-        shutil.rmtree(old)
-    else:
-        fresh.replace(folder)
+            save_tensors(_moments(optimizer), new / _MOMENTS)
+        hashes = {file.name: _hash(file) for file in sorted(new.iterdir())}
+        write_json(new / _STATE, {**asdict(state), "sha256": hashes})
 
 
 def load_checkpoint(
     folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer | None = None
 ) -> TrainState | None:
-    """Read a checkpoint into the learner (and the optimizer); return where training stood, None if there is none.
+    """Read a checkpoint into the learner, and into the optimizer if one is given.
+
+    Returns:
+        Where training stood; None if there is no checkpoint.
 
     Raises:
-        RunError: It is damaged.
+        RunError: The checkpoint is damaged.
     """
-    for candidate in (folder, folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")):
-        if (candidate / _STATE).is_file():
-            folder = candidate
-            break
-    else:
+    whole = surviving_folder(folder, _STATE)
+    if whole is None:
         return None
+    state = _checked_state(whole)
+    weights = load_file(whole / _WEIGHTS)
+    with torch.no_grad():
+        for name, parameter in learner.named_parameters():
+            parameter.copy_(weights[name])
+    if optimizer:
+        _restore(optimizer, load_file(whole / _MOMENTS))
+    return state
+
+
+def read_state(folder: Path) -> TrainState | None:
+    """Return where training stood at a checkpoint; None if there is no checkpoint.
+
+    Raises:
+        RunError: The checkpoint is damaged.
+    """
+    whole = surviving_folder(folder, _STATE)
+    return None if whole is None else _checked_state(whole)
+
+
+def _checked_state(folder: Path) -> TrainState:
+    """Return the state of a checkpoint once the hashes of its files are checked."""
     try:
         values = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         hashes = dict(values.pop("sha256"))
@@ -85,12 +119,6 @@ def load_checkpoint(
     for name, expected in hashes.items():
         if not (folder / name).is_file() or _hash(folder / name) != expected:
             raise _damaged(folder / name)
-    weights = load_file(folder / _WEIGHTS)
-    with torch.no_grad():
-        for name, parameter in learner.named_parameters():
-            parameter.copy_(weights[name])
-    if optimizer:
-        _restore(optimizer, load_file(folder / _MOMENTS))
     return state
 
 
@@ -99,21 +127,24 @@ def _damaged(file: Path) -> RunError:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state, keyed by the parameter's place in the groups."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
+    """Return the optimizer's state by `place.name`; the place is that of the parameter in the optimizer's groups."""
     return {
-        f"{place}.{name}": value.contiguous()
-        for place, parameter in enumerate(params)
+        f"{place}.{name}": value
+        for place, parameter in enumerate(_parameters(optimizer))
         for name, value in optimizer.state[parameter].items()
     }
 
 
-def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
-    params = [p for group in optimizer.param_groups for p in group["params"]]
+def _restore(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    parameters = _parameters(optimizer)
     for key, value in moments.items():
         place, name = key.split(".")
-        parameter = params[int(place)]
+        parameter = parameters[int(place)]
         optimizer.state[parameter][name] = value if name == "step" else value.to(parameter.device)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _hash(file: Path) -> str:

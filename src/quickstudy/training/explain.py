@@ -1,4 +1,4 @@
-"""Explain: the plan of an outer step beside what one really takes; nothing is learned."""
+"""Explain: what an outer step is estimated to take, beside what one really takes. Nothing is learned."""
 
 import time
 from dataclasses import dataclass
@@ -11,30 +11,31 @@ from quickstudy.cost import free_mib, measure
 from quickstudy.methods.base import MetaLearner
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.meta_batch import MetaBatch
-from quickstudy.training.outer import OuterSettings, meta_parameters
+from quickstudy.training.outer import meta_parameters
 from quickstudy.training.plan import Plan, plan
+from quickstudy.training.settings import OuterSettings
 
-# Matrix products of the size that a small encoder's layers have; a GPU is too fast for them to tell its rate.
+# Sizes of matrix products: for the processor those of a small encoder's layers, which are too small to measure a GPU.
 _SIZES = {"cpu": (512, 384, 1536), "cuda": (8192, 8192, 8192)}
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the meta-gradient of one outer step is reckoned to take, and what it took.
+    """What the meta-gradient of one outer step is estimated to take, and what it took.
 
     Attributes:
-        plan: Of one episode of the step; its memory is for all that are worked on at once.
-        episodes: Of this process in the step.
-        at_once: Episodes that are worked on at once.
-        operations: Floating-point operations that were counted, of matrix products and attention.
+        plan: The estimate for one episode of the step; its memory is for all episodes that are computed at once.
+        episodes: Episodes of this process in the step.
+        at_once: Episodes that are computed at once.
+        operations: Floating-point operations of matrix products and attention, counted.
         seconds: What the step took, without the time for its data.
-        data_seconds: Sampling and tokenising; in training this goes on while the step before is computed.
-        memory_mib: Memory beyond what was there before; None where it cannot be measured.
-        free_mib: Memory that was left before; None likewise.
-        rate: Floating-point operations per second of a matrix product in that precision on this device.
-        precision: `no` (single), or `bf16`.
+        data_seconds: Sampling and tokenising; in training this is done while the step before is computed.
+        memory_mib: Memory beyond what was in use before; None where it cannot be measured.
+        free_mib: Memory that was free before; None where it cannot be measured.
+        rate: Floating-point operations per second of a matrix product, in that precision on this device.
+        precision: `no` (single precision), or `bf16`.
         device: Where it ran.
-        outer_steps: That the whole training takes.
+        outer_steps: Outer steps of the whole training.
     """
 
     plan: Plan
@@ -54,38 +55,38 @@ class Explanation:
 def explain(
     learner: MetaLearner, sampler: EpisodeSampler, settings: OuterSettings, accelerator: Accelerator
 ) -> Explanation:
-    """Plan the first outer step and take its meta-gradient, once to count and once to time."""
+    """Estimate the first outer step and compute its meta-gradient twice: once to count operations, once to time it."""
     device = accelerator.device
     learner.to(device)
     meta_parameters(learner, settings.trains)
-    own = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
-    tick, free = time.perf_counter(), free_mib(device)
-    episodes = own.episodes(0)
-    data_seconds = time.perf_counter() - tick
+    meta_batch = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
+    began, free = time.perf_counter(), free_mib(device)
+    episodes = meta_batch.episodes(0)
+    data_seconds = time.perf_counter() - began
     with FlopCounterMode(display=False) as counter:
-        own.add(torch.zeros(3, device=device), 0)
+        meta_batch.add(torch.zeros(3, device=device), 0)
     learner.zero_grad()
     with measure(device) as cost:
-        own.add(torch.zeros(3, device=device), 0)
+        meta_batch.add(torch.zeros(3, device=device), 0)
     learner.zero_grad()
     return Explanation(
-        plan(learner, episodes, own.at_once),
-        len(episodes),
-        own.at_once,
-        float(counter.get_total_flops()),
-        cost.seconds - own.waited,
-        data_seconds,
-        cost.more_mib,
-        free,
-        matrix_rate(device, torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32),
-        accelerator.mixed_precision,
-        device.type,
-        settings.outer_steps,
+        plan=plan(learner, episodes, meta_batch.at_once),
+        episodes=len(episodes),
+        at_once=meta_batch.at_once,
+        operations=float(counter.get_total_flops()),
+        seconds=cost.seconds - meta_batch.waited,
+        data_seconds=data_seconds,
+        memory_mib=cost.more_mib,
+        free_mib=free,
+        rate=matrix_rate(device, torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32),
+        precision=accelerator.mixed_precision,
+        device=device.type,
+        outer_steps=settings.outer_steps,
     )
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, repeats: int = 30) -> float:
-    """Return the floating-point operations per second of matrix products: the fastest of some."""
+    """Return the floating-point operations per second of matrix products: the highest of several measurements."""
     rows, inputs, outputs = _SIZES.get(device.type, _SIZES["cuda"])
     a = torch.randn(rows, inputs, device=device, dtype=dtype)
     b = torch.randn(inputs, outputs, device=device, dtype=dtype)

@@ -4,20 +4,19 @@
 
     lr_t = outer_lr · min(1, t / warmup) · (1 - t / outer_steps)
 
-Processes deal the episodes of a meta-batch by index and add up their gradients in one flat buffer, once per step: hooks of
-wrapped models do not fire inside a functional inner loop, so the model is never wrapped. What one process does alone it does
-under `held`, and errors are raised where all meet; scores are the main process's, so all stop at the same step. The sampler and
-the schedule are pure functions of the step, so a checkpoint is parameters, moments and a step number, and a resumed run is the
-same run.
-AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101.
+Several processes share the episodes of a meta-batch by index, and add up their gradients in one flat buffer once per
+step. The model is never wrapped, because the hooks of wrapped models do not fire inside a functional inner loop. What
+one process does alone runs under `held`, so that its errors are raised where all processes meet. The main process's
+scores count for all, so all stop at the same step. The sampler and the schedule are pure functions of the step. So a
+checkpoint needs only parameters, moments and a step number, and a resumed run is the same run. AdamW: Loshchilov and
+Hutter 2019, arXiv:1711.05101.
 """
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -30,70 +29,15 @@ from quickstudy.models.cut import layer_stack
 from quickstudy.processes import Held, broadcast, gather
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from quickstudy.training.kept import is_better
 from quickstudy.training.meta_batch import MetaBatch
+from quickstudy.training.record import StepRecord
 from quickstudy.training.reduction import Reduction
+from quickstudy.training.settings import OuterSettings
 
 Validate = Callable[[MetaLearner], float]
 
-
-@dataclass(frozen=True, slots=True)
-class OuterSettings:
-    """Settings of the outer loop.
-
-    Attributes:
-        outer_steps: Updates of the meta-parameters.
-        outer_lr: Peak rate of the encoder.
-        method_lr: Peak rate of what the method learns beside the encoder (scales, learned rates, generators).
-        meta_batch_size: Episodes per update (M).
-        warmup_steps: Steps of linear warm-up.
-        weight_decay: AdamW's.
-        clip_norm: The meta-gradient is scaled down to this norm.
-        trains: Encoder parameters that are meta-parameters: `all`, or `layers` to leave the embeddings as they are.
-        validate_every: Steps between meta-validations.
-        patience: Meta-validations without a better score before the loop stops; 0 never stops early.
-        keep: Meta-parameters to end with: `best` by meta-validation, or `last`.
-    """
-
-    outer_steps: int = 500
-    outer_lr: float = 3e-5
-    method_lr: float = 1e-2
-    meta_batch_size: int = 4
-    warmup_steps: int = 50
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    trains: str = "layers"
-    validate_every: int = 100
-    patience: int = 0
-    keep: str = "best"
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """What happened in one outer step; one line of `metrics.jsonl`.
-
-    Attributes:
-        step: Number of the step, from 1.
-        loss: Mean query loss of the meta-batch.
-        accuracy: Query accuracy of the meta-batch (NaN if all regression).
-        lr: Rate of the encoder in this step.
-        grad_norm: Norm of the meta-gradient before clipping.
-        seconds: Since the loop began.
-        episodes_per_second: Episodes per second in this step.
-        validation: Meta-validation score before (step 0) or after this step, if it was taken.
-        peak_mib: Most memory that the process has held so far, on the device where there is one; None if that is not known.
-        waited: Seconds that this step waited for its episodes.
-    """
-
-    step: int
-    loss: float
-    accuracy: float
-    lr: float
-    grad_norm: float
-    seconds: float
-    episodes_per_second: float
-    validation: float | None = None
-    peak_mib: float | None = None
-    waited: float = 0.0
+LAST, BEST = "last", "best"  # the names of the two checkpoints
 
 
 def train(
@@ -109,72 +53,176 @@ def train(
     """Meta-train, and leave the learner with its best or last meta-parameters, the same in all processes.
 
     Args:
-        learner: What to train; changed in place.
+        learner: What to train; it is changed in place.
         sampler: Where episodes come from.
         settings: The loop's settings.
         accelerator: Device, precision and processes.
-        folder: Where the main process keeps checkpoints: `last` and `best`. If `last` is there, training goes on from it.
-        on_step: Told of every step, in every process.
-        validate: Gives a score of the learner, higher is better.
+        folder: Where the main process keeps the checkpoints `last` and `best`. If there is a `last`, training goes on
+            from it.
+        on_step: Called with the record of every step, in every process.
+        validate: Gives a score of the learner; higher is better.
 
     Raises:
-        RunError: The loss or the meta-gradient is not finite, or the processes read different checkpoints.
+        RunError: The loss or the meta-gradient is not finite, a checkpoint cannot be read or written, or the processes
+            read different checkpoints.
         ProcessError: Another process failed.
     """
-    learner.to(accelerator.device)
-    groups = _parameter_groups(learner, settings)
-    params = [p for group in groups for p in group["params"]]
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    state = _same_for_all(load_checkpoint(folder / "last", learner, optimizer), folder / "last")
-    broadcast(learner.parameters())
-    best, stale, start = (state.best, state.stale, state.step) if state else (None, 0, 0)
-    began = time.perf_counter() - (state.seconds if state else 0.0)
-    main, held = accelerator.is_main_process, Held()
-    reduction = Reduction(params, held)
-    if validate and not state:
-        best = _score(validate, learner, held)
-        with held:
-            if main:
-                save_checkpoint(folder / "best", learner)
-            nan = math.nan
-            on_step(StepRecord(0, nan, nan, 0.0, nan, time.perf_counter() - began, nan, best))
-    own = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
-    for step in range(start, settings.outer_steps):
-        if settings.patience and stale >= settings.patience:
-            break
-        tick = time.perf_counter()
-        rate = schedule(step, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * rate
-        loss, accuracy, norm = _meta_gradient(own, step, settings, reduction)
-        with held:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        speed = settings.meta_batch_size / (time.perf_counter() - tick)
-        due = (step + 1) % settings.validate_every == 0 or step + 1 == settings.outer_steps
-        score = _score(validate, learner, held) if validate and due else None
-        better = score is not None and (best is None or score > best)
-        if score is not None:
-            best, stale = (score, 0) if better else (best, stale + 1)
-        seconds, peak = time.perf_counter() - began, peak_mib(accelerator.device)
-        with held:
-            if better and main:
-                save_checkpoint(folder / "best", learner)
-            lr = settings.outer_lr * rate
-            on_step(StepRecord(step + 1, loss, accuracy, lr, norm, seconds, speed, score, peak, own.waited))
-            if due and main:
-                save_checkpoint(
-                    folder / "last", learner, optimizer, step=step + 1, best=best, stale=stale, seconds=seconds
-                )
-        if due:
-            gather(None, held)  # the others wait for the checkpoint here, where there is time
-    if validate and settings.keep == "best":
-        with held:
-            if main:
-                load_checkpoint(folder / "best", learner)
-        gather(None, held)
-        broadcast(learner.parameters())
+    loop = _Loop(learner, sampler, settings, accelerator, folder, on_step, validate)
+    loop.begin()
+    while not loop.done:
+        loop.step()
+    loop.end()
     return learner
+
+
+@dataclass(frozen=True, slots=True)
+class _MetaGradient:
+    """What is known of the meta-gradient of one step, over all processes.
+
+    Attributes:
+        loss: Mean query loss of the meta-batch.
+        accuracy: Query accuracy; NaN if all episodes are regression.
+        norm: Norm of the meta-gradient before clipping.
+    """
+
+    loss: float
+    accuracy: float
+    norm: float
+
+
+class _Loop:
+    """One meta-training, from its start or its last checkpoint to its end; see `train`."""
+
+    def __init__(
+        self,
+        learner: MetaLearner,
+        sampler: EpisodeSampler,
+        settings: OuterSettings,
+        accelerator: Accelerator,
+        folder: Path,
+        on_step: Callable[[StepRecord], None],
+        validate: Validate | None,
+    ) -> None:
+        self.learner, self.settings, self.accelerator = learner.to(accelerator.device), settings, accelerator
+        self.on_step, self.validate = on_step, validate
+        self.last, self.best = folder / LAST, folder / BEST
+        self.state = TrainState()
+        self.held = Held()
+        self.optimizer = _optimizer(learner, settings)
+        params = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.reduction = Reduction(params, self.held)
+        self.meta_batch = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
+        self._began = time.perf_counter()
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are done, or the scores have not become better for too long."""
+        exhausted = 0 < self.settings.patience <= self.state.stale
+        return exhausted or self.state.step >= self.settings.outer_steps
+
+    def begin(self) -> None:
+        """Go on from the last checkpoint, or validate the untouched encoder as step 0."""
+        saved = _same_for_all(load_checkpoint(self.last, self.learner, self.optimizer), self.last)
+        broadcast(self.learner.parameters())
+        if saved:
+            self.state = saved
+            self._began = time.perf_counter() - saved.seconds
+        elif self.validate:
+            self.state = TrainState(best=self._score(self.validate))
+            with self.held:
+                self._save(self.best)
+                self.on_step(StepRecord(0, lr=0.0, seconds=self._seconds(), validation=self.state.best))
+
+    def step(self) -> None:
+        """Take one outer step; validate and save if it is due."""
+        began = time.perf_counter()
+        rate = schedule(self.state.step, self.settings)
+        gradient = self._meta_gradient(self.state.step)
+        self._update(rate)
+        speed = self.settings.meta_batch_size / (time.perf_counter() - began)
+        self.state = replace(self.state, step=self.state.step + 1)
+        due = self.settings.is_due(self.state.step)
+        score = self._score(self.validate) if self.validate and due else None
+        better = score is not None and is_better(score, self.state.best)
+        if score is not None:
+            self.state = self.state.validated(score)
+        self.state = replace(self.state, seconds=self._seconds())
+        with self.held:
+            if better:
+                self._save(self.best)
+            self.on_step(self._record(gradient, rate, speed, score))
+            if due:
+                self._save(self.last, self.optimizer)
+        if due:
+            gather(None, self.held)  # the other processes wait for the checkpoint here, where they may wait long
+
+    def end(self) -> None:
+        """Take the best meta-parameters, if those are to be kept."""
+        if not self.validate or self.settings.keep != "best":
+            return
+        with self.held:
+            if self.accelerator.is_main_process:
+                load_checkpoint(self.best, self.learner)
+        gather(None, self.held)
+        broadcast(self.learner.parameters())
+
+    def _meta_gradient(self, step: int) -> _MetaGradient:
+        """Leave the clipped meta-gradient of the whole meta-batch in `.grad`."""
+        size = self.settings.meta_batch_size
+        totals = torch.zeros(3, device=self.accelerator.device)  # loss · episodes, right query examples, scored ones
+        with self.held:
+            self.meta_batch.add(totals, step)
+            norm_here = self.reduction.put(totals)
+            if norm_here is not None:  # checked before the sum, which would not tell whose gradient it was
+                self._check_finite(float(totals[0]) / size, norm_here, step)
+        loss, right, scored = self.reduction.sum(totals)
+        norm = float(nn.utils.clip_grad_norm_(self.reduction.params, self.settings.clip_norm))
+        self._check_finite(loss / size, norm, step)
+        return _MetaGradient(loss / size, right / scored if scored else math.nan, norm)
+
+    def _update(self, rate: float) -> None:
+        """Take AdamW's step with the rates of this step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * rate
+        with self.held:
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _check_finite(self, loss: float, norm: float, step: int) -> None:
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            saved = " The last good checkpoint is in the run folder." if step >= self.settings.validate_every else ""
+            raise RunError(
+                f"the meta-loss is {loss} and the norm of its gradient {norm} in outer step {step + 1}",
+                fix=f"Lower inner_lr, head_lr or outer_lr.{saved}",
+            )
+
+    def _score(self, validate: Validate) -> float:
+        """Validate in all processes at once, so that none waits long; the main process's score counts for all."""
+        score = math.nan
+        with self.held:
+            score = validate(self.learner)
+        return gather(score, self.held)[0]
+
+    def _record(self, gradient: _MetaGradient, rate: float, speed: float, score: float | None) -> StepRecord:
+        return StepRecord(
+            self.state.step,
+            gradient.loss,
+            gradient.accuracy,
+            self.settings.outer_lr * rate,
+            gradient.norm,
+            self.state.seconds,
+            speed,
+            score,
+            peak_mib(self.accelerator.device),
+            self.meta_batch.waited,
+        )
+
+    def _save(self, folder: Path, optimizer: torch.optim.Optimizer | None = None) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(folder, self.learner, self.state, optimizer)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
 
 
 def schedule(step: int, settings: OuterSettings) -> float:
@@ -183,72 +231,46 @@ def schedule(step: int, settings: OuterSettings) -> float:
     >>> [round(schedule(t, OuterSettings(outer_steps=10, warmup_steps=2)), 2) for t in (0, 1, 2, 9)]
     [0.5, 0.9, 0.8, 0.1]
     """
-    warm = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     return warm * (1 - step / settings.outer_steps)
 
 
-def _meta_gradient(
-    own: MetaBatch, step: int, settings: OuterSettings, reduction: Reduction
-) -> tuple[float, float, float]:
-    """Leave the clipped meta-gradient of a whole meta-batch in `.grad`; return loss, accuracy and the norm before clipping."""
-    size = settings.meta_batch_size
-    totals = torch.zeros(3, device=own.accelerator.device)  # loss · episodes, right query examples, scored ones
-    with reduction.held:
-        own.add(totals, step)
-        mine = reduction.put(totals)
-        if mine is not None:  # checked before the sum, which would not tell whose it was
-            _check_finite(float(totals[0]) / size, mine, step, settings)
-    loss, right, scored = reduction.sum(totals)
-    norm = float(nn.utils.clip_grad_norm_(reduction.params, settings.clip_norm))
-    _check_finite(loss / size, norm, step, settings)
-    return loss / size, right / scored if scored else math.nan, norm
-
-
 def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Let the encoder parameters that `trains` names require a gradient, and no others; return them, and those beside them."""
+    """Let the encoder parameters that `trains` names require a gradient, and no others.
+
+    Args:
+        learner: The learner to be trained.
+        trains: `all` or `layers`; see `OuterSettings`.
+
+    Returns:
+        The encoder's meta-parameters, and those that the method has beside the encoder.
+    """
     encoder = learner.encoder.model
     prefix = "" if trains == "all" else f"{layer_stack(encoder)[0]}."
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_(name.startswith(prefix))
-    inside = {id(p) for p in encoder.parameters()}
-    own = [p for p in encoder.parameters() if p.requires_grad]
-    return own, [p for p in learner.parameters() if id(p) not in inside]
+    in_encoder = {id(parameter) for parameter in encoder.parameters()}
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    return trained, [parameter for parameter in learner.parameters() if id(parameter) not in in_encoder]
 
 
-def _parameter_groups(learner: MetaLearner, settings: OuterSettings) -> list[dict[str, Any]]:
-    """Two groups: the encoder's meta-parameters, and what the method learns beside it (without weight decay)."""
-    own, beside = meta_parameters(learner, settings.trains)
-    groups: list[dict[str, Any]] = [{"params": own, "lr": settings.outer_lr, "peak_lr": settings.outer_lr}]
+def _optimizer(learner: MetaLearner, settings: OuterSettings) -> torch.optim.AdamW:
+    """Return AdamW with a group of the encoder's meta-parameters, and one of those beside it, which do not decay."""
+    encoder, beside = meta_parameters(learner, settings.trains)
+    groups = [{"params": encoder, "lr": settings.outer_lr, "peak_lr": settings.outer_lr}]
     if beside:
-        method = {"params": beside, "lr": settings.method_lr, "peak_lr": settings.method_lr, "weight_decay": 0.0}
-        groups.append(method)
-    return groups
-
-
-def _score(validate: Validate, learner: MetaLearner, held: Held) -> float:
-    """Validate in all processes at once, so that none waits long; the main one's score decides for all."""
-    score = math.nan
-    with held:
-        score = validate(learner)
-    return gather(score, held)[0]
+        rate = settings.method_lr
+        groups.append({"params": beside, "lr": rate, "peak_lr": rate, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
 
 
 def _same_for_all(state: TrainState | None, folder: Path) -> TrainState | None:
-    steps = [None if found is None else found.step for found in gather(state)]
-    other = next((process for process, step in enumerate(steps) if step != steps[0]), None)
-    if other is not None:
+    steps = [None if other is None else other.step for other in gather(state)]
+    different = next((process for process, step in enumerate(steps) if step != steps[0]), None)
+    if different is not None:
         raise RunError(
-            f"process 0 goes on from step {steps[0]}, process {other} from step {steps[other]}",
+            f"process 0 goes on from step {steps[0]}, process {different} from step {steps[different]}",
             where=str(folder),
             fix="Keep the run folder on a disk that all processes see.",
         )
     return state
-
-
-def _check_finite(loss: float, norm: float, step: int, settings: OuterSettings) -> None:
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        saved = " The last good checkpoint is in the run folder." if step >= settings.validate_every else ""
-        raise RunError(
-            f"the meta-loss is {loss} and the norm of its gradient {norm} in outer step {step + 1}",
-            fix=f"Lower inner_lr, head_lr or outer_lr.{saved}",
-        )

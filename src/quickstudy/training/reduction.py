@@ -1,9 +1,10 @@
-"""Reduction: the meta-gradients of all processes, summed in one flat buffer, once per outer step.
+"""Reduction: the meta-gradients of all processes, added up in one flat buffer, once per outer step.
 
     [ failed | loss, right query examples, scored ones | which meta-parameters have a gradient | gradients ]
 
-One sum carries all, so that every process takes part in every step whatever happens to it: a process that failed adds 1 to the
-first entry, and then all of them stop. A meta-parameter that no process has a gradient of keeps none: AdamW would let it decay.
+One sum carries everything, so every process takes part in every step, whatever happens to it. A process that failed
+adds 1 to the first entry, and then all processes stop. A meta-parameter that has no gradient in any process keeps
+none, because AdamW would let it decay.
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,11 @@ from quickstudy.processes import Held, all_reduce, gather, world_size
 
 
 class Reduction:
-    """The flat buffer of a set of meta-parameters; a process alone has none.
+    """The flat buffer of a set of meta-parameters. A process that runs alone has none.
 
     Args:
         params: The meta-parameters.
-        held: Errors of this process.
+        held: The errors of this process.
     """
 
     def __init__(self, params: Sequence[nn.Parameter], held: Held) -> None:
@@ -30,32 +31,36 @@ class Reduction:
         self._flat = torch.zeros(sum(self._sizes) if world_size() > 1 else 0, dtype=dtype, device=params[0].device)
 
     def put(self, totals: Tensor) -> float | None:
-        """Fill the buffer with this process's totals, (3,), and gradients; return their norm, None for a process alone."""
+        """Copy this process's totals, (3,), and gradients into the buffer.
+
+        Returns:
+            The norm of the gradients; None for a process that runs alone.
+        """
         if world_size() == 1:
             return None
-        _, ours, reached, *parts = torch.split(self._flat, self._sizes)
-        ours.copy_(totals)
-        reached.copy_(torch.tensor([float(p.grad is not None) for p in self.params]))
-        for parameter, part in zip(self.params, parts, strict=True):
+        _, sums, has_gradient, *gradients = torch.split(self._flat, self._sizes)
+        sums.copy_(totals)
+        has_gradient.copy_(torch.tensor([float(p.grad is not None) for p in self.params]))
+        for parameter, gradient in zip(self.params, gradients, strict=True):
             if parameter.grad is None:
-                part.zero_()
+                gradient.zero_()
             else:
-                part.copy_(parameter.grad.reshape(-1))
+                gradient.copy_(parameter.grad.reshape(-1))
         return float(self._flat[sum(self._sizes[:3]) :].norm())
 
     def sum(self, totals: Tensor) -> list[float]:
         """Return the totals, (3,), of all processes, and leave the sum of their gradients in `.grad`.
 
         Raises:
-            ProcessError: One of them failed.
+            ProcessError: One of the processes failed.
         """
         if world_size() == 1:
             return [float(value) for value in totals]
         self._flat[0] = float(self.held.error is not None)
         all_reduce(self._flat)
-        failed, sums, reached, *parts = torch.split(self._flat, self._sizes)
+        failed, sums, has_gradient, *gradients = torch.split(self._flat, self._sizes)
         if failed.item():
             gather(None, self.held)
-        for parameter, part, there in zip(self.params, parts, reached.tolist(), strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter.dtype) if there else None
+        for parameter, gradient, has in zip(self.params, gradients, has_gradient.tolist(), strict=True):
+            parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if has else None
         return [float(value) for value in sums]

@@ -1,0 +1,85 @@
+"""The verb `adapt`: turn a run and labelled texts into a model of one task."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quickstudy.adaptation.settings import FullSettings
+from quickstudy.cli.options import Json, PairColumn, TextColumn, print_json
+from quickstudy.errors import DataError
+
+if TYPE_CHECKING:
+    from quickstudy.models.adapted import AdaptedModel
+
+_FULL = FullSettings()
+
+
+def adapt(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: Annotated[str, typer.Option(help="Labelled texts: CSV, TSV, JSONL, Parquet, or a task reference.")],
+    out: Annotated[Path, typer.Option(help="New model folder.")],
+    text_column: TextColumn = "text",
+    pair_column: PairColumn = "auto",
+    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
+    full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
+    epochs: Annotated[
+        float | None, typer.Option(help=f"With --full: passes over the data ({_FULL.epochs:g}).", min=0.01)
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help=f"With --full: peak rate ({_FULL.lr:g}).", min=0.0)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=f"With --full: examples per update ({_FULL.batch_size}).", min=1)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help=f"With --full: order of the data ({_FULL.seed}).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn a run into a classifier of your task from a few labels (step 4)."""
+    import time
+
+    from quickstudy.storage import refuse_existing
+
+    refuse_existing(out)
+    given = {"epochs": epochs, "lr": lr, "batch-size": batch_size, "seed": seed}
+    option = next((name for name, value in given.items() if value is not None), None)
+    if option and not full:
+        raise DataError(f"--{option} is for full fine-tuning", fix=f"Add --full, or leave out --{option}.")
+    settings = FullSettings(
+        epochs=_FULL.epochs if epochs is None else epochs,
+        lr=_FULL.lr if lr is None else lr,
+        batch_size=_FULL.batch_size if batch_size is None else batch_size,
+        seed=_FULL.seed if seed is None else seed,
+    )
+    columns = {"text": text_column, "pair": pair_column, "label": label_column}
+    reference = _reference(data, columns, regression)
+    began = time.perf_counter()
+    model = _adapt(run, reference, settings if full else None, quiet=as_json)
+    seconds = time.perf_counter() - began
+    model.save(out)
+    labels = ", ".join(model.label_names) or "a number"
+    if as_json:
+        print_json({"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)})
+    else:
+        print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
+
+
+def _adapt(run: Path, reference: str, settings: FullSettings | None, *, quiet: bool) -> "AdaptedModel":
+    """Adapt to a few labels, or fine-tune if there are settings for it."""
+    from quickstudy import api
+
+    if settings is None:
+        return api.adapt(run, reference)
+    from quickstudy.cli.progress import FinetuneProgress
+
+    with FinetuneProgress(quiet=quiet) as progress:
+        return api.finetune(run, reference, settings=settings, callbacks=[progress.callback()])
+
+
+def _reference(data: str, columns: dict[str, str], regression: bool) -> str:
+    """Add the names of columns that are not the usual ones to a path or task reference."""
+    from urllib.parse import urlencode
+
+    chosen = {key: name for key, name in columns.items() if name != ("auto" if key == "pair" else key)}
+    if regression:
+        chosen["kind"] = "regression"
+    return f"{data}{'&' if '?' in data else '?'}{urlencode(chosen)}" if chosen else data

@@ -1,0 +1,66 @@
+"""The verb `compare`: compare runs and methods on held-out tasks."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
+from quickstudy.errors import DataError
+
+_PROTOCOLS = "standard (published draws, else few-shot), few-shot, fixed-draws, episodic, full, or a draws.json."
+
+
+def compare(
+    learners: Annotated[list[str], typer.Argument(help="Run folders, recipe files (untouched) or names of methods.")],
+    tasks: HeldOutTasks,
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; one that is there goes on.")],
+    protocol: Annotated[str, typer.Option(help=_PROTOCOLS)] = "standard",
+    shots: Annotated[str | None, typer.Option(help="Labelled examples per class (4,8,16).")] = None,
+    draws: Annotated[int | None, typer.Option(help="Support sets per K; episodes, or seeds (10).", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Which support sets (0).")] = None,
+    limit: Limit = None,
+    n_way: Annotated[int | None, typer.Option(help="episodic: classes of an episode (5).", min=2)] = None,
+    n_query: Annotated[int | None, typer.Option(help="episodic: scored examples per class (15).", min=1)] = None,
+    encoder: Annotated[str, typer.Option(help="Encoder of learners that are named by their method.")] = "minilm",
+    workers: Annotated[int, typer.Option(help="Processes side by side.", min=1)] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Compute on the Ray cluster at this address; local: start one.")
+    ] = None,
+    allow_overlap: AllowOverlap = False,
+    texts: Annotated[bool, typer.Option(help="Show support sets and wrong predictions in the report.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Compare runs and methods on held-out tasks; what is finished is never computed again (step 5)."""
+    counts = tuple(parse_shots(shots)) if shots else None
+    from quickstudy.cli.progress import CellProgress
+    from quickstudy.cli.tables import print_comparison
+    from quickstudy.comparison.compare import compare as run_comparison
+    from quickstudy.evaluation.protocol import Protocol, load_protocol
+    from quickstudy.report.comparison_file import read_comparison
+    from quickstudy.report.comparison_pairs import headline
+
+    given = {"shots": counts, "draws": draws, "seed": seed, "limit": limit, "n_way": n_way, "n_query": n_query}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    saved = protocol.endswith(".json")
+    if saved and chosen:
+        option = next(iter(chosen)).replace("_", "-")
+        raise DataError(f"saved draws are taken as they are, without --{option}", where=protocol, fix="Leave it out.")
+    with CellProgress(quiet=as_json) as progress:
+        results = run_comparison(
+            learners,
+            tasks,
+            out,
+            protocol=load_protocol(protocol) if saved else Protocol(**{"name": protocol, **chosen}),
+            encoder=encoder,
+            workers=workers,
+            ray=ray,
+            allow_overlap=allow_overlap,
+            texts=texts,
+            on_cell=progress.cell,
+        )
+    if as_json:
+        print_json(results)
+    else:
+        print_comparison(results, headline(read_comparison(out)))
+        print(f"report: {out / 'report.html'}, figures of every draw: {out / 'results.parquet'}")

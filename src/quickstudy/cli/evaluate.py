@@ -1,0 +1,44 @@
+"""The verb `evaluate`: measure a run on held-out tasks, beside two baselines."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    tasks: HeldOutTasks,
+    shots: Annotated[str, typer.Option(help="Labelled examples per class, several values.")] = "4,8,16",
+    draws: Annotated[int, typer.Option(help="Support sets per number of shots.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Which support sets.")] = 0,
+    limit: Limit = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the results that the run has.")] = False,
+    allow_overlap: AllowOverlap = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a run on held-out tasks, beside two baselines on identical draws (step 5)."""
+    counts = parse_shots(shots)
+    from quickstudy import api
+    from quickstudy.cli.progress import RowProgress
+    from quickstudy.cli.tables import print_results
+
+    with RowProgress(quiet=as_json) as progress:
+        results = api.evaluate(
+            run,
+            tasks,
+            shots=counts,
+            draws=draws,
+            seed=seed,
+            limit=limit,
+            overwrite=overwrite,
+            allow_overlap=allow_overlap,
+            on_row=progress.row,
+        )
+    if as_json:
+        print_json(results)
+    else:
+        print_results(results)
+        print(f"results and report: {run / 'results.json'}, {run / 'report.html'}")

@@ -1,0 +1,37 @@
+"""Options: what several verbs have in common: their shared options, what `--json` prints, and a list of shots."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from quickstudy.errors import DataError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+HeldOutTasks = Annotated[list[str], typer.Option(help="Held-out tasks (references). May be repeated.")]
+TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
+PairColumn = Annotated[str, typer.Option(help="Column of the second text; auto: text_pair if there.")]
+Limit = Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)]
+AllowOverlap = Annotated[bool, typer.Option(help="Score texts although they were meta-trained on.")]
+
+
+def parse_shots(text: str) -> list[int]:
+    """Return the numbers of a list like `4,8,16`, few first.
+
+    Raises:
+        DataError: It is no such list.
+    """
+    try:
+        values = sorted({int(word) for word in text.split(",")})
+    except ValueError:
+        values = []
+    if not values or values[0] < 1:
+        raise DataError(f"--shots {text!r} is not a list of whole numbers above 0", fix="Write it like 4,8,16.")
+    return values
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, with null instead of NaN."""
+    from quickstudy.storage import finite
+
+    print(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))

@@ -1,0 +1,67 @@
+"""The verb `recommend`: say which learner to take."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quickstudy.cli.options import Json, print_json
+from quickstudy.errors import DataError
+
+
+def recommend(
+    comparison: Annotated[
+        Path, typer.Argument(help="Folder that compare wrote; with --tasks, one to write or go on with.")
+    ],
+    tasks: Annotated[list[str] | None, typer.Option(help="Your tasks: compare on them first. May be repeated.")] = None,
+    learner: Annotated[
+        list[str] | None,
+        typer.Option(help="With --tasks: runs, recipes or methods to choose from, beside the baselines."),
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="Labelled examples per class that you will have.", min=1)] = None,
+    most_seconds: Annotated[float | None, typer.Option(help="Seconds that adapting to a task may take.", min=0)] = None,
+    most_mib: Annotated[float | None, typer.Option(help="Memory that there is, in MiB.", min=0)] = None,
+    encoder: Annotated[str, typer.Option(help="With --tasks: encoder of the baselines.")] = "minilm",
+    allow_overlap: Annotated[bool, typer.Option(help="With --tasks: score what was meta-trained on.")] = False,
+    no_gpu: Annotated[bool, typer.Option(help="Only learners whose costs were measured without a GPU.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which learner to take, and whether the evidence decides: from a comparison, or for your tasks (step 5)."""
+    from quickstudy.evaluation.recommend import Limits
+    from quickstudy.evaluation.recommend import recommend as choose
+
+    if tasks:
+        from quickstudy.cli.progress import CellProgress
+        from quickstudy.comparison.compare import compare_for
+
+        with CellProgress(quiet=as_json) as progress:
+            results = compare_for(
+                tasks,
+                comparison,
+                learner or (),
+                shots=shots,
+                encoder=encoder,
+                allow_overlap=allow_overlap,
+                on_cell=progress.cell,
+            )
+    else:
+        results = _results_of(comparison)
+    try:
+        found = choose(results, Limits(shots, most_seconds, most_mib, no_gpu))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError("these are no results of a comparison", where=str(comparison), fix="Compare again.") from error
+    if as_json:
+        print_json(found)
+    else:
+        print(f"{found['learner']}\n  {found['why']}")
+
+
+def _results_of(comparison: Path) -> Any:
+    file = comparison / "results.json"
+    if not file.is_file():
+        raise DataError("there are no results here", where=str(comparison), fix="Make them with: quickstudy compare")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError("these are no results of a comparison", where=str(file), fix="Compare again.") from error

@@ -1,0 +1,26 @@
+"""The verb `tasks`: list tasks and show some of their texts."""
+
+from typing import Annotated
+
+import typer
+
+from quickstudy.cli.options import Json, print_json
+
+
+def tasks(
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(help="samples, glue, glue:rte, hub:ID, a file or a folder. Default: the bundled samples."),
+    ] = None,
+    show: Annotated[int, typer.Option(help="Show so many example texts per label.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """List tasks: rows, labels, kind; --show N prints examples."""
+    from quickstudy.cli.tables import print_tasks, task_summary
+    from quickstudy.data.reference import load_tasks
+
+    loaded = load_tasks(references or ["samples"])
+    if as_json:
+        print_json([task_summary(task, show) for task in loaded])
+    else:
+        print_tasks(loaded, show)

@@ -1,0 +1,149 @@
+"""Pretraining: from a checked recipe to a finished run, in one process or in several (step 3).
+
+All processes build the same objects. Nothing is written until all of them are ready, and only the main process writes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
+
+from quickstudy.build import Built, build
+from quickstudy.config import Recipe, describe_differences
+from quickstudy.errors import RecipeError, RunError
+from quickstudy.processes import gather, is_main
+from quickstudy.report.card import write_card
+from quickstudy.report.page import write_report
+from quickstudy.runs import Run
+from quickstudy.training.checkpoint import read_state
+from quickstudy.training.explain import Explanation, explain
+from quickstudy.training.outer import LAST, train
+from quickstudy.training.record import StepRecord, append_record, cut_log
+
+OnStep = Callable[[StepRecord], None]
+
+
+def start_run(recipe: Recipe, folder: Path, on_step: OnStep) -> Run:
+    """Meta-train a recipe into a new run folder.
+
+    Args:
+        recipe: The settings.
+        folder: The run folder to make.
+        on_step: Called with the record of every outer step, in the main process.
+
+    Raises:
+        QuickstudyError: The recipe, the data or the folder cannot be used.
+    """
+    if folder.exists():
+        raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
+    built, accelerator = _prepare(recipe, folder)
+    tasks = [task.name for task in built.sampler.tasks]
+    run = Run.create(folder, recipe, tasks) if is_main() else Run(folder, recipe)
+    return _meta_train(run, built, accelerator, on_step)
+
+
+def resume_run(run: Run, asked: Recipe, on_step: OnStep) -> Run:
+    """Go on with a run from its last checkpoint.
+
+    Args:
+        run: The run.
+        asked: The recipe that the user gives; it must be that of the run.
+        on_step: Called with the record of every outer step, in the main process.
+
+    Raises:
+        RecipeError: The recipe is another one.
+        QuickstudyError: The run or its data cannot be used.
+    """
+    _refuse_other_recipe(run, asked)
+    built, accelerator = _prepare(run.recipe, run.folder)
+    if is_main():
+        state = read_state(run.files.checkpoints / LAST)
+        cut_log(run.files.metrics, state.step if state else -1)
+    return _meta_train(run, built, accelerator, on_step)
+
+
+def explain_recipe(recipe: Recipe) -> Explanation:
+    """Estimate what an outer step of a recipe takes, and compute one to compare; see `training.explain`."""
+    built = build(recipe)
+    return explain(built.learner, built.sampler, built.outer, _make_accelerator(recipe, Path()))
+
+
+def _refuse_other_recipe(run: Run, asked: Recipe) -> None:
+    differences = describe_differences(run.recipe, asked)
+    if differences:
+        raise RecipeError(
+            f"a resumed run keeps its settings, and this one has others ({'; '.join(differences)})",
+            where=str(run.files.config),
+            fix=f"Resume it as it is with: quickstudy pretrain --resume {run.folder}\n"
+            "  Or start a new run with another --out.",
+        )
+
+
+def _prepare(recipe: Recipe, folder: Path) -> tuple[Built, Accelerator]:
+    """Build what the recipe describes, and wait until all processes have done so."""
+    built = build(recipe)
+    accelerator = _make_accelerator(recipe, folder)
+    gather(None)  # all are ready: from here on there is something to write
+    return built, accelerator
+
+
+def _meta_train(run: Run, built: Built, accelerator: Accelerator, on_step: OnStep) -> Run:
+    """Train, and let the main process write the encoder and the pages."""
+    if run.recipe.outer.trackers:
+        config = {"recipe": run.recipe.name, "method": run.recipe.method.name}
+        accelerator.init_trackers("quickstudy", config=config)
+    learner = train(
+        built.learner,
+        built.sampler,
+        built.outer,
+        accelerator=accelerator,
+        folder=run.files.checkpoints,
+        on_step=_recorder(run, accelerator, on_step),
+        validate=built.validate,
+    )
+    if is_main():
+        for tracker in accelerator.trackers:  # not end_training(): it would leave the group of processes
+            tracker.finish()
+        run.save(learner)
+        write_card(run.folder)
+        write_report(run.folder)
+    return run
+
+
+def _recorder(run: Run, accelerator: Accelerator, on_step: OnStep) -> OnStep:
+    """Return what the main process does with the record of a step: log it, show it, and tell the trackers."""
+
+    def record_step(record: StepRecord) -> None:
+        if not is_main():
+            return
+        append_record(run.files.metrics, record)
+        on_step(record)
+        values = {"loss": record.loss, "accuracy": record.accuracy, "validation": record.validation}
+        accelerator.log({key: value for key, value in values.items() if value is not None}, step=record.step)
+
+    return record_step
+
+
+def _make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
+    """Return accelerate's object for device, precision and trackers.
+
+    Raises:
+        RecipeError: A tracker is not installed, or the machine does not have the precision.
+    """
+    trackers = recipe.outer.trackers
+    missing = set(trackers) - {str(name) for name in get_available_trackers()}
+    if missing:  # accelerate would go on without them
+        raise RecipeError(
+            f"the tracker {sorted(missing)[0]!r} is not there",
+            where=recipe.place("outer.trackers"),
+            fix=f"Install its package, or leave it out. There can be: {', '.join(map(str, LoggerType))}.",
+        )
+    try:
+        return Accelerator(
+            mixed_precision=recipe.outer.mixed_precision, log_with=trackers or None, project_dir=str(folder)
+        )
+    except ValueError as error:  # an unknown tracker, or a precision that the machine does not have
+        key = "outer.trackers" if trackers else "outer.mixed_precision"
+        raise RecipeError(f"this cannot be set up: {error}", where=recipe.place(key)) from error

@@ -1,0 +1,123 @@
+"""Step record: what happened in one outer step, and the log of a run, which is one record per line of JSON.
+
+JSON has no NaN: a figure that was not measured is `null` in the log and NaN in the record.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from quickstudy.errors import RunError
+from quickstudy.storage import append_line, finite, write_text
+
+_OPTIONAL = {"validation", "peak_mib"}  # None where the others are NaN
+_RENAMED = {"tasks_per_second": "episodes_per_second"}  # names of 0.1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What happened in one outer step.
+
+    Attributes:
+        step: The number of the step, from 1; 0 stands for the untouched encoder before the first step.
+        loss: Mean query loss of the meta-batch; NaN in step 0.
+        accuracy: Query accuracy of the meta-batch; NaN in step 0, and if all of its episodes are regression.
+        lr: Learning rate of the encoder in this step.
+        grad_norm: Norm of the meta-gradient before clipping; NaN in step 0.
+        seconds: Seconds since the loop began.
+        episodes_per_second: Episodes per second in this step; NaN in step 0.
+        validation: Meta-validation score after this step, 0 to 1; None if the step was not validated.
+        peak_mib: The most memory that the process has held so far, on the device where there is one; None if unknown.
+        waited: Seconds that this step waited for its episodes.
+    """
+
+    step: int
+    loss: float = math.nan
+    accuracy: float = math.nan
+    lr: float = math.nan
+    grad_norm: float = math.nan
+    seconds: float = math.nan
+    episodes_per_second: float = math.nan
+    validation: float | None = None
+    peak_mib: float | None = None
+    waited: float = 0.0
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON.
+
+        >>> StepRecord(0, lr=0.0, seconds=1.5, validation=0.5).to_json()[:42]
+        '{"step": 0, "loss": null, "accuracy": null'
+        """
+        return json.dumps(finite(asdict(self)), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> "StepRecord":
+        """Read a line of a log; fields that it lacks, as logs of older versions do, were not measured.
+
+        Raises:
+            ValueError: The line is no record.
+        """
+        values = json.loads(line)
+        if not isinstance(values, Mapping):
+            raise ValueError("a record is a JSON object")
+        values = {_RENAMED.get(name, name): value for name, value in values.items()}
+        step = values.pop("step", None)
+        if not isinstance(step, int) or isinstance(step, bool):
+            raise ValueError(f"step = {step!r} is no whole number")
+        numbers: dict[str, Any] = {
+            field.name: _number(field.name, values[field.name]) for field in fields(cls) if field.name in values
+        }
+        return cls(step, **numbers)
+
+
+def _number(name: str, value: object) -> float | None:
+    if value is None:
+        return None if name in _OPTIONAL else math.nan
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{name} = {value!r} is no number")
+    return value
+
+
+def append_record(log: Path, record: StepRecord) -> None:
+    """Append a record to a log.
+
+    Raises:
+        RunError: The disk is full.
+    """
+    append_line(log, record.to_json())
+
+
+def read_log(log: Path) -> list[StepRecord]:
+    """Return the records of a log; none if there is no file.
+
+    Raises:
+        RunError: A line is no record.
+    """
+    records = []
+    for number, line in enumerate(_whole_lines(log), 1):
+        try:
+            records.append(StepRecord.from_json(line))
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"this line of the log is damaged ({error})", where=f"{log}:{number}", fix="Copy the run again."
+            ) from error
+    return records
+
+
+def cut_log(log: Path, step: int) -> None:
+    """Remove the records after a step: a resumed run writes them again.
+
+    Raises:
+        RunError: A line is no record, or the disk is full.
+    """
+    if log.is_file():
+        write_text(log, "".join(f"{record.to_json()}\n" for record in read_log(log) if record.step <= step))
+
+
+def _whole_lines(log: Path) -> Sequence[str]:
+    """Return the lines that have an end: the last one has none if the run was killed while it wrote it."""
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
+    return [line for line in lines if line.endswith("\n")]
