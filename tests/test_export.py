@@ -66,7 +66,13 @@ def test_int8_is_smaller_and_close(model: Path) -> None:
     assert (found.argmax(1) == wanted.argmax(1)).float().mean() > 0.9
     size = {name: (model / name / "model.onnx").stat().st_size for name in ("fp32", "int8")}
     assert size["int8"] < size["fp32"]
-    assert sorted(path.name for path in (model / "int8").iterdir()) == ["model.onnx", "onnx.json", "tokenizer"]
+    assert sorted(path.name for path in (model / "int8").iterdir()) == [
+        "README.md",
+        "manifest.json",
+        "model.onnx",
+        "onnx.json",
+        "tokenizer",
+    ]
 
 
 @with_onnx

@@ -6,6 +6,7 @@ metrics.jsonl                one line per outer step
 checkpoints/                 last and best (safetensors and JSON, hashed)
 encoder/                     a plain Hugging Face folder
 meta_learner.safetensors     what the method learned beside the encoder
+manifest.json                SHA-256 of the recipe, the tasks, the encoder and what the method learned
 results.json, report.html, plots/, README.md
 """
 
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,14 +25,18 @@ from quickstudy.config import Recipe, dump_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError, RunError
 from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
+from quickstudy.manifest import check_manifest, write_manifest
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.weights import copy_exactly
 from quickstudy.storage import refuse_existing, write_json, write_text
 from quickstudy.tasks.task import Task
 from quickstudy.training.outer import StepRecord
 
 _TASKS = "tasks.json"
 _LEARNED = "meta_learner.safetensors"
+_NOTHING = {"nothing": torch.zeros(0)}  # what a method without parameters of its own learned
+_COPY_AGAIN = "Copy the run again, or train again."
 
 
 class Run:
@@ -143,29 +147,32 @@ class Run:
         return [{**asdict(overlap), "share": overlap.share} for overlap in found]
 
     def save(self, learner: MetaLearner) -> None:
-        """Write the trained encoder and what was learned beside it."""
+        """Write the trained encoder and what was learned beside it, then the manifest of the finished run.
+
+        Raises:
+            RunError: A weight is NaN or infinity.
+        """
         learner.encoder.save(self.folder / "encoder")
         # A method that learns nothing beside the encoder still gets its file: it says that the run is finished.
-        save_file(_beside(learner) or {"nothing": torch.zeros(0)}, self.folder / _LEARNED)
+        save_file(_beside(learner) or _NOTHING, self.folder / _LEARNED)
+        names = [name for name in ("config.toml", _TASKS, _LEARNED, "encoder") if (self.folder / name).exists()]
+        write_manifest(self.folder, names)
 
     def learner(self) -> MetaLearner:
         """Return the meta-trained learner.
 
         Raises:
-            RunError: The run is not finished, or its files are broken.
+            RunError: The run is not finished, or one of its files is missing or damaged.
         """
         self.check_finished()
-        learner = build_learner(self.recipe, Encoder.load(str(self.folder / "encoder")))
+        check_manifest(self.folder, "run folder", _COPY_AGAIN)
+        learner = build_learner(self.recipe, Encoder.restore(self.folder / "encoder"))
+        learned = _beside(learner) or {name: tensor.clone() for name, tensor in _NOTHING.items()}
         try:
-            saved = load_file(self.folder / _LEARNED)
-            with torch.no_grad():
-                for name, value in _beside(learner).items():
-                    value.copy_(saved[name])
-        except (SafetensorError, KeyError, RuntimeError) as error:
+            copy_exactly(load_file(self.folder / _LEARNED), learned)
+        except Exception as error:  # a damaged file fails in many ways
             raise RunError(
-                f"what the method learned cannot be read ({error})",
-                where=str(self.folder / _LEARNED),
-                fix="Copy the run again, or train again.",
+                f"what the method learned cannot be read ({error})", where=str(self.folder / _LEARNED), fix=_COPY_AGAIN
             ) from error
         return learner
 

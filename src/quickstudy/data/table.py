@@ -29,6 +29,7 @@ from quickstudy.tasks.task import Kind
 
 _FORMAT = 2  # raise it when the cached layout or what is refused changes
 _BATCH = 1_000  # rows written at a time
+_MISSING = ("NAType", "NaTType")  # what pandas puts where a value is missing
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -211,7 +212,7 @@ def _labelled(path: Path, columns: Columns, kind: Kind) -> Iterator[tuple[str, s
 
 def parse_label(value: Any, column: str, kind: Kind, where: str) -> str | float:
     """Return a label name, or a number for regression, of whatever a file or a caller gives; refuse what is missing."""
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    missing = value is None or type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
     if missing or str(value).strip().lower() in {"", "nan"}:
         raise DataError(f"the label in {column!r} is missing (empty or NaN)", where=where, fix="Label the row.")
     if kind == "regression":

@@ -30,7 +30,9 @@ def save_sequence_classifier(
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = "single_label_classification"
     try:
-        model: Any = AutoModelForSequenceClassification.from_config(config).eval().to(encoder.device)
+        model: Any = (
+            AutoModelForSequenceClassification.from_config(config, trust_remote_code=False).eval().to(encoder.device)
+        )
     except ValueError:  # the architecture has no such class
         return False
     model.base_model.load_state_dict(encoder.model.state_dict(), strict=False)

@@ -9,7 +9,6 @@ damaged one is refused and never trained from.
 import json
 import shutil
 from dataclasses import asdict, dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
+from quickstudy.manifest import find_changed, hash_files
 from quickstudy.storage import new_folder, write_json
 
 _WEIGHTS, _MOMENTS, _STATE = "meta_parameters.safetensors", "optimizer.safetensors", "state.json"
@@ -50,7 +50,7 @@ def save_checkpoint(
         save_file({name: p.detach().contiguous() for name, p in learner.named_parameters()}, part / _WEIGHTS)
         if optimizer:
             save_file(_moments(optimizer), part / _MOMENTS)
-        hashes = {file.name: _hash(file) for file in sorted(part.iterdir())}
+        hashes = hash_files(part, sorted(file.name for file in part.iterdir()))
         write_json(part / _STATE, {**asdict(TrainState(**state)), "sha256": hashes})
     if folder.exists():
         old = folder.with_name(f"{folder.name}.old")
@@ -82,9 +82,8 @@ def load_checkpoint(
         state = TrainState(**values)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder / _STATE) from None
-    for name, expected in hashes.items():
-        if not (folder / name).is_file() or _hash(folder / name) != expected:
-            raise _damaged(folder / name)
+    for name in find_changed(folder, hashes):
+        raise _damaged(folder / name)
     weights = load_file(folder / _WEIGHTS)
     with torch.no_grad():
         for name, parameter in learner.named_parameters():
@@ -114,8 +113,3 @@ def _restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> No
         place, name = key.split(".")
         parameter = params[int(place)]
         optimizer.state[parameter][name] = value if name == "step" else value.to(parameter.device)
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
