@@ -1,10 +1,10 @@
-"""Manifest: the SHA-256 of every file that predictions follow from, written beside the files and checked when they are read.
+"""Manifest: the SHA-256 of every file that predictions follow from; written with the files, checked when they are read.
 
     manifest.json    {"sha256": {"adapted.json": "9f86…", "encoder/model.safetensors": "60a9…", …}}
 
-A damaged disk, a cut-off copy or a mixed-up file changes predictions without a word. With a manifest it is an error that
-names the file. README.md is not in the manifest: a model card may be edited. Folders of versions that wrote no manifest are read
-unchecked. Checkpoints of the training keep their hashes in `state.json` and use the same functions.
+A damaged disk, a cut-off copy or a mixed-up file changes predictions without a word. With a manifest it is an error
+that names the file. README.md is not in the manifest: a model card may be edited. Folders of versions that wrote no
+manifest are read unchecked. Checkpoints of the training keep their hashes in `state.json` and use the same functions.
 """
 
 import json
@@ -70,7 +70,7 @@ def check_manifest(folder: Path, what: str, fix: str) -> None:
 
 
 def check_listed(folder: Path, what: str, fix: str) -> None:
-    """Compare the files of a folder with the manifest of the folder above it, if that lists them; see `check_manifest`."""
+    """Compare a folder's files with the manifest of the folder above it, if that lists them; see `check_manifest`."""
     above, start = folder.resolve().parent, f"{folder.resolve().name}/"
     hashes = _read_hashes(above) or {}  # a file of this name may belong to something else
     listed = {name: value for name, value in hashes.items() if name.startswith(start)}

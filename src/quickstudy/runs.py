@@ -28,14 +28,13 @@ from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
 from quickstudy.manifest import check_manifest, write_manifest
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.weights import copy_exactly
+from quickstudy.models.weights import copy_weights
 from quickstudy.storage import refuse_existing, write_json, write_text
 from quickstudy.tasks.task import Task
 from quickstudy.training.outer import StepRecord
 
 _TASKS = "tasks.json"
 _LEARNED = "meta_learner.safetensors"
-_NOTHING = {"nothing": torch.zeros(0)}  # what a method without parameters of its own learned
 _COPY_AGAIN = "Copy the run again, or train again."
 
 
@@ -154,7 +153,7 @@ class Run:
         """
         learner.encoder.save(self.folder / "encoder")
         # A method that learns nothing beside the encoder still gets its file: it says that the run is finished.
-        save_file(_beside(learner) or _NOTHING, self.folder / _LEARNED)
+        save_file(_beside(learner) or {"nothing": torch.zeros(0)}, self.folder / _LEARNED)
         names = [name for name in ("config.toml", _TASKS, _LEARNED, "encoder") if (self.folder / name).exists()]
         write_manifest(self.folder, names)
 
@@ -167,9 +166,8 @@ class Run:
         self.check_finished()
         check_manifest(self.folder, "run folder", _COPY_AGAIN)
         learner = build_learner(self.recipe, Encoder.restore(self.folder / "encoder"))
-        learned = _beside(learner) or {name: tensor.clone() for name, tensor in _NOTHING.items()}
-        try:
-            copy_exactly(load_file(self.folder / _LEARNED), learned)
+        try:  # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
+            copy_weights(load_file(self.folder / _LEARNED), _beside(learner))
         except Exception as error:  # a damaged file fails in many ways
             raise RunError(
                 f"what the method learned cannot be read ({error})", where=str(self.folder / _LEARNED), fix=_COPY_AGAIN

@@ -2,10 +2,10 @@
 
     p = softmax(head(pool(f_φ(ids, mask))))          separate pairs: f_φ runs on both texts
 
-The folder holds `model.onnx`, `tokenizer/`, `onnx.json`, a README.md and `manifest.json`. The graph takes batches of any size and
-texts of any length. With int8, weights are rounded once, column by column, and states are scaled by the range of each batch. The
-exported graph is compared with the original model before it is kept, so a head or an architecture that the exporter traces
-wrongly is refused.
+The folder holds `model.onnx`, `tokenizer/`, `onnx.json`, a README.md and `manifest.json`. The graph takes batches of
+any size and texts of any length. With int8, weights are rounded once, column by column, and states are scaled by the
+range of each batch. The exported graph is compared with the original model before it is kept, so a head or an
+architecture that the exporter traces wrongly is refused.
 """
 
 import logging
@@ -148,7 +148,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _check(graph: _Graph, exported: OnnxModel, pair: bool) -> None:
-    """Raise `RunError` unless the file gives the original's outputs, also for other batch sizes and lengths than the probe's."""
+    """Raise `RunError` unless the file gives the original's outputs, for other batch sizes and lengths than the probe's."""
     for texts in (_TEXTS[:1], _TEXTS[2:], _TEXTS * 2):
         examples = [Example(text, _TEXTS[i % 4] if pair else None) for i, text in enumerate(texts)]
         wanted = torch.cat([_run(graph, example) for example in examples])
@@ -177,7 +177,7 @@ def _quantize(file: Path) -> None:
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # Constants are folded first: the exporter writes a weight and then its transposition, and quantisation would skip that.
+    # Constants are folded first: the exporter writes a weight and a transposition, and quantisation would skip those.
     folded = file.with_name("folded.onnx")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

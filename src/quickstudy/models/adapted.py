@@ -2,10 +2,11 @@
 
     p = softmax(head(f_φ(x)))
 
-It holds the adapted parameters φ only, and shares everything else with the encoder it came from. A saved model is a folder:
-`encoder/` (a plain Hugging Face folder with φ merged in), `head.safetensors`, `adapted.json`, a README.md, and `manifest.json`
-with the SHA-256 of all but the README. Where the architecture's own sequence classifier puts its last layer on the same features
-(`pooling = "pooler"`: BERT, RoBERTa), `encoder/` opens with `AutoModelForSequenceClassification` and gives the same logits.
+It holds the adapted parameters φ only, and shares everything else with the encoder it came from. A saved model is a
+folder: `encoder/` (a plain Hugging Face folder with φ merged in), `head.safetensors`, `adapted.json`, a README.md, and
+`manifest.json` with the SHA-256 of all but the README. Where the architecture's own sequence classifier puts its last
+layer on the same features (`pooling = "pooler"`: BERT, RoBERTa), `encoder/` opens with
+`AutoModelForSequenceClassification` and gives the same logits.
 """
 
 import copy

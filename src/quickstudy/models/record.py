@@ -1,6 +1,7 @@
 """Record: a small JSON file as a frozen dataclass; every field is checked when it is read.
 
-Fields may be text, a whole number, a truth value, a list of texts (`tuple[str, ...]`) or one of several words (`Literal`).
+Fields may be text, a whole number, a truth value, a list of texts (`tuple[str, ...]`) or one of several words
+(`Literal`).
 """
 
 import json

@@ -1,9 +1,10 @@
 """Sentence files: an encoder's pooling and length in the layout of sentence-transformers, beside the weights.
 
-    modules.json    transformer → 1_Pooling → (2_Dense: the pooler) → (2_Normalize)    sentence_bert_config.json: the length
+    modules.json                 transformer → 1_Pooling → (2_Dense: the pooler) → (2_Normalize)
+    sentence_bert_config.json    the length
 
-`SentenceTransformer(folder)` then gives the features that quickstudy gives for single texts. How quickstudy reads pairs is not
-part of that layout. Reimers and Gurevych 2019, arXiv:1908.10084.
+`SentenceTransformer(folder)` then gives the features that quickstudy gives for single texts. How quickstudy reads
+pairs is not part of that layout. Reimers and Gurevych 2019, arXiv:1908.10084.
 """
 
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ def write_sentence_files(
 
 
 def _dense_of(pooler: nn.Module | None) -> nn.Linear | None:
-    """Return the linear layer of a pooler that is tanh(W h_0 + b), as those of BERT and RoBERTa are; None of any other."""
+    """Return the linear layer of a pooler tanh(W h_0 + b), which BERT and RoBERTa have; None for any other pooler."""
     layers: Mapping[str, nn.Module] = dict(pooler.named_children()) if pooler is not None else {}
     dense = layers.get("dense")
     plain = set(layers) == {"dense", "activation"} and isinstance(layers["activation"], nn.Tanh)

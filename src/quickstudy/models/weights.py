@@ -8,9 +8,10 @@
 | belongs to a head beside the encoder | ignored | refused, except in a standard sequence classifier |
 | would belong to the encoder, which has no such weight | refused | refused |
 
-`transformers` fills a missing weight with random numbers and only logs a warning, so predictions would be random without a word.
-Heads are ignored because checkpoints of masked language models and of classifiers are good encoders. Only safetensors files
-are read: unpickling can run code. Code that comes with a model is never run, and nobody is asked whether it should be.
+`transformers` fills a missing weight with random numbers and only logs a warning, so predictions would be random
+without a word. Heads are ignored because checkpoints of masked language models and of classifiers are good encoders.
+Only safetensors files are read: unpickling can run code. Code that comes with a model is never run, and nobody is
+asked whether it should be.
 """
 
 from collections.abc import Iterable, Mapping
@@ -87,15 +88,15 @@ def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
 
 
-def copy_exactly(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    """Copy tensors into others of the same names and shapes.
+def copy_weights(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Copy tensors into others of the same names and shapes; tensors of other names are ignored.
 
     Raises:
-        ValueError: A tensor is missing, unexpected, of another shape, or holds NaN or infinity.
+        ValueError: A tensor is missing, of another shape, or holds NaN or infinity.
     """
-    if different := sorted(source.keys() ^ target.keys()):
-        raise ValueError(f"{different[0]} is {'unexpected' if different[0] in source else 'missing'}")
     for name, tensor in target.items():
+        if name not in source:
+            raise ValueError(f"{name} is missing")
         if source[name].shape != tensor.shape:
             raise ValueError(f"{name} has the shape {tuple(source[name].shape)}, not {tuple(tensor.shape)}")
     if broken := find_not_finite(source):
@@ -129,7 +130,7 @@ def _not_loaded(name: str, error: Exception) -> RunError:
     message = str(error).strip() or type(error).__name__
     if "trust_remote_code" in message:
         return RunError(
-            f"the encoder {name!r} could not be loaded: it needs code that comes with it, and quickstudy never runs such code",
+            f"the encoder {name!r} could not be loaded: it needs code that comes with it; quickstudy never runs such code",
             fix="Use an encoder of a family that the package transformers knows by itself.",
         )
     return RunError(

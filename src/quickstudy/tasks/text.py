@@ -2,7 +2,8 @@
 
     "a text"        ("a text", "its second text")        Example("a text")
 
-Adapting and predicting read texts with the same function, so a mistake gets the same message, which names its position.
+Adapting and predicting read texts with the same function, so a mistake gets the same message, which names its
+position.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,8 +29,8 @@ def parse_texts(texts: Iterable[Text]) -> list[Example]:
     """Return texts as examples, without labels.
 
     Args:
-        texts: Texts, (text, second text) pairs, or examples, in a list, a column of a table or an array of NumPy. A single
-            text and a single example stand for a list of one.
+        texts: Texts, (text, second text) pairs, or examples, in a list, a column of a table or an array of NumPy. A
+            single text or example stands for a list that holds nothing else.
 
     Raises:
         DataError: They are a table or cannot be gone through, or one of them is no text or empty; with its position.
