@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,8 +19,11 @@ from conftest import tiny_encoder
 from quickstudy import api
 from quickstudy.cli.main import main
 from quickstudy.errors import DataError
+from quickstudy.tasks.split import Example
 
 GOOD = "text,label\n" + "".join(f"a {word} film,{label}\n" for word in ("good", "great", "fine") for label in "xy")
+
+TABLE = pd.DataFrame({"text": ["good", "bad"], "label": ["x", "y"]})
 
 RECIPE = """\
 name = "tiny"
@@ -448,6 +453,7 @@ def test_an_unfinished_run_is_refused(verb: str, cli: Cli, trained: Path, tmp_pa
     found.refused(f"error: {run}: this run is not finished", "quickstudy pretrain --resume", out=out)
 
 
+@pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize(
     ("file", "message"),
     [
@@ -457,17 +463,28 @@ def test_an_unfinished_run_is_refused(verb: str, cli: Cli, trained: Path, tmp_pa
         ("config.toml", "config.toml:1: not valid TOML"),
     ],
 )
-def test_a_damaged_run_is_refused(file: str, message: str, cli: Cli, trained: Path, tmp_path: Path) -> None:
+def test_a_damaged_run_is_refused(
+    file: str, message: str, checked: bool, cli: Cli, trained: Path, tmp_path: Path
+) -> None:
     run, out = shutil.copytree(trained / "run", tmp_path / "run"), tmp_path / "out"
     (run / file).write_bytes((run / file).read_bytes()[:5])
+    if not checked:
+        (run / "manifest.json").unlink()
+    elif file != "config.toml":
+        message = f"the run folder is broken: {file} is missing or was changed"
     cli("adapt", run, "--data", trained / "train.csv", "--out", out).refused(message, str(run), out=out)
 
 
+@pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize(("file", "keep"), [("adapted.json", 5), ("head.safetensors", 5), ("head.safetensors", 0)])
-def test_a_damaged_model_is_refused(file: str, keep: int, cli: Cli, trained: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_is_refused(
+    file: str, keep: int, checked: bool, cli: Cli, trained: Path, tmp_path: Path
+) -> None:
     model = shutil.copytree(trained / "single", tmp_path / "model")
     (model / file).write_bytes((model / file).read_bytes()[:keep])
-    cli("predict", model, "good").refused(f"error: {model}: the model folder is broken", "Adapt again.")
+    if not checked:
+        (model / "manifest.json").unlink()
+    cli("predict", model, "good").refused(f"error: {model}: the model folder is broken", "or adapt again.")
 
 
 @pytest.mark.parametrize("where", ["nothing", "run"])
@@ -572,6 +589,11 @@ def test_the_report_of_damaged_results_is_refused(cli: Cli, trained: Path, tmp_p
         (["a", " "], ["x", "y"], ("texts[1]: this text is empty",)),
         (["a", ("b", "c")], ["x", "y"], ("texts[1]: single texts and pairs are mixed",)),
         ([("a", "b", "c")], ["x"], ("texts[0]: ('a', 'b', 'c') is not a text",)),
+        (TABLE, ["x", "y"], ("texts is a table", "its columns are: text, label", "table['text']")),
+        (TABLE["text"], TABLE[["label"]], ("labels is a table", "its columns are: label")),
+        (TABLE.to_dict("list"), ["x", "y"], ("texts is a table", "its columns are: text, label")),
+        (7, ["x"], ("texts is 7", "Give a list")),
+        (["a", "b"], ["x", pd.NA], ("labels[1]: the label", "missing")),
     ],
 )
 def test_texts_and_labels_from_python_are_checked(
@@ -581,6 +603,58 @@ def test_texts_and_labels_from_python_are_checked(
         api.adapt(trained / "run", texts=texts, labels=labels)  # type: ignore[arg-type]
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "parts"),
+    [
+        (TABLE, ("texts is a table", "its columns are: text, label", "Give the column, e.g. table['text']")),
+        (pa.table({"text": ["good"]}), ("texts is a table",)),
+        ({"text": ["good"]}, ("texts is a table", "its columns are: text")),
+        (None, ("texts is None", "Give a list")),
+        ([None], ("texts[0]: None is not a text", "Give a text, or (text, second text) for a pair.")),
+        (["good", 1], ("texts[1]: 1 is not a text",)),
+        ([("good", None)], ("texts[0]: ('good', None) is not a text",)),
+        ([()], ("texts[0]: () is not a text",)),
+        ([b"good"], ("texts[0]: b'good' is not a text",)),
+        (np.array(["good", None], dtype=object), ("texts[1]: None is not a text",)),
+        (pd.Series(["good", float("nan")], dtype=object), ("texts[1]: nan is not a text",)),
+        (["good", ""], ("texts[1]: this text is empty", "Leave it out.")),
+        (["good", ("good", "bad")], ("texts[1]: this model reads single texts, and there is a second one",)),
+        ([], ("there is no text to predict",)),
+    ],
+)
+def test_what_is_no_text_is_named_with_its_position(texts: object, parts: Sequence[str], trained: Path) -> None:
+    model = api.load_model(trained / "single")
+    for predict in (model.predict, model.predict_proba, model.logits):
+        with pytest.raises(DataError) as caught:
+            predict(texts)  # type: ignore[operator]
+        for part in parts:
+            assert part in str(caught.value)
+
+
+def test_columns_and_arrays_of_texts_are_read_like_lists(trained: Path) -> None:
+    texts, pairs = ["good", "bad"], [("good", "bad"), ("red", "good")]
+    for folder, given, others in (
+        (
+            "single",
+            texts,
+            [pd.Series(texts), np.array(texts), np.array(texts, dtype=object), pa.array(texts).to_numpy(False)],
+        ),
+        (
+            "pair",
+            pairs,
+            [np.array(pairs), pd.Series(pairs), [list(pair) for pair in pairs], [Example(*p) for p in pairs]],
+        ),
+    ):
+        model = api.load_model(trained / folder)
+        for other in others:
+            assert model.predict_proba(other).tolist() == model.predict_proba(given).tolist()
+    model = api.load_model(trained / "single")
+    assert model.predict("good") == model.predict(Example("good")) == model.predict(["good"])
+    labels = pd.Series(["x", "y"])
+    adapted = api.adapt(trained / "run", texts=np.array(texts), labels=labels)
+    assert adapted.predict(texts) == api.adapt(trained / "run", texts=texts, labels=list(labels)).predict(texts)
 
 
 @pytest.mark.parametrize("numbers", [{"shots": [0]}, {"shots": []}, {"draws": 0}, {"limit": 0}])
@@ -609,10 +683,10 @@ def test_published_draws_without_those_shots_are_refused(cli: Cli, trained: Path
     ("model", "words", "parts"),
     [
         ("pair", ["good"], ("reads pairs of texts, and a second text is missing", "--pair", "text_pair")),
-        ("pair", ["good", "--pair", " "], ("a text to predict is empty", "Leave it out.")),
+        ("pair", ["good", "--pair", " "], ("texts[0]: this text is empty", "Leave it out.")),
         ("pair", ["--data", "train.csv"], ("reads pairs of texts, and a second text is missing", "text_pair")),
         ("single", ["good", "--pair", "bad"], ("reads single texts, and there is a second one", "Leave it out.")),
-        ("single", ["good", ""], ("a text to predict is empty", "Leave it out.")),
+        ("single", ["good", ""], ("texts[1]: this text is empty", "Leave it out.")),
         ("single", ["good", "bad", "--pair", "one"], ("2 texts but 1 --pair", "Give one --pair per text.")),
         ("single", [], ("give texts or --data, one of the two", 'quickstudy predict model/ "a text"')),
         ("single", ["good", "--data", "train.csv"], ("give texts or --data, one of the two",)),

@@ -16,7 +16,7 @@ from quickstudy.data import hub as hub_module
 from quickstudy.data.glue import GLUE
 from quickstudy.data.hub import load_hub
 from quickstudy.data.reference import load_tasks
-from quickstudy.data.samples import PARTS, sample_index
+from quickstudy.data.samples import META_SPLITS, read_sample_index
 from quickstudy.data.table import Columns
 from quickstudy.errors import DataError
 from quickstudy.evaluation.metrics import score
@@ -40,12 +40,12 @@ OFFICIAL = {
 
 
 def test_samples_names_all_bundled_tasks_in_the_order_of_the_index() -> None:
-    assert [task.name for task in load_tasks("samples")] == [f"samples:{name}" for name in sample_index()]
+    assert [task.name for task in load_tasks("samples")] == [f"samples:{name}" for name in read_sample_index()]
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", META_SPLITS)
 def test_samples_with_a_part_names_the_tasks_of_that_part(part: str) -> None:
-    wanted = [f"samples:{name}" for name, entry in sample_index().items() if entry["part"] == part]
+    wanted = [f"samples:{name}" for name, entry in read_sample_index().items() if entry.meta_split == part]
     assert [task.name for task in load_tasks(f"samples:{part}")] == wanted
 
 

@@ -1,7 +1,8 @@
 """Encoder: features do not depend on padding, batch or order; pooling, pairs and settings do what their formulas say."""
 
+import builtins
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    T5EncoderModel,
+    pipeline,
+)
 
 from conftest import FAMILIES, WORDS, tiny_encoder, tiny_tokenizer
 from quickstudy.errors import RecipeError, RunError
@@ -183,8 +193,28 @@ def test_longer_texts_are_cut_to_max_length() -> None:
 def test_no_text_is_too_long_for_the_position_embeddings(family: str, tmp_path: Path) -> None:
     _save_plain(tiny_encoder(family), tmp_path)
     encoder = Encoder.load(str(tmp_path), max_length=10_000)
-    assert 60 <= encoder.settings.max_length <= 64
+    rows_before_the_first = {"roberta": 1, "mpnet": 2}  # their padding tokens are 0 and 1
+    assert encoder.settings.max_length == 64 - rows_before_the_first.get(family, 0)
     assert _features(encoder, ["good " * 300]).isfinite().all()
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+@pytest.mark.parametrize("family", ["xlnet", "t5"])
+def test_families_with_relative_positions_have_the_limit_of_their_tokenizer_or_none(
+    family: str, limit: int | None, tmp_path: Path
+) -> None:
+    _relative(family).save_pretrained(tmp_path)
+    tokenizer = tiny_tokenizer()
+    if limit:
+        tokenizer.model_max_length = limit
+    tokenizer.save_pretrained(tmp_path)
+    encoder = Encoder.load(str(tmp_path), max_length=100)
+    assert encoder.settings.max_length == (limit or 100)
+    assert len(encoder.tokenize([Example("good " * 300)]).ids[0]) == (limit or 100)
+    together = _features(encoder, TEXTS)
+    assert torch.pdist(together).min() > 1e-4
+    for i, text in enumerate(TEXTS):
+        torch.testing.assert_close(_features(encoder, [text])[0], together[i], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2"])
@@ -224,6 +254,149 @@ def test_a_folder_without_weights_is_refused_with_the_way_out(tiny_folder: Path)
         Encoder.load(str(tiny_folder))
 
 
+def _without(name: str) -> Callable[[dict[str, Tensor]], object]:
+    return lambda tensors: tensors.pop(name)
+
+
+def _with_value(name: str, value: float) -> Callable[[dict[str, Tensor]], object]:
+    return lambda tensors: tensors[name].view(-1)[3].fill_(value)
+
+
+QUERY = "encoder.layer.1.attention.self.query.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without(QUERY), f"weights are missing, and random numbers would take their place: {QUERY}"),
+        (_with_value(QUERY, float("nan")), f"weights hold NaN or infinity: {QUERY}"),
+        (_with_value(QUERY, float("inf")), f"weights hold NaN or infinity: {QUERY}"),
+        (
+            lambda tensors: tensors.update({"encoder.layer.2.output.dense.weight": torch.zeros(16, 24)}),
+            "weights have no place in the model that config.json describes: encoder.layer.2.output.dense.weight",
+        ),
+        (lambda tensors: tensors.update({QUERY: torch.zeros(8, 16)}), "could not be loaded"),
+    ],
+    ids=["missing", "NaN", "infinity", "one layer more", "another shape"],
+)
+def test_weights_that_would_make_predictions_random_are_refused(
+    damage: Callable[[dict[str, Tensor]], object], message: str, tiny_folder: Path
+) -> None:
+    Encoder.load(str(tiny_folder))
+    _change_weights(tiny_folder / "model.safetensors", damage)
+    with pytest.raises(RunError) as error:
+        Encoder.load(str(tiny_folder))
+    assert str(error.value).startswith(f"the encoder {str(tiny_folder)!r} could not be loaded: ")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("auto", [AutoModelForMaskedLM, AutoModelForSequenceClassification])
+def test_checkpoints_with_a_head_are_encoders_too(auto: Any, family: str, tmp_path: Path) -> None:
+    encoder = tiny_encoder(family)
+    whole = auto.from_config(encoder.model.config)
+    whole.base_model.load_state_dict(encoder.model.state_dict(), strict=False)
+    whole.save_pretrained(tmp_path)
+    encoder.tokenizer.save_pretrained(tmp_path)
+    loaded = Encoder.load(str(tmp_path), max_length=32)
+    assert torch.equal(_features(loaded, TEXTS), _features(encoder, TEXTS))
+
+
+def test_a_pooler_may_be_missing_only_if_it_is_not_used(tmp_path: Path) -> None:
+    encoder = tiny_encoder("roberta")
+    AutoModelForMaskedLM.from_config(encoder.model.config).save_pretrained(tmp_path)
+    encoder.tokenizer.save_pretrained(tmp_path)
+    Encoder.load(str(tmp_path), pooling="cls")
+    with pytest.raises(RunError, match=r"missing.*pooler\.dense\.bias, pooler\.dense\.weight"):
+        Encoder.load(str(tmp_path), pooling="pooler")
+
+
+def test_code_that_comes_with_an_encoder_is_never_run(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tiny_folder / "theirs.py").write_text(f"open({str(tiny_folder / 'ran')!r}, 'w').close()\n", encoding="utf-8")
+    classes = {"AutoConfig": "theirs.Config", "AutoModel": "theirs.Model", "AutoTokenizer": "theirs.Words"}
+    _rewrite(tiny_folder / "config.json", model_type="theirs", auto_map=classes)
+    asked: list[str] = []
+    monkeypatch.setattr(builtins, "input", lambda question="": (asked.append(question), "y")[1])
+    with pytest.raises(RunError, match="never runs such code"):
+        Encoder.load(str(tiny_folder))
+    assert not asked
+    assert not (tiny_folder / "ran").exists()
+
+
+def test_a_configuration_that_downloads_code_for_its_attention_is_refused(tiny_folder: Path) -> None:
+    _rewrite(tiny_folder / "config.json", attn_implementation="somebody/kernel")
+    with pytest.raises(RunError, match="never runs such code"):
+        Encoder.load(str(tiny_folder))
+
+
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(tiny_folder: Path) -> None:
+    weights = load_file(tiny_folder / "model.safetensors")
+    torch.save(weights, tiny_folder / "pytorch_model.bin")
+    Encoder.load(str(tiny_folder))  # the safetensors are there too
+    (tiny_folder / "model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"only pickled weights \(pytorch_model.bin\)") as error:
+        Encoder.load(str(tiny_folder))
+    command = str(error.value).split('python -c "')[1].split('"')[0]
+    exec(command)
+    assert Encoder.load(str(tiny_folder)).settings.max_length == 32
+
+
+def test_an_adapter_is_refused(tiny_folder: Path) -> None:
+    (tiny_folder / "adapter_config.json").write_text('{"base_model_name_or_path": "other"}', encoding="utf-8")
+    with pytest.raises(RunError, match="is an adapter"):
+        Encoder.load(str(tiny_folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("quickstudy.json", '{"pooling": "meen"}'),
+        ("quickstudy.json", '{"max_length": "32"}'),
+        ("quickstudy.json", '{"normalize": 1}'),
+        ("quickstudy.json", '["mean"]'),
+        ("config.json", "{}"),
+        ("config.json", '{"model_type": "bert", "num_hidden_layers": "two"}'),
+        ("config.json", '{"model_type": "bert", "hidden_size": 17}'),
+        ("tokenizer.json", "{}"),
+    ],
+)
+def test_files_that_say_something_else_are_refused(file: str, content: str, tiny_folder: Path) -> None:
+    (tiny_folder / file).write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=r"could not be loaded|settings of the encoder are broken"):
+        Encoder.load(str(tiny_folder))
+
+
+def test_an_encoder_that_diverged_is_not_saved(tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    with torch.no_grad():
+        encoder.model.get_parameter(QUERY)[0, 0] = float("nan")
+    with pytest.raises(RunError, match=f"{QUERY} holds NaN or infinity\n  The training diverged"):
+        encoder.save(tmp_path / "encoder")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+def test_sentence_transformers_gives_the_features_of_a_saved_encoder(
+    pooling: str, normalize: bool, family: str, tmp_path: Path
+) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    encoder = tiny_encoder(family, pooling=pooling, normalize=normalize, max_length=9)
+    encoder.save(tmp_path)
+    peer = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
+    assert peer.max_seq_length == 9
+    torch.testing.assert_close(torch.from_numpy(peer.encode(TEXTS)), _features(encoder, TEXTS), rtol=0, atol=1e-6)
+    assert Encoder.load(str(tmp_path)).settings == encoder.settings  # its own settings win over modules.json
+
+
+def test_a_classification_pipeline_on_an_encoder_says_that_there_is_no_classifier(tiny_folder: Path) -> None:
+    (answer,) = pipeline("text-classification", model=str(tiny_folder))("a good film")
+    assert answer["label"] == "no classifier is in this folder: it holds an encoder; use quickstudy"
+    trained = AutoModelForSequenceClassification.from_pretrained(tiny_folder, num_labels=3)
+    assert trained.config.id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}  # who trains a head gets a usual one
+
+
 def test_a_folder_with_broken_weights_is_refused_with_the_way_out(tiny_folder: Path) -> None:
     weights = tiny_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
@@ -260,6 +433,26 @@ def _features(encoder: Encoder, texts: Sequence[str | tuple[str, str]]) -> Tenso
     examples = [Example(text) if isinstance(text, str) else Example(*text) for text in texts]
     with torch.no_grad():
         return encoder(encoder.tokenize(examples))
+
+
+def _relative(family: str) -> PreTrainedModel:
+    """A random model of a family with relative positions."""
+    torch.manual_seed(0)
+    if family == "t5":
+        config = AutoConfig.for_model("t5", vocab_size=64, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
+        return T5EncoderModel(config)
+    config = AutoConfig.for_model("xlnet", vocab_size=64, d_model=16, n_layer=2, n_head=2, d_inner=24)
+    return AutoModel.from_config(config)
+
+
+def _change_weights(file: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _rewrite(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
 def _save_plain(encoder: Encoder, folder: Path) -> None:

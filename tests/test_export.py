@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from quickstudy.export.onnx_file import export_onnx
 from quickstudy.export.onnx_model import OnnxModel
 from quickstudy.methods.catalog import make
 from quickstudy.models.adapted import AdaptedModel
+from quickstudy.models.head import LinearHead
 from quickstudy.testing.tiny import WORDS, score_task, tiny_encoder, word_task
 
 _MISSING = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
@@ -66,7 +69,13 @@ def test_int8_is_smaller_and_close(model: Path) -> None:
     assert (found.argmax(1) == wanted.argmax(1)).float().mean() > 0.9
     size = {name: (model / name / "model.onnx").stat().st_size for name in ("fp32", "int8")}
     assert size["int8"] < size["fp32"]
-    assert sorted(path.name for path in (model / "int8").iterdir()) == ["model.onnx", "onnx.json", "tokenizer"]
+    assert sorted(path.name for path in (model / "int8").iterdir()) == [
+        "README.md",
+        "manifest.json",
+        "model.onnx",
+        "onnx.json",
+        "tokenizer",
+    ]
 
 
 @with_onnx
@@ -141,18 +150,44 @@ def test_a_graph_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @with_onnx
+@pytest.mark.parametrize("checked", [True, False])
 @pytest.mark.parametrize("broken", ["model.onnx", "onnx.json", "tokenizer/tokenizer.json"])
-def test_a_broken_folder_is_named(broken: str, model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    (folder / "tokenizer").mkdir(parents=True)
-    for file in (model / "fp32").rglob("*.*"):
-        if file.is_file():
-            (folder / file.relative_to(model / "fp32")).write_bytes(file.read_bytes())
+def test_a_broken_folder_is_named(broken: str, checked: bool, model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model / "fp32", tmp_path / "copy"))
+    if not checked:
+        (folder / "manifest.json").unlink()
     OnnxModel.load(folder)
     (folder / broken).write_bytes(b"{")
     with pytest.raises(RunError, match="broken") as caught:
         OnnxModel.load(folder)
     assert str(folder) in str(caught.value)
+
+
+@with_onnx
+@pytest.mark.parametrize("changed", ["model.onnx", "onnx.json", "tokenizer/tokenizer.json"])
+def test_a_single_bit_is_noticed_and_the_card_may_be_edited(changed: str, model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(model / "fp32", tmp_path / "copy"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "`model.onnx` is the whole model, from token ids to probabilities." in card
+    assert 'OnnxModel.load("THIS_FOLDER").predict(["a new text"])' in card
+    (folder / "README.md").write_text("mine", encoding="utf-8")
+    OnnxModel.load(folder)
+    content = bytearray((folder / changed).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / changed).write_bytes(content)
+    with pytest.raises(RunError, match=f"the exported model is broken: {changed} is missing or was changed"):
+        OnnxModel.load(folder)
+
+
+@with_onnx
+def test_a_model_that_gives_nan_is_not_exported(tmp_path: Path) -> None:
+    model = _model("linear-probe")
+    assert isinstance(model.head, LinearHead)
+    with pytest.raises(RunError, match=r"texts\[0\]: the model gives NaN or infinity"):
+        export_onnx(
+            replace(model, head=LinearHead(model.head.weight * float("nan"), model.head.bias)), tmp_path / "out"
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_pretrain_leaves_a_whole_run_folder(made: Path, tmp_path: Path, command:
         "checkpoints",
         "config.toml",
         "encoder",
+        "manifest.json",
         "meta_learner.safetensors",
         "metrics.jsonl",
         "tasks.json",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from quickstudy.data.files import load_path
 from quickstudy.data.reading import read_rows
-from quickstudy.data.table import ArrowSplit, Columns, cache_folder, read_table
+from quickstudy.data.table import ArrowSplit, Columns, find_cache_folder, read_table
 from quickstudy.data.texts import read_texts
 from quickstudy.errors import DataError
 from quickstudy.tasks.split import Example
@@ -133,13 +133,13 @@ def test_the_cache_is_memory_mapped_and_used_again(tmp_path: Path) -> None:
     path = write_csv_rows(tmp_path, AWKWARD)
     first = read_table(path, Columns(), "classification")
     assert type(first.data).__name__ == "MemoryMappedTable"
-    [cached] = cache_folder().iterdir()
+    [cached] = find_cache_folder().iterdir()
     assert Path(first.cache_files[0]["filename"]) == cached
     before = cached.stat()
     path.touch()  # a new time, the same content
     again = read_table(path, Columns(), "classification")
     assert again.to_dict() == first.to_dict()
-    assert [cached] == list(cache_folder().iterdir())
+    assert [cached] == list(find_cache_folder().iterdir())
     assert (cached.stat().st_ino, cached.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -165,7 +165,7 @@ def test_a_bad_row_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     path = write_csv_rows(tmp_path, [*AWKWARD, (" ", "no")])
     with pytest.raises(DataError, match="is empty"):
         load_one(path)
-    assert not list(cache_folder().glob("*"))
+    assert not list(find_cache_folder().glob("*"))
 
 
 printable = st.text(min_size=1, max_size=40)

@@ -9,20 +9,19 @@ from pathlib import Path
 import pytest
 
 from quickstudy.data.reference import load_tasks
-from quickstudy.data.samples import PARTS, sample_folder, sample_index
+from quickstudy.data.samples import META_SPLITS, SAMPLE_FOLDER, read_sample_index
 
-NAMES = sorted(file.stem for file in sample_folder().glob("*.jsonl"))
+NAMES = sorted(file.stem for file in SAMPLE_FOLDER.glob("*.jsonl"))
 RUN = 8  # no two texts of a task share so many consecutive words
 
 
 def test_the_index_and_the_files_match() -> None:
-    assert sorted(sample_index()) == NAMES
-    assert {file.suffix for file in sample_folder().iterdir()} == {".jsonl", ".toml"}
-    for name, entry in sample_index().items():
-        assert set(entry) == {"part", "domain", "description"}, name
-        assert entry["part"] in PARTS, name
-        assert entry["domain"] in {"general", "finance", "medicine"}, name
-        assert entry["description"].strip().endswith("?"), name
+    assert sorted(read_sample_index()) == NAMES
+    assert {file.suffix for file in SAMPLE_FOLDER.iterdir()} == {".jsonl", ".toml"}
+    for name, entry in read_sample_index().items():
+        assert entry.meta_split in META_SPLITS, name
+        assert entry.domain in {"general", "finance", "medicine"}, name
+        assert entry.description.strip().endswith("?"), name
 
 
 def test_the_datasheet_counts_the_rows() -> None:
@@ -32,18 +31,18 @@ def test_the_datasheet_counts_the_rows() -> None:
 
 
 def test_there_are_enough_tasks_of_each_domain_and_part() -> None:
-    domains = Counter(entry["domain"] for entry in sample_index().values())
-    parts = Counter((entry["part"], entry["domain"]) for entry in sample_index().values())
+    domains = Counter(entry.domain for entry in read_sample_index().values())
+    parts = Counter((entry.meta_split, entry.domain) for entry in read_sample_index().values())
     assert len(NAMES) >= 20
     assert domains["finance"] >= 5
     assert domains["medicine"] >= 5
-    assert {part for part, _ in parts} == set(PARTS)
+    assert {part for part, _ in parts} == set(META_SPLITS)
     assert parts["meta-test", "finance"] >= 3
     assert parts["meta-test", "medicine"] >= 3
 
 
 def test_no_task_is_in_two_parts_and_every_task_is_in_one() -> None:
-    in_part = [task.name for part in PARTS for task in load_tasks(f"samples:{part}")]
+    in_part = [task.name for part in META_SPLITS for task in load_tasks(f"samples:{part}")]
     assert len(in_part) == len(set(in_part))
     assert sorted(in_part) == [f"samples:{name}" for name in NAMES]
 
@@ -91,20 +90,20 @@ def test_words_are_as_varied_as_in_written_text() -> None:
         ratio, lengths = len(set(words)) / len(words), [len(text) for text in texts]
         labels = len({row["label"] for row in rows})
         mean = f"{len(words) / len(texts):.1f}"
-        print(f"{name:<24}{sample_index()[name]['part']:<17}{len(rows):>5}{labels:>8}{mean:>12}{ratio:>18.3f}")
+        print(f"{name:<24}{read_sample_index()[name].meta_split:<17}{len(rows):>5}{labels:>8}{mean:>12}{ratio:>18.3f}")
         # Templates would give few lengths and a ratio far below these floors.
         if ratio < 0.35 or len(set(lengths)) < 8 or max(lengths) < 2 * min(lengths):
             poor[name] = (ratio, sorted(set(lengths)))
     assert not poor
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", META_SPLITS)
 def test_the_part_decides_which_splits_a_task_has(part: str) -> None:
     for task in load_tasks(f"samples:{part}"):
         name = task.name.removeprefix("samples:")
         rows, counts = rows_of(name), Counter(row["label"] for row in rows_of(name))
-        entry = sample_index()[name]
-        assert (task.domain, task.description) == (entry["domain"], entry["description"])
+        entry = read_sample_index()[name]
+        assert (task.domain, task.description) == (entry.domain, entry.description)
         assert task.label_names == tuple(sorted(counts))
         assert task.pair == ("text_pair" in rows[0])
         found = {
@@ -125,7 +124,7 @@ def test_the_part_decides_which_splits_a_task_has(part: str) -> None:
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
-    lines = (sample_folder() / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (SAMPLE_FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 

@@ -18,13 +18,14 @@ from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, NothingLearnedWarning, RecipeError, RunError, did_you_mean
 from quickstudy.layout import choose_run_folder
-from quickstudy.models.adapted import AdaptedModel, Text
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.bundled import public_name
 from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
 from quickstudy.storage import write_json
-from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
+from quickstudy.tasks.text import Text, parse_texts, refuse_table
 from quickstudy.training.record import StepRecord
 from quickstudy.versions import versions
 
@@ -276,12 +277,13 @@ def _task(
         raise DataError("there is nothing to adapt to", fix="Give data=..., or texts=... and labels=...")
     if isinstance(texts, str):
         raise DataError("texts is a single text", fix='Give a list: texts=["..."].')
-    listed, given = list(texts), list(labels)
-    if len(listed) != len(given):
-        raise DataError(f"{len(listed)} texts but {len(given)} labels", fix="Give one label per text.")
+    refuse_table(labels, "labels")
+    examples, given = parse_texts(texts), list(labels)
+    if len(examples) != len(given):
+        raise DataError(f"{len(examples)} texts but {len(given)} labels", fix="Give one label per text.")
     names = [str(parse_label(y, "labels", "classification", f"labels[{i}]")) for i, y in enumerate(given)]
     label_names = tuple(sorted(set(names)))
-    examples = [_labelled(t, label_names.index(name), i) for i, (t, name) in enumerate(zip(listed, names, strict=True))]
+    labelled = [replace(e, label=label_names.index(name)) for e, name in zip(examples, names, strict=True)]
     pairs = [example.text_pair is not None for example in examples]
     if len(set(pairs)) > 1:
         raise DataError(
@@ -289,17 +291,4 @@ def _task(
             where=f"texts[{pairs.index(not pairs[0])}]",
             fix="Give a second text everywhere or nowhere.",
         )
-    return Task("texts", {"train": ListSplit(examples)}, label_names, pair=any(pairs))
-
-
-def _labelled(text: Text, label: int, place: int) -> Example:
-    parts = (text.text, text.text_pair) if isinstance(text, Example) else (text,) if isinstance(text, str) else text
-    known = isinstance(parts, tuple | list) and len(parts) in (1, 2)
-    if not known or not isinstance(parts[0], str) or not isinstance(parts[-1], str | None):
-        raise DataError(
-            f"{text!r} is not a text", where=f"texts[{place}]", fix="Give a text, or (text, second text) for a pair."
-        )
-    first, second = parts[0], parts[1] if len(parts) == 2 else None
-    if not first.strip() or (second is not None and not second.strip()):
-        raise DataError("this text is empty", where=f"texts[{place}]", fix="Leave it out.")
-    return Example(first, second, label)
+    return Task("texts", {"train": ListSplit(labelled)}, label_names, pair=any(pairs))

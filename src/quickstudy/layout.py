@@ -1,11 +1,15 @@
 """Layout: the names of the files in a run folder. No other module knows them.
 
-config.toml                  the recipe that the run was made from, with every default filled in tasks.json
-the names of the meta-train tasks metrics.jsonl                one line per outer step checkpoints/
-`last` and `best`: safetensors and JSON, with hashes encoder/                     the trained encoder, a plain Hugging
-Face folder meta_learner.safetensors     what the method learned beside the encoder; it is written last, so a run that
-has it is finished results.json                 the figures of an evaluation report.html, plots/          the page of
-the run and its plots README.md                    the model card
+config.toml                 the recipe that the run was made from, with every default filled in
+tasks.json                  the names of the meta-train tasks
+metrics.jsonl               one line per outer step
+checkpoints/                `last` and `best`: safetensors and JSON, with hashes
+encoder/                    the trained encoder, a plain Hugging Face folder
+meta_learner.safetensors    what the method learned beside the encoder; a run that has it is finished
+manifest.json               the SHA-256 of the files that predictions follow from
+results.json                the figures of an evaluation
+report.html, plots/         the page of the run and its plots
+README.md                   the model card
 """
 
 from dataclasses import dataclass

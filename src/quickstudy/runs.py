@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -15,12 +14,16 @@ from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError, RunError
 from quickstudy.evaluation.leakage import Overlap, find_overlap, refuse_overlap
 from quickstudy.layout import RunFiles
+from quickstudy.manifest import check_manifest, write_manifest
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.weights import copy_weights
 from quickstudy.storage import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
 from quickstudy.tasks.task import Task
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import StepRecord, read_log
+
+_COPY_AGAIN = "Copy the run again, or train again."
 
 
 class Run:
@@ -129,35 +132,33 @@ class Run:
         return tuple(overlaps)
 
     def save(self, learner: MetaLearner) -> None:
-        """Write the trained encoder and what was learned beside it.
+        """Write the trained encoder and what was learned beside it, then the manifest of the finished run.
 
         Raises:
-            RunError: They cannot be written; the run is then not finished.
+            RunError: A weight is NaN or infinity, or the files cannot be written; the run is then not finished.
         """
         size = count_bytes(dict(learner.encoder.model.named_parameters()))
         with replaced_folder(self.files.encoder, size=size) as new:
             learner.encoder.save(new)
         # A method that learns nothing beside the encoder still gets its file: it says that the run is finished.
         save_tensors(_beside(learner) or {"nothing": torch.zeros(0)}, self.files.learned)
+        files = (self.files.config, self.files.tasks, self.files.learned, self.files.encoder)
+        write_manifest(self.folder, [file.name for file in files if file.exists()])
 
     def learner(self) -> MetaLearner:
         """Return the meta-trained learner.
 
         Raises:
-            RunError: The run is not finished, or its files are broken.
+            RunError: The run is not finished, or one of its files is missing or damaged.
         """
         self.check_finished()
-        learner = build_learner(self.recipe, Encoder.load(str(self.files.encoder)))
-        try:
-            saved = load_file(self.files.learned)
-            with torch.no_grad():
-                for name, value in _beside(learner).items():
-                    value.copy_(saved[name])
-        except (SafetensorError, KeyError, RuntimeError) as error:
+        check_manifest(self.folder, "run folder", _COPY_AGAIN)
+        learner = build_learner(self.recipe, Encoder.restore(self.files.encoder))
+        try:  # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
+            copy_weights(load_file(self.files.learned), _beside(learner))
+        except Exception as error:  # a damaged file fails in many ways
             raise RunError(
-                f"what the method learned cannot be read ({error})",
-                where=str(self.files.learned),
-                fix="Copy the run again, or train again.",
+                f"what the method learned cannot be read ({error})", where=str(self.files.learned), fix=_COPY_AGAIN
             ) from error
         return learner
 

@@ -1,18 +1,18 @@
 """GLUE: its nine tasks with their official fields, labels and metrics, from the Hub or a local folder.
 
 A local folder has one folder per task with `train` and `validation` files (CSV, TSV, JSONL or Parquet) and the column
-names of the Hub's `nyu-mll/glue`; labels are its numbers or their names. GLUE's test labels are not public: what is scored is
-the validation split, as is usual. Wang et al. 2019, arXiv:1804.07461. MNLI is scored on validation_matched;
-validation_mismatched is a split of its own.
+names of the Hub's `nyu-mll/glue`. Labels are the numbers of that data set or their names. GLUE's test labels are not
+public, so the validation split is scored, as is usual. MNLI is scored on validation_matched; validation_mismatched is
+one more split. Wang et al. 2019, arXiv:1804.07461.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from quickstudy.data.files import data_files, one_each
-from quickstudy.data.hub import fetch, label_array
-from quickstudy.data.reading import SUFFIXES, os_errors
-from quickstudy.data.table import ArrowSplit, Columns, read_table, table_split
+from quickstudy.data.files import index_files, list_data_files
+from quickstudy.data.hub import fetch, read_labels
+from quickstudy.data.reading import SUFFIXES, explain_os_errors
+from quickstudy.data.table import ArrowSplit, Columns, make_split, read_table
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import Split
 from quickstudy.tasks.task import Kind, Task
@@ -33,7 +33,7 @@ class GlueTask:
 
     @property
     def kind(self) -> Kind:
-        """`regression` for STS-B, which has no labels."""
+        """Regression for STS-B, which has no labels; classification for the others."""
         return "classification" if self.labels else "regression"
 
     @property
@@ -132,9 +132,9 @@ def load_glue(name: str, path: Path | None = None) -> Task:
 
 def _local_splits(name: str, glue: GlueTask, path: Path) -> dict[str, Split]:
     folder = path / name
-    with os_errors(folder):
-        files = data_files(folder) if folder.is_dir() else []
-    wanted = one_each((f.stem, f) for f in files if f.stem == "train" or f.stem.startswith("validation"))
+    with explain_os_errors(folder):
+        files = list_data_files(folder) if folder.is_dir() else []
+    wanted = index_files((f.stem, f) for f in files if f.stem == "train" or f.stem.startswith("validation"))
     if "train" not in wanted:
         raise DataError(
             f"there is no train file of GLUE's {name!r} here",
@@ -147,14 +147,14 @@ def _local_splits(name: str, glue: GlueTask, path: Path) -> dict[str, Split]:
 def _local_split(glue: GlueTask, file: Path) -> Split:
     table = read_table(file, glue.columns, glue.kind)
     named = not set(glue.labels).isdisjoint(table.unique("label"))
-    return table_split(table, glue.labels if named else [str(i) for i in range(len(glue.labels))], file)
+    return make_split(table, glue.labels if named else [str(i) for i in range(len(glue.labels))], file)
 
 
 def _hub_splits(name: str, glue: GlueTask) -> dict[str, Split]:
     columns = [name for name in (glue.text, glue.text_pair, "label") if name]
     return {
         split: ArrowSplit(
-            rows.select_columns(columns), glue.columns, label_array(rows, "label", glue.labels, glue.kind)
+            rows.select_columns(columns), glue.columns, read_labels(rows, "label", glue.labels, glue.kind)
         )
         for split, rows in fetch(HUB_ID, name).items()
         if not split.startswith("test")

@@ -1,8 +1,9 @@
-"""Hub: any classification data set of the Hugging Face Hub, by id and column mapping.
+"""Hub: any data set of the Hugging Face Hub as a task, by its id and the names of its columns.
 
-The rows stay where `datasets` keeps them, mapped into memory. Label names come from the data set's `ClassLabel`, else
-from the values found. Published sets mark withheld and undecided labels with -1 or null and have the odd empty text: rows
-without a text or a label are left out, and so is a split that has nothing else.
+The rows stay where `datasets` keeps them, mapped into memory. Label names come from the data set's `ClassLabel`;
+without one, the different values are the labels. Published data sets mark withheld and undecided labels with -1 or
+null, and a few of their texts are empty. Rows without a text or a label are left out. A split without any other row is
+left out too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,21 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quickstudy.data.table import ArrowSplit, Columns, in_order
+from quickstudy.data.table import ArrowSplit, Columns, sort_labels
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import SPLIT_NAMES, Split, SubsetSplit
 from quickstudy.tasks.task import Kind, Task
 
 
 def fetch(repository: str, config: str | None = None) -> datasets.DatasetDict:
-    """Download (or find in the local cache) all splits of a Hub data set, or load a saved one from a local folder.
+    """Return all splits of a Hub data set, downloaded or from the local cache, or of a saved one in a local folder.
 
     Raises:
         DataError: No such data set, or the Hub is out of reach.
     """
     try:
         return datasets.load_dataset(repository, config)
-    except Exception as error:  # the Hub client raises many kinds of errors; all of them mean "could not be had"
+    except Exception as error:  # the Hub's client raises many kinds of errors; each means that there are no data
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         fix = "Check the id and the network. Offline: use local files, or the bundled tasks (samples)."
         if lines[0].startswith("Config name is missing"):
@@ -50,31 +51,25 @@ def load_hub(
     Raises:
         DataError: It cannot be loaded, a column is missing, or it holds something else.
     """
-    found = fetch(repository, config)
+    published = fetch(repository, config)
     if columns.text_pair == "auto":
-        there = any("text_pair" in rows.column_names for rows in found.values())
-        columns = Columns(columns.text, "text_pair" if there else None, columns.label)
-    found = {split: _only(rows, columns, f"hub:{repository}", split) for split, rows in found.items()}
-    names = _label_names(found, columns.label) if kind == "classification" else []
+        has_pairs = any("text_pair" in rows.column_names for rows in published.values())
+        columns = Columns(columns.text, "text_pair" if has_pairs else None, columns.label)
+    published = {split: _select_columns(rows, columns, f"hub:{repository}", split) for split, rows in published.items()}
+    names = _label_names(published, columns.label) if kind == "classification" else []
     splits: dict[str, Split] = {}
-    for split, rows in found.items():
-        labels = label_array(rows, columns.label, names, kind)
-        usable = np.isfinite(labels) if kind == "regression" else labels >= 0
-        for column in filter(None, (columns.text, columns.text_pair)):
-            usable &= _has_text(rows, column)
-        whole = ArrowSplit(rows, columns, labels)
-        if usable.any():
-            known = SPLIT_NAMES.get(split, split)
-            kept = whole if usable.all() else SubsetSplit(whole, np.flatnonzero(usable))
-            splits[split if known in found or known in splits else known] = kept
+    for split, rows in published.items():
+        if (usable := _usable_rows(rows, columns, names, kind)) is not None:
+            usual_name = SPLIT_NAMES.get(split, split)
+            splits[split if usual_name in published or usual_name in splits else usual_name] = usable
     if not splits:
         raise DataError(f"no row of {repository!r} has both a text and a label", fix="Name other columns.")
     name = f"hub:{repository}{f'?config={config}' if config else ''}"
     return Task(name, splits, tuple(names), kind, columns.text_pair is not None)
 
 
-def label_array(rows: datasets.Dataset, column: str, names: Sequence[str], kind: Kind) -> np.ndarray:
-    """Return (B,) label positions or scores of a column; -1 or NaN where there is none."""
+def read_labels(rows: datasets.Dataset, column: str, names: Sequence[str], kind: Kind) -> np.ndarray:
+    """Return (B,) label positions or scores of a column; -1 or NaN where there is no label."""
     if kind == "regression":
         return np.asarray(_cast(rows, column, pa.float64()).to_numpy(), dtype=np.float64)
     if isinstance(rows.features[column], datasets.ClassLabel):
@@ -84,8 +79,20 @@ def label_array(rows: datasets.Dataset, column: str, names: Sequence[str], kind:
     return np.asarray(pc.fill_null(positions, -1).to_numpy(), dtype=np.int64)
 
 
-def _only(rows: datasets.Dataset, columns: Columns, reference: str, split: str) -> datasets.Dataset:
-    """Return the rows with the columns that are needed; the others (images, long documents) are never decoded."""
+def _usable_rows(rows: datasets.Dataset, columns: Columns, names: Sequence[str], kind: Kind) -> Split | None:
+    """Return the rows that have a text and a label; None if there are none."""
+    labels = read_labels(rows, columns.label, names, kind)
+    usable = np.isfinite(labels) if kind == "regression" else labels >= 0
+    for column in filter(None, (columns.text, columns.text_pair)):
+        usable &= _has_text(rows, column)
+    whole = ArrowSplit(rows, columns, labels)
+    if usable.all():
+        return whole if len(whole) else None
+    return SubsetSplit(whole, np.flatnonzero(usable)) if usable.any() else None
+
+
+def _select_columns(rows: datasets.Dataset, columns: Columns, reference: str, split: str) -> datasets.Dataset:
+    """Return the rows with the needed columns alone; other columns (images, long documents) are never decoded."""
     needed = dict.fromkeys(name for name in (columns.text, columns.text_pair, columns.label) if name)
     for name in needed:
         if name not in rows.column_names:
@@ -96,12 +103,12 @@ def _only(rows: datasets.Dataset, columns: Columns, reference: str, split: str) 
     return rows.select_columns(list(needed))
 
 
-def _label_names(found: Mapping[str, datasets.Dataset], column: str) -> list[str]:
-    feature = next(iter(found.values())).features[column]
+def _label_names(splits: Mapping[str, datasets.Dataset], column: str) -> list[str]:
+    feature = next(iter(splits.values())).features[column]
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
-    texts = (_cast(rows, column, pa.string()) for rows in found.values())
-    return in_order(value for column in texts for value in pc.unique(column).to_pylist() if value is not None)
+    texts = (_cast(rows, column, pa.string()) for rows in splits.values())
+    return sort_labels(value for column in texts for value in pc.unique(column).to_pylist() if value is not None)
 
 
 def _has_text(rows: datasets.Dataset, column: str) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Reading: CSV, TSV, JSON lines and Parquet as one stream of rows, each with the place it came from.
+"""Reading: CSV, TSV, JSON lines and Parquet as one stream of rows, each with the place where it stands.
 
-Rows are read one at a time, so a file of any size passes through little memory, and a bad row is named `file:line`.
-Text must be UTF-8: guessing an encoding wrongly would change the texts without a word.
+Rows are read one by one, so a file of any size needs little memory, and a bad row is named as `file:line`. Text must
+be UTF-8: another encoding would have to be guessed, and a wrong guess changes the texts without a word.
 """
 
 import csv
@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,10 +17,10 @@ from quickstudy.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
-_CSV_FIELD = 2**24  # characters; Python's own limit of 2^17 is short of a long report
+_CSV_FIELD = 2**24  # characters; Python's limit of 2^17 is too low for long reports
 _PARQUET_BATCH = 500  # rows decoded at a time
 
-Row = tuple[str, dict[str, Any]]  # ("file:line", {column: value})
+Row = tuple[str, dict[str, object]]  # ("file:line", {column: value}); values are unchecked
 
 
 def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row]:
@@ -29,12 +28,12 @@ def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row
 
     Args:
         path: CSV, TSV, JSONL or Parquet.
-        wanted: Columns that are enough; Parquet reads no others and gives them as None. None for all.
+        wanted: The columns that are needed, or None for all. Parquet reads only these, and gives None for the others.
 
     Raises:
-        DataError: No such file, an unknown suffix, not UTF-8, a broken line, or no rows at all.
+        DataError: There is no such file, its suffix is unknown, it is not UTF-8, a line is broken, or it has no rows.
     """
-    with os_errors(path):
+    with explain_os_errors(path):
         if not path.is_file():
             raise DataError("there is no such file", where=str(path), fix="Check the path.")
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -58,7 +57,7 @@ def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row
 
 
 @contextmanager
-def os_errors(
+def explain_os_errors(
     path: Path, what: str = "it cannot be read", fix: str = "Check the path and its permissions."
 ) -> Iterator[None]:
     """Turn an error of the operating system into a `DataError`."""
@@ -69,7 +68,7 @@ def os_errors(
 
 
 def _read_lines(path: Path) -> Iterator[str]:
-    with os_errors(path), path.open("rb") as file:
+    with explain_os_errors(path), path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
                 if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
@@ -119,7 +118,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _refuse_twice(names: Collection[str], path: Path) -> None:
-    """Refuse two columns of one name; unnamed ones are nobody's."""
+    """Refuse two columns with the same name; columns without a name are never read."""
     seen: set[str] = set()
     for name in filter(None, names):
         if name in seen:

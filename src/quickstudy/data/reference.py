@@ -1,13 +1,17 @@
-"""Catalog: one line of text names any tasks; the recipe and the command line use the same.
+"""Reference: a line of text that names tasks; recipes and the command line use the same references.
 
-    samples                         all bundled tasks          samples:meta-test          one part of them
+    samples                         all bundled tasks          samples:meta-test          a meta split of them
     samples:fin_company_tone        one bundled task           glue, glue:rte,sst2        all of GLUE, some of it
     glue:rte?path=data/glue         from a local folder        hub:ag_news?label=label    any Hub data set
     few.csv?text=note&label=code    a file                     corpora/                   a folder (see `files`)
 
-After `?`, for the Hub and for files: `text`, `pair`, `label` (column names; `pair=none` takes no second text), `kind`
-(`classification` or `regression`), `lineage` (where the texts come from, e.g. `lineage=imdb`: tasks from one source are not
-held out from each other); for the Hub also `config`; for GLUE `path`.
+| option after `?` | for | meaning |
+|---|---|---|
+| `text`, `pair`, `label` | Hub, files | names of the columns; `pair=none` takes no second text |
+| `kind` | Hub, files | `classification` or `regression` |
+| `lineage` | Hub, files | source of the texts, e.g. `imdb`; tasks of the same source are not held out from each other |
+| `config` | Hub | the configuration of the data set |
+| `path` | GLUE | a local folder |
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +23,7 @@ from urllib.parse import parse_qsl
 from quickstudy.data.files import load_path
 from quickstudy.data.glue import GLUE, load_glue
 from quickstudy.data.hub import load_hub
-from quickstudy.data.reading import os_errors
+from quickstudy.data.reading import explain_os_errors
 from quickstudy.data.samples import load_samples
 from quickstudy.data.table import Columns
 from quickstudy.errors import DataError, did_you_mean
@@ -33,18 +37,18 @@ def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[
     """Load the tasks that one or more references name.
 
     Args:
-        references: See above.
+        references: One reference or several; see the first lines of this file.
         base: Folder that relative paths start from.
 
     Raises:
-        DataError: A reference that names nothing, or data that cannot be used.
+        DataError: A reference names nothing, or its data cannot be used.
 
     >>> [task.name for task in load_tasks("samples:meta-test")][:2]
     ['samples:fin_claim_support', 'samples:fin_company_tone']
     """
     if isinstance(references, str):
         references = [references]
-    tasks = [task for reference in references for task in _load_one(reference, base)]
+    tasks = [task for reference in references for task in _load_reference(reference, base)]
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
@@ -52,7 +56,7 @@ def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[
     return tasks
 
 
-def _load_one(reference: str, base: Path) -> list[Task]:
+def _load_reference(reference: str, base: Path) -> list[Task]:
     tasks, options = _load_from(reference, base)
     lineage = frozenset(name for name in options.get("lineage", "").split(",") if name)
     return [replace(task, lineage=task.lineage | lineage) for task in tasks] if lineage else tasks
@@ -75,7 +79,7 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
     if source == "hub":
         return [load_hub(names, columns, cast(Kind, kind), config=options.get("config"))], options
     path = base / target
-    with os_errors(path):
+    with explain_os_errors(path):
         if not path.exists():
             raise DataError(
                 f"{reference!r} is neither a file or folder nor a known source",
@@ -85,7 +89,7 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
 
 
 def _options(reference: str, query: str, allowed: Sequence[str]) -> dict[str, str]:
-    """Return the options of a reference; one that would change nothing is refused rather than passed over."""
+    """Return the options of a reference; an option that would change nothing is refused."""
     options: dict[str, str] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in allowed:

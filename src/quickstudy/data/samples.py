@@ -1,17 +1,16 @@
-"""Samples: small tasks written by hand for this project, so that a machine without the Hub has something real to do.
+"""Samples: small tasks written by hand for this project, so that a machine without the Hub has real tasks too.
 
-`samples/index.toml` holds, for each task, its part of the fixed meta-train / meta-validation / meta-test split, its domain and
-what is decided. A meta-train task has all its rows in `train`; of the others half, stratified by label, are `train`, half `test`.
-What they are for, and what not: docs/samples.md.
+`samples/index.toml` holds, for each task, its meta split (meta-train, meta-validation or meta-test), its domain, and
+the question that a label answers. A meta-train task has all its rows in `train`. Of any other task, half of the rows
+of each label are in `train` and half in `test`. docs/samples.md says what the samples are good for, and what not.
 """
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from quickstudy.data.files import load_files
 from quickstudy.data.table import Columns
@@ -19,41 +18,49 @@ from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import Split, hold_out
 from quickstudy.tasks.task import Task
 
-PARTS = ("meta-train", "meta-validation", "meta-test")
+META_SPLITS = ("meta-train", "meta-validation", "meta-test")
+SAMPLE_FOLDER = Path(str(files("quickstudy.data"))) / "samples"
 
 
-def sample_folder() -> Path:
-    """Return the folder of the bundled JSONL files."""
-    return Path(str(files("quickstudy.data"))) / "samples"
+@dataclass(frozen=True, slots=True)
+class SampleEntry:
+    """What the index says of a bundled task.
+
+    Attributes:
+        meta_split: meta-train, meta-validation or meta-test.
+        domain: general, finance or medicine.
+        description: The question that a label answers.
+    """
+
+    meta_split: str
+    domain: str
+    description: str
 
 
 @cache
-def sample_index() -> dict[str, dict[str, Any]]:
-    """Return the index: name → {part, domain, description}."""
-    with (sample_folder() / "index.toml").open("rb") as file:
-        return tomllib.load(file)
+def read_sample_index() -> dict[str, SampleEntry]:
+    """Return the index of the bundled tasks, by name."""
+    with (SAMPLE_FOLDER / "index.toml").open("rb") as file:
+        return {name: SampleEntry(**entry) for name, entry in tomllib.load(file).items()}
 
 
 def load_samples(chosen: Sequence[str] = ()) -> list[Task]:
-    """Load bundled tasks by name or by part of the split; all of them when nothing is chosen.
+    """Load bundled tasks by name or by meta split; all of them when nothing is chosen.
 
     Raises:
-        DataError: Neither a task nor a part has that name.
+        DataError: Neither a task nor a meta split has that name.
     """
-    index = sample_index()
+    index = read_sample_index()
     for name in chosen:
-        if name not in index and name not in PARTS:
-            raise DataError(f"there is no bundled task {name!r}", fix=did_you_mean(name, [*index, *PARTS]))
-    wanted = [name for name, entry in index.items() if not chosen or name in chosen or entry["part"] in chosen]
+        if name not in index and name not in META_SPLITS:
+            raise DataError(f"there is no bundled task {name!r}", fix=did_you_mean(name, [*index, *META_SPLITS]))
+    wanted = [name for name, entry in index.items() if not chosen or name in chosen or entry.meta_split in chosen]
     return [_load(name, index[name]) for name in wanted]
 
 
-def _load(name: str, entry: dict[str, Any]) -> Task:
-    file = sample_folder() / f"{name}.jsonl"
-    whole = load_files(name, {"train": file}, Columns(), "classification")
+def _load(name: str, entry: SampleEntry) -> Task:
+    whole = load_files(name, {"train": SAMPLE_FOLDER / f"{name}.jsonl"}, Columns(), "classification")
     splits: dict[str, Split] = dict(whole.splits)
-    if entry["part"] != "meta-train":
+    if entry.meta_split != "meta-train":
         splits["train"], splits["test"] = hold_out(whole.train_split, 0.5, seed=0)
-    return replace(
-        whole, name=f"samples:{name}", splits=splits, description=entry["description"], domain=entry["domain"]
-    )
+    return replace(whole, name=f"samples:{name}", splits=splits, description=entry.description, domain=entry.domain)

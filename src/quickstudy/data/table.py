@@ -1,8 +1,9 @@
-"""Table: a data file checked row by row and kept as a memory-mapped Arrow file.
+"""Table: a data file, checked row by row and kept as an Arrow file that is mapped into memory.
 
-The checked rows go to the cache folder once per file content and column choice; from then on `datasets` maps the file
-into memory, so a million rows cost the labels (8 bytes each) and nothing else. The key is a hash of the file's bytes: a
-changed file is read again, an unchanged one never.
+The checked rows are written to the cache folder once for each content of a file and each choice of columns. After that
+`datasets` maps the Arrow file into memory, so a million rows take the memory of their labels (8 bytes each) and
+nothing else. The name in the cache is a hash of the file's bytes: a changed file is read again, an unchanged file is
+not.
 """
 
 import math
@@ -14,7 +15,6 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 import datasets
 import numpy as np
@@ -22,21 +22,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quickstudy.data.reading import os_errors, read_rows
+from quickstudy.data.reading import explain_os_errors, read_rows
 from quickstudy.errors import DataError, did_you_mean
+from quickstudy.manifest import hash_file
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 
-_FORMAT = 2  # raise it when the cached layout or what is refused changes
+_FORMAT = 2  # raise it when the layout of the cache changes, or when other rows are refused
 _BATCH = 1_000  # rows written at a time
+_MISSING = ("NAType", "NaTType")  # the types that pandas has for missing values
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the columns that hold the text, the second text (if any) and the label.
+    """Names of the columns that hold the text, the second text of pairs and the label.
 
-    `text_pair="auto"` takes a column called `text_pair` where the file has one; None, or "none", takes no second text.
+    `text_pair="auto"` takes a column called `text_pair` if the file has one. None, or "none", takes no second text.
     """
 
     text: str = "text"
@@ -49,11 +51,11 @@ class Columns:
 
 
 class ArrowSplit:
-    """Rows of a `datasets.Dataset` as `Example`s, read from disk when asked for.
+    """Rows of a `datasets.Dataset` as `Example`s; a row is read from disk when it is asked for.
 
     Args:
         dataset: The rows.
-        columns: Where the texts are; `text_pair` None for single texts.
+        columns: The columns of the texts; `text_pair` is None for single texts.
         labels: (B,) label positions (int64) or scores (float64).
     """
 
@@ -71,8 +73,8 @@ class ArrowSplit:
         return Example(row[self._columns.text], row[pair] if pair else None, self.labels[index].item())
 
 
-def cache_folder() -> Path:
-    """Where checked tables are kept: $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy."""
+def find_cache_folder() -> Path:
+    """Return the folder of checked tables: $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy."""
     if "QUICKSTUDY_CACHE" in os.environ:
         return Path(os.environ["QUICKSTUDY_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
@@ -87,31 +89,33 @@ def read_table(path: Path, columns: Columns, kind: Kind) -> datasets.Dataset:
         kind: Labels are kept as strings (classification) or as float64 (regression).
 
     Returns:
-        A memory-mapped data set with the columns `text`, `text_pair` (pairs only) and `label`.
+        A memory-mapped data set with the columns `text`, `text_pair` (only for pairs) and `label`.
 
     Raises:
-        DataError: Unreadable file, missing column, empty text, missing or non-numeric label; with `file:line`.
+        DataError: The file cannot be read, a column is missing, a text is empty, a label is missing or no number; with
+            `file:line`.
     """
     key = sha256(f"{_FORMAT}|{columns}|{kind}|{path.suffix.lower()}|".encode())
-    key.update(_file_hash(path))
-    target = cache_folder() / f"{key.hexdigest()}.arrow"
+    with explain_os_errors(path):
+        key.update(bytes.fromhex(hash_file(path)))
+    target = find_cache_folder() / f"{key.hexdigest()}.arrow"
     fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
-    with os_errors(target.parent, "the cache folder cannot be used", fix):
+    with explain_os_errors(target.parent, "the cache folder cannot be used", fix):
         if not target.exists():
             _write_arrow(_labelled(path, columns, kind), kind, target)
         return datasets.Dataset.from_file(str(target))
 
 
-def table_split(table: datasets.Dataset, values: Sequence[str], path: Path) -> ArrowSplit:
+def make_split(table: datasets.Dataset, values: Sequence[str], path: Path) -> ArrowSplit:
     """Return a table of `read_table` as a split.
 
     Args:
         table: The checked rows.
-        values: Label of each position; empty for regression, where the labels are the scores.
-        path: The file it was read from.
+        values: The label at each position; empty for regression, where the labels are the scores.
+        path: The file that the table was read from.
 
     Raises:
-        DataError: A label that is not among the values; with `file:line`.
+        DataError: A label is not among the values; with `file:line`.
     """
     columns = Columns(text_pair="text_pair" if "text_pair" in table.column_names else None)
     labels = _positions(table, values, path) if values else table.data.column("label").to_numpy()
@@ -123,39 +127,31 @@ def _positions(table: datasets.Dataset, values: Sequence[str], path: Path) -> ND
     positions = pc.index_in(column, value_set=pa.array(values, type=column.type))
     if positions.null_count:
         row = positions.is_null().to_pylist().index(True)
-        odd = column[row].as_py()
+        label = column[row].as_py()
         where, _ = next(islice(read_rows(path), row, None))  # the cache keeps no line numbers
-        raise DataError(f"label {odd!r} is not among the known labels", where=where, fix=did_you_mean(odd, values))
+        raise DataError(f"label {label!r} is not among the known labels", where=where, fix=did_you_mean(label, values))
     return np.asarray(positions.to_numpy(), dtype=np.int64)
 
 
-def label_values(tables: Sequence[datasets.Dataset]) -> list[str]:
-    """Return the distinct labels of some tables, in numeric order if they are whole numbers, else by name."""
-    return in_order({value for table in tables for value in pc.unique(table.data.column("label")).to_pylist()})
+def list_labels(tables: Sequence[datasets.Dataset]) -> list[str]:
+    """Return the different labels of tables, in the order of `sort_labels`."""
+    return sort_labels({value for table in tables for value in pc.unique(table.data.column("label")).to_pylist()})
 
 
-def in_order(labels: Iterable[str]) -> list[str]:
-    """Return distinct labels in numeric order if they are whole numbers, else by name.
+def sort_labels(labels: Iterable[str]) -> list[str]:
+    """Return the different labels, sorted by number if all are whole numbers, else by name.
 
-    >>> in_order({"10", "9", "-1"}), in_order({"10", "9", "n/a"})
+    >>> sort_labels({"10", "9", "-1"}), sort_labels({"10", "9", "n/a"})
     (['-1', '9', '10'], ['10', '9', 'n/a'])
     """
-    found = set(labels)
-    numeric = all(_WHOLE.fullmatch(value) for value in found)
-    return sorted(found, key=lambda value: (int(value), value)) if numeric else sorted(found)
+    different = set(labels)
+    numeric = all(_WHOLE.fullmatch(label) for label in different)
+    return sorted(different, key=lambda label: (int(label), label)) if numeric else sorted(different)
 
 
-def _file_hash(path: Path) -> bytes:
-    digest = sha256()
-    with os_errors(path), path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.digest()
-
-
-def checked_rows(
+def read_checked_rows(
     path: Path, columns: Columns, *, labelled: bool
-) -> Iterator[tuple[str, Mapping[str, Any], str, str | None]]:
+) -> Iterator[tuple[str, Mapping[str, object], str, str | None]]:
     """Yield (`file:line`, row, text, second text) of each row of a data file.
 
     Args:
@@ -164,7 +160,7 @@ def checked_rows(
         labelled: Whether there must be a label column.
 
     Raises:
-        DataError: Unreadable file, missing column or empty text; with `file:line`.
+        DataError: The file cannot be read, a column is missing, or a text is empty; with `file:line`.
     """
     pair = columns.text_pair
     wanted = (columns.text, columns.label, "text_pair" if pair == "auto" else pair or "")
@@ -183,7 +179,7 @@ def checked_rows(
         yield where, row, _text(row, columns.text, where), _text(row, pair, where) if pair else None
 
 
-def _check_columns(row: Mapping[str, Any], needed: Iterable[str | None], path: Path) -> None:
+def _check_columns(row: Mapping[str, object], needed: Iterable[str | None], path: Path) -> None:
     for name in filter(None, needed):
         if name not in row:
             raise DataError(
@@ -195,7 +191,7 @@ def _check_columns(row: Mapping[str, Any], needed: Iterable[str | None], path: P
             )
 
 
-def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+def _text(row: Mapping[str, object], column: str, where: str) -> str:
     value = row.get(column)
     if not isinstance(value, str):
         raise DataError(f"{column!r} is {value!r}, not a text", where=where, fix="Put a text in it or delete the row.")
@@ -205,18 +201,28 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def _labelled(path: Path, columns: Columns, kind: Kind) -> Iterator[tuple[str, str | None, str | float]]:
-    for where, row, text, second in checked_rows(path, columns, labelled=True):
+    for where, row, text, second in read_checked_rows(path, columns, labelled=True):
         yield text, second, parse_label(row.get(columns.label), columns.label, kind, where)
 
 
-def parse_label(value: Any, column: str, kind: Kind, where: str) -> str | float:
-    """Return a label name, or a number for regression, of whatever a file or a caller gives; refuse what is missing."""
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
+def parse_label(value: object, column: str, kind: Kind, where: str) -> str | float:
+    """Return the name of a label, or its number for regression.
+
+    Args:
+        value: What a file or a caller gives.
+        column: What the label's column is called in messages.
+        kind: Classification or regression.
+        where: The place, for messages.
+
+    Raises:
+        DataError: The label is missing, a list, or no number.
+    """
+    missing = value is None or type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
     if missing or str(value).strip().lower() in {"", "nan"}:
         raise DataError(f"the label in {column!r} is missing (empty or NaN)", where=where, fix="Label the row.")
     if kind == "regression":
         try:
-            number = float(value)
+            number = float(value)  # type: ignore[arg-type]  # what is no number is caught
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
@@ -241,9 +247,9 @@ def _write_arrow(rows: Iterator[tuple[str, str | None, str | float]], kind: Kind
     schema = pa.schema(fields)
     target.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
-        part = Path(file.name)
+        unfinished = Path(file.name)
     try:
-        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             batch = [first]
             for row in rows:
                 batch.append(row)
@@ -252,11 +258,11 @@ def _write_arrow(rows: Iterator[tuple[str, str | None, str | float]], kind: Kind
                     batch = []
             if batch:
                 writer.write_batch(_record_batch(batch, schema))
-        part.replace(target)
+        unfinished.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
-def _record_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+def _record_batch(rows: Sequence[Sequence[str | float | None]], schema: pa.Schema) -> pa.RecordBatch:
     columns = [c for c in zip(*rows, strict=True) if c[0] is not None]
     return pa.record_batch([pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)

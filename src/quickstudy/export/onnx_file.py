@@ -1,10 +1,11 @@
 """ONNX file: an adapted model as one graph, from token ids to probabilities.
 
-    p = softmax(head(pool(f_φ(ids, mask))))          separate pairs: f_φ runs on both
+    p = softmax(head(pool(f_φ(ids, mask))))          separate pairs: f_φ runs on both texts
 
-The folder holds `model.onnx` (batch size and lengths are free), `tokenizer/` and `onnx.json`. int8 is dynamic: weights are
-rounded once, per column; states are scaled by the range of each batch. What was exported is run against the original before
-it is kept, so a head or an architecture that the exporter does not trace faithfully never passes.
+The folder holds `model.onnx`, `tokenizer/`, `onnx.json`, a README.md and `manifest.json`. The graph takes batches of
+any size and texts of any length. With int8, weights are rounded once, column by column, and states are scaled by the
+range of each batch. The exported graph is compared with the original model before it is kept, so a head or an
+architecture that the exporter traces wrongly is refused.
 """
 
 import logging
@@ -17,17 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
-from quickstudy.export.onnx_model import INFO, MODEL, TOKENIZER, OnnxModel, graph_inputs, need
+from quickstudy.export.onnx_model import INFO, MODEL, TOKENIZER, ExportInfo, OnnxModel, graph_inputs, need
+from quickstudy.manifest import write_manifest
 from quickstudy.models.adapted import AdaptedModel
+from quickstudy.models.card import exported_card
 from quickstudy.models.head import HEADS, NetHead, head_of, head_tensors
+from quickstudy.models.record import write_record
 from quickstudy.models.tokens import Sequences, pad
-from quickstudy.storage import new_folder, write_json
+from quickstudy.storage import new_folder, write_text
 from quickstudy.tasks.split import Example
 
 OPSET = 20
 _TOLERANCE = 1e-4  # of probabilities, and of numbers relative to their size; int8 is not held to it
 
-# Deprecations inside the exporter's own calls, which users cannot act on; by their text, so that others are still seen.
+# Deprecation warnings about the exporter's own code, which users cannot change. Other warnings are still shown.
 _EXPORTER_WARNINGS = (r"`isinstance\(treespec, LeafSpec\)` is deprecated",)
 _NOISY = ("torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
 
@@ -48,24 +52,18 @@ def export_onnx(model: AdaptedModel, folder: str | Path, *, int8: bool = False) 
         raise RunError("weights in half precision are not exported", fix="Load the model in fp32, then export it.")
     target = Path(folder)
     graph = _Graph(model)
-    probe = _probe(graph, model.pair)
-    with new_folder(target) as part:
-        _write_graph(graph, probe, part / MODEL)
-        graph.encoder.tokenizer.save_pretrained(part / TOKENIZER)
-        info = {
-            "label_names": list(model.label_names),
-            "kind": model.kind,
-            "pair": model.pair,
-            "separate": graph.separate,
-            "max_length": graph.encoder.settings.max_length,
-            "method": model.method,
-            "int8": int8,
-        }
-        write_json(part / INFO, info)
-        _check(graph, OnnxModel.load(part), model.pair)
+    length = graph.encoder.settings.max_length
+    info = ExportInfo(model.label_names, model.kind, model.pair, graph.separate, length, model.method, int8)
+    with new_folder(target) as scratch:
+        _write_graph(graph, _probe(graph, model.pair), scratch / MODEL)
+        graph.encoder.tokenizer.save_pretrained(scratch / TOKENIZER)
+        write_record(scratch / INFO, info)
+        _check(graph, OnnxModel.load(scratch), model.pair)
         if int8:
-            _quantize(part / MODEL)
-            OnnxModel.load(part)
+            _quantize(scratch / MODEL)
+            OnnxModel.load(scratch)
+        write_text(scratch / "README.md", exported_card(model, int8=int8))
+        write_manifest(scratch, [INFO, MODEL, TOKENIZER])
     return target
 
 
@@ -101,7 +99,7 @@ _TEXTS = ("a short text", "another and somewhat longer text than that", "one", "
 
 
 def _probe(graph: _Graph, pair: bool) -> Sequences:
-    """Sequences of several lengths; batch size and length differ from each other and from 1, which would be taken as fixed."""
+    """Return sequences of several lengths. A batch size or a length of 1, or both equal, would be traced as fixed."""
     return graph.encoder.tokenize(
         Example(a, b if pair else None) for a, b in zip(_TEXTS, _TEXTS[1:] + _TEXTS[:1], strict=True)
     )
@@ -128,13 +126,13 @@ def _write_graph(graph: _Graph, probe: Sequences, file: Path) -> None:
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        # Its own message is a page on how to report a bug in it; the cause stays on the exception.
+        # The exporter's message is a page on how to report a bug in the exporter; it stays attached as the cause.
         raise _not_exported(graph, "torch's exporter cannot trace it for a free batch size and length") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the exporter's own deprecations and its remarks on libraries that are not needed."""
+    """Hide deprecation warnings about the exporter's own code and its remarks on libraries that are not needed."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -150,13 +148,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _check(graph: _Graph, exported: OnnxModel, pair: bool) -> None:
-    """Raise unless the file gives the original's outputs, in other batch sizes and lengths than those of the probe."""
+    """Raise `RunError` unless the file gives the original's outputs, for other batch sizes and lengths than the probe's."""
     for texts in (_TEXTS[:1], _TEXTS[2:], _TEXTS * 2):
         examples = [Example(text, _TEXTS[i % 4] if pair else None) for i, text in enumerate(texts)]
         wanted = torch.cat([_run(graph, example) for example in examples])
-        found = exported.outputs(examples)
-        if (found - wanted).abs().max() > _TOLERANCE * max(1.0, float(wanted.abs().max())):
-            raise _not_exported(graph, f"the exported graph differs by {float((found - wanted).abs().max()):.1e}")
+        difference = float((exported.outputs(examples) - wanted).abs().max())
+        if difference > _TOLERANCE * max(1.0, float(wanted.abs().max())):
+            raise _not_exported(graph, f"the exported graph differs by {difference:.1e}")
 
 
 @torch.no_grad()
@@ -164,8 +162,8 @@ def _run(graph: _Graph, example: Example) -> Tensor:
     sequences = graph.encoder.tokenize([example])
     rows = [[0], [1]] if graph.separate else [[0]]
     batches = [pad(sequences, row, graph.encoder.pad_id, torch.device("cpu")).inputs for row in rows]
-    found: Tensor = graph(*(tensor for inputs in batches for tensor in inputs.values()))
-    return found
+    output: Tensor = graph(*(tensor for inputs in batches for tensor in inputs.values()))
+    return output
 
 
 def _not_exported(graph: _Graph, why: str) -> RunError:
@@ -179,7 +177,7 @@ def _quantize(file: Path) -> None:
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # Folding constants first: the exporter writes a weight with a transposition behind it, which quantisation would pass over.
+    # Constants are folded first: the exporter writes a weight and a transposition, and quantisation would skip those.
     folded = file.with_name("folded.onnx")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -187,9 +185,9 @@ def _quantize(file: Path) -> None:
     onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     root = logging.getLogger()
     level, keep = root.level, logging.ERROR
-    root.setLevel(keep)  # it advises pre-processing, which is what was just done
+    root.setLevel(keep)  # it advises pre-processing, which was just done
     try:
-        # MatMul only: the head, a Gemm on few numbers, decides and costs nothing, so it stays as it is.
+        # Only MatMul: the head is a Gemm on few numbers. It costs nothing and decides the label, so it stays exact.
         kinds = {"op_types_to_quantize": ["MatMul"], "weight_type": QuantType.QInt8, "per_channel": True}
         quantize_dynamic(folded, file, **kinds)
     finally:

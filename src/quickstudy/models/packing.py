@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.models.cut import UNFIT
+from quickstudy.models.position import find_first_position
 from quickstudy.models.tokens import Batch, Sequences, batch_tokens, batches, call_tokens, cuts
 
-# Position ids of the first token: others count from the padding token on, or have no positions that can be given.
-_FROM_ZERO, _AFTER_PADDING = {"bert", "distilbert", "electra"}, {"roberta", "xlm-roberta", "camembert"}
+# The families whose positions and masks can be given from outside.
+_PACKED_FAMILIES = {"bert", "distilbert", "electra", "roberta", "xlm-roberta", "camembert"}
 _ATTENTION = 1000  # in a row of this length a token costs as much in attention as in the layers (dev/LOG.md)
 _WASTE = 1.05  # padding that is not worth looking further
 
 
 def first_position(model: nn.Module, pad_id: int) -> int | None:
     """Return the position id of a packed sequence's first token, or None if the model cannot run packed rows."""
-    kind = str(model.config.model_type)  # type: ignore[union-attr]
-    if kind not in _FROM_ZERO | _AFTER_PADDING:
+    if str(model.config.model_type) not in _PACKED_FAMILIES:  # type: ignore[union-attr]
         return None
-    first = 0 if kind in _FROM_ZERO else pad_id + 1
+    first = find_first_position(model)
     parameter = next(model.parameters())
     apart = Sequences(((5, 6, 7), (8, 9, 10, 11)), None, pairs=False)
     together = _batch(apart, [[0, 1]], 8, pad_id, first, parameter)

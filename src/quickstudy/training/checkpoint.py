@@ -11,7 +11,6 @@ half-written or damaged checkpoint is refused, and training never starts from it
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import file_digest
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
+from quickstudy.manifest import find_changed, hash_files
 from quickstudy.storage import replaced_folder, save_tensors, surviving_folder, write_json
 from quickstudy.training.kept import is_better
 
@@ -70,7 +70,7 @@ def save_checkpoint(
         save_tensors(dict(learner.named_parameters()), new / _WEIGHTS)
         if optimizer:
             save_tensors(_moments(optimizer), new / _MOMENTS)
-        hashes = {file.name: _hash(file) for file in sorted(new.iterdir())}
+        hashes = hash_files(new, sorted(file.name for file in new.iterdir()))
         write_json(new / _STATE, {**asdict(state), "sha256": hashes})
 
 
@@ -116,9 +116,8 @@ def _checked_state(folder: Path) -> TrainState:
         state = TrainState(**values)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder / _STATE) from None
-    for name, expected in hashes.items():
-        if not (folder / name).is_file() or _hash(folder / name) != expected:
-            raise _damaged(folder / name)
+    for name in find_changed(folder, hashes):
+        raise _damaged(folder / name)
     return state
 
 
@@ -145,8 +144,3 @@ def _restore(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) ->
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()

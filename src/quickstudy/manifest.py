@@ -1,0 +1,127 @@
+"""Manifest: the SHA-256 of every file that predictions follow from; written with the files, checked when they are read.
+
+    manifest.json    {"sha256": {"adapted.json": "9f86…", "encoder/model.safetensors": "60a9…", …}}
+
+A damaged disk, a cut-off copy or a mixed-up file changes predictions without a word. With a manifest it is an error
+that names the file. README.md is not in the manifest: a model card may be edited. Folders of versions that wrote no
+manifest are read unchecked. Checkpoints of the training keep their hashes in `state.json` and use the same functions.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import file_digest
+from pathlib import Path
+
+from quickstudy.errors import RunError
+from quickstudy.storage import write_json
+
+NAME = "manifest.json"
+
+
+def hash_file(file: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of files in a folder, by name; several files are read at once."""
+    names = list(names)
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+        return dict(zip(names, pool.map(lambda name: hash_file(folder / name), names), strict=True))
+
+
+def find_changed(folder: Path, hashes: Mapping[str, str]) -> list[str]:
+    """Return the names of the files that are missing, cannot be read or have another SHA-256 than expected."""
+    with ThreadPoolExecutor() as pool:
+        same = pool.map(lambda name: _has_hash(folder / name, hashes[name]), hashes)
+        return [name for name, is_same in zip(hashes, same, strict=True) if not is_same]
+
+
+def write_manifest(folder: Path, names: Iterable[str]) -> None:
+    """Write the manifest of a folder; call it after all other files are written.
+
+    Args:
+        folder: The folder of a model or a run.
+        names: Files in it, and folders in it whose files all belong to the manifest.
+    """
+    files = sorted(name for given in names for name in _files_below(folder, given))
+    write_json(folder / NAME, {"sha256": hash_files(folder, files)})
+
+
+def check_manifest(folder: Path, what: str, fix: str) -> None:
+    """Compare the files of a folder with its manifest; a folder without a manifest is not checked.
+
+    Args:
+        folder: The folder of a model or a run.
+        what: What the folder is called in messages.
+        fix: How to get the files again.
+
+    Raises:
+        RunError: A file is missing, has changed, or was added; or the manifest itself is damaged.
+    """
+    if not (folder / NAME).is_file():
+        return
+    hashes = _read_hashes(folder)
+    if hashes is None:
+        raise _broken(folder, what, f"{NAME} cannot be read", fix)
+    _compare(folder, hashes, what, fix)
+
+
+def check_listed(folder: Path, what: str, fix: str) -> None:
+    """Compare a folder's files with the manifest of the folder above it, if that lists them; see `check_manifest`."""
+    above, start = folder.resolve().parent, f"{folder.resolve().name}/"
+    hashes = _read_hashes(above) or {}  # a file of this name may belong to something else
+    listed = {name: value for name, value in hashes.items() if name.startswith(start)}
+    _compare(above, listed, what, fix)
+
+
+def _compare(folder: Path, hashes: Mapping[str, str], what: str, fix: str) -> None:
+    if changed := find_changed(folder, hashes):
+        raise _broken(folder, what, f"{changed[0]} is missing or was changed after it was saved", fix)
+    if added := sorted(_added_files(folder, hashes)):
+        raise _broken(folder, what, f"{added[0]} was added after it was saved", fix)
+
+
+def _has_hash(file: Path, expected: str) -> bool:
+    try:
+        return hash_file(file) == expected
+    except (OSError, ValueError):  # it is missing, cannot be read, or its name is no name
+        return False
+
+
+def _files_below(folder: Path, name: str) -> Iterator[str]:
+    path = folder / name
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        if file.is_file() and not _is_note(file):
+            yield file.relative_to(folder).as_posix()
+
+
+def _added_files(folder: Path, hashes: Mapping[str, str]) -> Iterator[str]:
+    """Yield the files that are not in the manifest and lie beside files that are, in a folder of the folder."""
+    for place in sorted({name.rpartition("/")[0] for name in hashes} - {""}):
+        for file in (folder / place).iterdir():
+            name = f"{place}/{file.name}"
+            if file.is_file() and not _is_note(file) and name not in hashes:
+                yield name
+
+
+def _is_note(file: Path) -> bool:
+    """Whether no program reads a file as part of a model: README.md, LICENSE, hidden files of the system."""
+    return file.suffix in ("", ".md") or file.name.startswith(".")
+
+
+def _read_hashes(folder: Path) -> dict[str, str] | None:
+    """Return the SHA-256 of each file by the folder's manifest; None if there is no manifest that can be read."""
+    try:
+        hashes = json.loads((folder / NAME).read_text(encoding="utf-8"))["sha256"]
+        return {str(name): str(value) for name, value in hashes.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _broken(folder: Path, what: str, why: str, fix: str) -> RunError:
+    unchecked = f"If you changed the files on purpose, delete {NAME}: they are then used unchecked."
+    return RunError(f"the {what} is broken: {why}", where=str(folder), fix=f"{fix} {unchecked}")

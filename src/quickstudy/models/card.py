@@ -1,0 +1,121 @@
+"""Card: the README.md of a saved model; what the model is, its labels, and how it is opened with which package.
+
+It names no texts and no folders of the machine. It is not in the manifest, so it may be edited.
+"""
+
+from typing import Protocol
+
+from quickstudy.tasks.task import Kind
+
+
+class Described(Protocol):
+    """What a card says of a model; adapted models and exported ones have it."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method that made it."""
+        ...
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """N names; empty for regression."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """Classification or regression."""
+        ...
+
+    @property
+    def pair(self) -> bool:
+        """Whether it reads two texts."""
+        ...
+
+
+def model_card(model: Described, *, sequence_classifier: bool) -> str:
+    """Return the card of a model folder.
+
+    Args:
+        model: The model.
+        sequence_classifier: Whether `encoder/` is the whole model as a standard sequence classifier.
+    """
+    if sequence_classifier:
+        encoder = [
+            "`encoder/` is the whole model as a standard sequence classifier. Without quickstudy:",
+            "",
+            "```python",
+            "from transformers import pipeline",
+            'classifier = pipeline("text-classification", model="THIS_FOLDER/encoder")',
+            "```",
+        ]
+    else:
+        encoder = [
+            "`encoder/` is the encoder alone, a plain Hugging Face folder: `AutoModel.from_pretrained` opens it. It",
+            'holds no classifier, so `pipeline("text-classification")` cannot predict with this folder or with `encoder/`.',
+        ]
+    return _card(model, "from quickstudy import load_model", "load_model", encoder)
+
+
+def exported_card(model: Described, *, int8: bool) -> str:
+    """Return the card of a folder that `quickstudy export` wrote.
+
+    Args:
+        model: The model.
+        int8: Whether its weights were rounded to 8 bits.
+    """
+    output = "numbers" if model.kind == "regression" else "probabilities"
+    weights = "8 bits, so it is not quite the original model" if int8 else "32 bits"
+    graph = [
+        f"`model.onnx` is the whole model, from token ids to {output}. `tokenizer/` makes the token ids.",
+        f"The weights have {weights}.",
+    ]
+    return _card(model, "from quickstudy.export.onnx_model import OnnxModel", "OnnxModel.load", graph)
+
+
+def _card(model: Described, import_line: str, load: str, files: list[str]) -> str:
+    what = "A regression model" if model.kind == "regression" else "A classifier"
+    reads = "pairs of texts" if model.pair else "single texts"
+    second = ' --pair "its second text"' if model.pair else ""
+    example = '("a new text", "its second text")' if model.pair else '"a new text"'
+    lines = [
+        "---",
+        "library_name: quickstudy",
+        "pipeline_tag: text-classification",
+        "tags: [few-shot]",
+        "---",
+        f"# {what} of {reads}",
+        "",
+        f"quickstudy made it from labelled examples, with the method `{model.method or 'unknown'}`.",
+        "",
+        "## Labels",
+        "",
+        *([f"- `{_one_line(name)}`" for name in model.label_names] or ["It predicts a number."]),
+        "",
+        "## Use",
+        "",
+        "```bash",
+        f'quickstudy predict THIS_FOLDER "a new text"{second}',
+        "```",
+        "",
+        "```python",
+        import_line,
+        "",
+        f'{load}("THIS_FOLDER").predict([{example}])',
+        "```",
+        "",
+        "## Files",
+        "",
+        *files,
+        "`manifest.json` holds the SHA-256 of the files that predictions follow from. The files are compared with it when",
+        "the model is opened. This page may be edited.",
+        "",
+        "## Limits",
+        "",
+        "Accuracy after a few labels depends on the examples. Measure it on your own texts before you rely on it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.replace("`", "'").split())
