@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from quickstudy.methods.base import label_scale, task_loss
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
 from quickstudy.models.partition import Partition
+from quickstudy.models.scale import Scale
+from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences
 from quickstudy.tasks.split import Example, Split
-from quickstudy.tasks.task import Kind, Task
+from quickstudy.tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,10 @@ def finetune_task(
     own = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
     own.requires_grad_(True)
     split = task.train_split
-    mean, std = torch.zeros(()), torch.ones(())
-    if task.kind == "regression":
-        mean, std = label_scale(torch.from_numpy(split.labels).float())
-    n_way = len(task.label_names) if task.kind == "classification" else 1
+    target = make_target(task.kind, task.label_names)
+    scale = target.scale(torch.from_numpy(split.labels).float())
     torch.manual_seed(settings.seed)  # the Trainer seeds the global state too: its data order follows from it
-    model = _Classifier(own, n_way, task.kind, task.pair, mean, std)
+    model = _Classifier(own, target, scale, task.pair)
     with TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -86,27 +85,24 @@ def finetune_task(
         )
         trainer.remove_callback(PrinterCallback)  # it prints the last log line whatever the Trainer is told
         trainer.train()
-    head = LinearHead((model.head.weight * model.std).detach(), (model.head.bias * model.std + model.mean).detach())
-    return AdaptedModel(Partition(own, "head"), {}, head, task.label_names, task.kind, task.pair, "full fine-tuning")
+    head = scale.rescale(LinearHead(model.head.weight.detach(), model.head.bias.detach()))
+    return AdaptedModel(Partition(own, "head"), {}, head, target, task.pair, "full fine-tuning")
 
 
 class _Classifier(nn.Module):
     """Encoder and linear head, in the form that the Trainer wants."""
 
-    def __init__(self, encoder: Encoder, n_way: int, kind: Kind, pair: bool, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, encoder: Encoder, target: Target, scale: Scale, pair: bool) -> None:
         super().__init__()
-        self.encoder, self.kind = encoder, kind
-        self.head = nn.Linear(encoder.feature_size(pair=pair), n_way)
-        self.mean, self.std = float(mean), float(std)
+        self.encoder, self._target, self._scale = encoder, target, scale
+        self.head = nn.Linear(encoder.feature_size(pair=pair), target.size)
         # Unit-length features and a new head would need many epochs at an encoder's rate: start it large.
         nn.init.normal_(self.head.weight, std=1.0)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, sequences: Sequences, labels: Tensor) -> dict[str, Tensor]:
         scores = self.head(self.encoder(sequences))
-        if self.kind == "regression":
-            labels = (labels - self.mean) / self.std
-        return {"loss": task_loss(scores, labels, self.kind), "logits": scores}
+        return {"loss": self._target.loss(scores, self._scale.standardise(labels)), "logits": scores}
 
 
 class _Rows(torch.utils.data.Dataset[Example]):

