@@ -17,6 +17,7 @@ from quickstudy.evaluation.evaluate import evaluate_learners
 from quickstudy.evaluation.protocol import Protocol, trials
 from quickstudy.methods.catalog import make
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.storage import write_json
 
 
@@ -36,8 +37,8 @@ def main() -> None:
         planned = trials(protocol, task)
         texts = {e for trial in planned for e in (*trial.support, *trial.tests)}
         tick = time.perf_counter()
-        with torch.no_grad(), encoder.frozen():
-            encoder.vectors(encoder.tokenize(list(texts)))
+        with torch.no_grad():
+            encoder.vectors(encoder.tokenize(list(texts)), cache=FeatureCache(encoder))
         encoded = time.perf_counter()
         figures = evaluate_learners({options.learner: learner}, [task], protocol)
         done = time.perf_counter()

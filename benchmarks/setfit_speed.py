@@ -21,6 +21,7 @@ from quickstudy.evaluation.metrics import main_metric, score
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import encode_set
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.target import Classes
 from quickstudy.runs import Run
 from quickstudy.storage import write_json
 from quickstudy.tasks.split import Example
@@ -67,7 +68,7 @@ def main() -> None:
 
 def adapt(learner: Any, task: Task, support: tuple[Example, ...], tests: tuple[Example, ...]) -> dict[str, Any]:
     tick = time.perf_counter()
-    model = learner.adapt(encode_set(learner.encoder, support), task.label_names, task.kind)
+    model = learner.adapt(encode_set(learner.encoder, support), Classes(task.label_names))
     seconds = time.perf_counter() - tick
     names = {name: i for i, name in enumerate(task.label_names)}
     predicted = [names[name] for name in model.predict(tests)]

@@ -1,6 +1,7 @@
 """The public contracts: update rules, tasks and samplers keep them, and broken ones are caught (methods: test_every_method)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.target import Target
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
@@ -27,10 +29,10 @@ from quickstudy.testing import check_inner_optimizer, check_meta_learner, check_
 class _Forgetful(FeatureMetaLearner):
     """Adapting moves a meta-parameter."""
 
-    def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Any) -> AdaptedModel:
+    def adapt(self, support: EncodedSet, target: Target, **options: Any) -> AdaptedModel:
         with torch.no_grad():
             self.rule.log_scale += 0.01  # type: ignore[operator]
-        return super().adapt(support, label_names, kind)
+        return super().adapt(support, target, **options)
 
 
 class _Noisy(FeatureMetaLearner):
@@ -38,7 +40,7 @@ class _Noisy(FeatureMetaLearner):
 
     def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
         found = super().meta_loss(episodes, progress)
-        return MetaLoss(found.loss * (1 + torch.rand(())), found.accuracy)
+        return replace(found, loss=found.loss * (1 + torch.rand(())))
 
 
 class _Deaf(FeatureMetaLearner):
@@ -51,10 +53,9 @@ class _Deaf(FeatureMetaLearner):
 class _Biased(Prototypes):
     """Prefers the first label."""
 
-    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Any) -> Any:
-        head = super().head(features, labels, n_way, kind)
-        if kind == "classification":
-            head.bias.data[0] += 5.0
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> Any:
+        head: Any = super().for_classes(features, labels, n_way)
+        head.bias.data[0] += 5.0
         return head
 
 

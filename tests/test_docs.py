@@ -1,6 +1,7 @@
 """The documentation is true: the method that it adds works as written, and every method has its row and its recipe."""
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import torch
 
 import quickstudy
 from conftest import tiny_encoder, word_task
-from quickstudy.methods import catalog
-from quickstudy.methods.catalog import METHODS, make
+from quickstudy.methods.catalog import METHODS, make, table
 from quickstudy.models.batch import encode_set
+from quickstudy.models.target import Classes
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +25,7 @@ def test_the_method_that_the_guide_adds_works_from_the_check_to_a_classifier(
     known: dict[str, Any] = {"__name__": "guide"}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "adding-a-method.md", "exec"), known)
-    monkeypatch.setattr(catalog, "METHODS", {**METHODS, "shrunken": known["shrunken"]})
+    monkeypatch.setattr(table, "METHODS", {**METHODS, "shrunken": known["shrunken"]})
     recipe = tomllib.loads(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0])
     recipe["encoder"]["name"] = str(tiny_folder)
     recipe["outer"]["outer_steps"] = 2
@@ -37,8 +38,8 @@ def test_the_method_that_the_guide_adds_works_from_the_check_to_a_classifier(
     support = encode_set(encoder, [task.train_split[i] for i in range(8)])
     tests = [task.test_split[i] for i in range(8)]
     found = [
-        learner.adapt(support, task.label_names, "classification").predict_proba(tests)
-        for learner in (known["shrunken"](encoder, share=0.0), make("protonet", encoder))
+        learner.adapt(support, Classes(task.label_names)).predict_proba(tests)
+        for learner in (known["shrunken"](encoder, fraction=0.0), make("protonet", encoder))
     ]
     torch.testing.assert_close(found[0], found[1])
 
@@ -57,6 +58,12 @@ def test_every_method_has_a_row_that_names_its_recipe() -> None:
         "linear-probe",
         "finetune",
     ]
+
+
+def test_the_settings_page_is_what_the_catalog_says() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "make_settings.py"))
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == script["write_page"](), "run: python docs/make_settings.py"
 
 
 def test_the_tests_that_hold_the_guarantees_of_scaling_are_there() -> None:

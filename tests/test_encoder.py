@@ -461,30 +461,6 @@ def _save_plain(encoder: Encoder, folder: Path) -> None:
     encoder.tokenizer.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("pair", ["joint", "separate"])
-def test_a_frozen_encoder_runs_each_sequence_once_and_gives_the_same_features(
-    pair: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder = tiny_encoder(dtype=torch.float64, pair=pair)
-    rows = [Example("good film", "bad film"), Example("bad film", "good film"), Example("the book", "good film")]
-    wanted = encoder(encoder.tokenize(rows)).detach()
-    ran: list[int] = []
-    run = encoder._run
-    monkeypatch.setattr(encoder, "_run", lambda s: (ran.append(len(s.ids)), run(s))[1])
-    with encoder.frozen(), torch.no_grad():
-        for part in (rows[:2], rows, rows[::-1]):
-            found = encoder(encoder.tokenize(part))
-            order = [rows.index(row) for row in part]
-            torch.testing.assert_close(found, wanted[order], rtol=0, atol=1e-12)
-        assert ran == [2, 1]  # two pairs, or the two texts that both are made of; then the third pair, or "the book"
-        with torch.enable_grad():
-            assert encoder(encoder.tokenize(rows)).requires_grad  # a gradient needs the pass
-    before = len(ran)
-    with torch.no_grad():
-        encoder(encoder.tokenize(rows))
-    assert len(ran) == before + 1  # nothing is kept beyond
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights_are_loaded_in_single_precision(dtype: torch.dtype, tmp_path: Path) -> None:
     tiny_encoder(dtype=dtype).save(tmp_path)

@@ -30,6 +30,7 @@ from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedSet, encode_set
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.target import Classes, Scores, Target
 from quickstudy.runs import Run
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
@@ -247,9 +248,9 @@ def test_every_learner_adapts_to_the_same_examples() -> None:
     class Witness(FeatureMetaLearner):
         seen: list[Any]
 
-        def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Any) -> AdaptedModel:
+        def adapt(self, support: EncodedSet, target: Target, **options: Any) -> AdaptedModel:
             self.seen.append((support.sequences.ids, support.labels.tolist()))
-            return super().adapt(support, label_names, kind)
+            return super().adapt(support, target, **options)
 
     learners = {name: Witness(tiny_encoder(), Prototypes(), name="protonet") for name in ("a", "b")}
     for learner in learners.values():
@@ -289,7 +290,7 @@ def test_rows_are_what_the_adapted_model_predicts() -> None:
     rows = evaluate_learners({"x": learner}, [task], Protocol(shots=(3,), draws=2, limit=25))
     tests = draw.scored_examples(task, 25, seed=0)
     for row, support in zip(rows, draw.support_sets(task, 3, 2, seed=0).values(), strict=True):
-        model = learner.adapt(encode_set(learner.encoder, support), task.label_names, task.kind)
+        model = learner.adapt(encode_set(learner.encoder, support), Classes(task.label_names))
         predicted = [task.label_names.index(str(name)) for name in model.predict(tests)]
         wanted = score(task, [e.label for e in tests], predicted)
         assert {key: row[key] for key in wanted} == wanted
@@ -326,7 +327,7 @@ def test_the_linear_probe_is_scikit_learn_s_logistic_regression(n_way: int, norm
     x, new = (_features(encoder, examples) for examples in (train, test))
     length = 1.0 if normalize else np.linalg.norm(x, axis=1).mean()
     reference = LogisticRegression(C=c, max_iter=2000).fit(x / length, [e.label for e in train])
-    model = LinearProbe(encoder, c=c).adapt(encode_set(encoder, train), task.label_names, "classification")
+    model = LinearProbe(encoder, c=c).adapt(encode_set(encoder, train), Classes(task.label_names))
     np.testing.assert_allclose(model.predict_proba(test).numpy(), reference.predict_proba(new / length), atol=1e-9)
     assert model.predict(test) == [task.label_names[i] for i in reference.predict(new / length)]
 
@@ -339,7 +340,7 @@ def test_the_linear_probe_of_scores_is_scikit_learn_s_ridge(normalize: bool) -> 
     x, new = (_features(encoder, examples) for examples in (train, test))
     length = 1.0 if normalize else np.linalg.norm(x, axis=1).mean()
     reference = Ridge(alpha=0.1).fit(x / length, [e.label for e in train])
-    model = LinearProbe(encoder, c=10.0).adapt(encode_set(encoder, train), (), "regression")
+    model = LinearProbe(encoder, c=10.0).adapt(encode_set(encoder, train), Scores())
     np.testing.assert_allclose(model.predict(test), reference.predict(new / length), atol=1e-9)
 
 
@@ -349,7 +350,7 @@ def test_a_regression_task_is_scored_by_its_correlations(method: str) -> None:
     (row,) = evaluate_learners({"x": learner}, [task], Protocol(shots=(8,), draws=1))
     support = draw.support_sets(task, 8, 1, seed=0)[0]
     tests = draw.scored_examples(task, None, seed=0)
-    predicted = learner.adapt(encode_set(learner.encoder, support), (), "regression").predict(tests)
+    predicted = learner.adapt(encode_set(learner.encoder, support), Scores()).predict(tests)
     truth = [e.label for e in tests]
     assert (row["kind"], row["main"], "accuracy" in row) == ("regression", "metric", False)
     wanted = stats.pearsonr(truth, predicted).statistic, stats.spearmanr(truth, predicted).statistic

@@ -4,7 +4,6 @@ With the identities in the other files (marked `proves`) these make the table th
 """
 
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from quickstudy.adaptation.few import adapt_task
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import RunError
 from quickstudy.evaluation import draws
-from quickstudy.methods.base import MetaLearner, label_scale, task_loss
+from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
+from quickstudy.methods.setting import read_settings
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder
 from quickstudy.tasks.episode import EpisodeSpec
@@ -139,15 +139,14 @@ _TRAINED_OTHERWISE = (
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in _TRAINED_OTHERWISE])
 def test_what_is_adapted_for_use_is_what_was_meta_trained(method: str, kind: Kind) -> None:
     learner, episodes = _learner(method, SETTINGS.get(method, {}), kind)
-    support, query = episodes[0].support, episodes[0].query
-    model = learner.adapt(support, episodes[0].label_names, kind)
+    support, query, target = episodes[0].support, episodes[0].query, episodes[0].target
+    model = learner.adapt(support, target)
     scores, wanted = model.scores(model.partition.prefix(query.sequences)), query.labels
     if kind == "regression" and method != "linear-probe":  # whose loss is in the units of the scores
-        mean, std = label_scale(support.labels)
-        scores, wanted = (scores - mean) / std, (wanted - mean) / std
-    torch.testing.assert_close(
-        task_loss(scores, wanted, kind), learner.meta_loss(episodes).loss.detach(), rtol=1e-6, atol=1e-8
-    )
+        scale = target.scale(support.labels)
+        scores, wanted = scale.standardise(scores), scale.standardise(wanted)
+    loss = target.loss(scores, wanted)
+    torch.testing.assert_close(loss, learner.meta_loss(episodes).loss.detach(), rtol=1e-6, atol=1e-8)
 
 
 def test_reptile_weighs_scores_alike_in_support_and_query_set() -> None:
@@ -159,7 +158,7 @@ def test_reptile_weighs_scores_alike_in_support_and_query_set() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_numbers_without_a_point_are_numbers(method: str) -> None:
-    settings = {key: 1 for key, p in signature(METHODS[method], eval_str=True).parameters.items() if p.default == 10.0}
+    settings = {key: 1 for key, setting in read_settings(METHODS[method]).items() if setting.default == 10.0}
     learner, episodes = _learner(method, settings | ({"prior": 0} if "prior" in settings else {}), "classification")
     assert learner.meta_loss(episodes).loss.isfinite()
 

@@ -18,6 +18,7 @@ from quickstudy.methods.matching import Matching
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.support_net_rule import SupportNetRule
 from quickstudy.models.support_net import InContext, LSTMReader, Relation, SupportNet
+from quickstudy.models.target import Classes, Scores, Target
 
 
 def _reading(net: type[SupportNet], prior: float = 2.0) -> HeadRule:
@@ -38,18 +39,19 @@ RULES: dict[str, Callable[[], HeadRule]] = {
     "lstm-reader": lambda: _reading(LSTMReader),
 }
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
+TWO, THREE, FOUR = (Classes(tuple("abcd"[:n])) for n in (2, 3, 4))
 
 
-@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("target", [THREE, Scores()], ids=["classes", "scores"])
 @pytest.mark.parametrize("rule", RULES)
-def test_query_scores_pass_gradcheck_in_features_and_parameters(rule: str, kind: str) -> None:
+def test_query_scores_pass_gradcheck_in_features_and_parameters(rule: str, target: Target) -> None:
     made = RULES[rule]().double()
-    labels = LABELS if kind == "classification" else _randn(8, seed=3)
+    labels = LABELS if target is THREE else _randn(8, seed=3)
     names = [name for name, _ in made.named_parameters()]
 
     def scores(support: Tensor, query: Tensor, *values: Tensor) -> Tensor:
         return torch.func.functional_call(
-            _Head(made, labels, kind), {f"rule.{n}": v for n, v in zip(names, values, strict=True)}, (support, query)
+            _Head(made, labels, target), {f"rule.{n}": v for n, v in zip(names, values, strict=True)}, (support, query)
         )
 
     inputs = [_randn(8, 5), _randn(3, 5, seed=1), *(p.detach().clone() for p in made.parameters())]
@@ -60,8 +62,8 @@ def test_query_scores_pass_gradcheck_in_features_and_parameters(rule: str, kind:
 def test_renaming_labels_renames_predictions(rule: Callable[[], HeadRule]) -> None:
     made = rule().double()
     support, query, order = _randn(8, 5), _randn(6, 5, seed=1), torch.tensor([2, 0, 1])
-    one = made.head(support, LABELS, 3, "classification")(query)
-    other = made.head(support, order[LABELS], 3, "classification")(query)
+    one = made.head(support, LABELS, THREE)(query)
+    other = made.head(support, order[LABELS], THREE)(query)
     torch.testing.assert_close(other[:, order].softmax(-1), one.softmax(-1), rtol=0, atol=1e-7)
 
 
@@ -69,16 +71,14 @@ def test_renaming_labels_renames_predictions(rule: Callable[[], HeadRule]) -> No
 def test_the_order_of_support_examples_does_not_matter(rule: Callable[[], HeadRule]) -> None:
     made, order = rule().double(), torch.randperm(8, generator=torch.Generator().manual_seed(0))
     support, query = _randn(8, 5), _randn(6, 5, seed=1)
-    one, other = (
-        made.head(support[rows], LABELS[rows], 3, "classification")(query) for rows in (torch.arange(8), order)
-    )
+    one, other = (made.head(support[rows], LABELS[rows], THREE)(query) for rows in (torch.arange(8), order))
     torch.testing.assert_close(one.softmax(-1), other.softmax(-1), rtol=0, atol=1e-7)
 
 
 @pytest.mark.proves("identity", "matching")
 def test_matching_networks_are_attention_over_the_support_set() -> None:
     support, query = _randn(8, 5), _randn(4, 5, seed=1)
-    found = Matching(3.0).double().head(support, LABELS, 3, "classification")(query).softmax(-1)
+    found = Matching(3.0).double().head(support, LABELS, THREE)(query).softmax(-1)
     for i, f in enumerate(query):
         weights = torch.softmax(torch.stack([3.0 * torch.cosine_similarity(f, x, dim=0) for x in support]), 0)
         wanted = torch.stack([weights[n == LABELS].sum() for n in range(3)])
@@ -89,7 +89,7 @@ def test_matching_networks_are_attention_over_the_support_set() -> None:
 def test_the_ridge_head_is_scikit_learns() -> None:
     support, query = _randn(8, 5), _randn(4, 5, seed=1)
     fitted = SklearnRidge(alpha=0.7, fit_intercept=False).fit(support.numpy(), np.eye(3)[LABELS.numpy()])
-    found = Ridge(0.7, 2.0).double().head(support, LABELS, 3, "classification")(query)
+    found = Ridge(0.7, 2.0).double().head(support, LABELS, THREE)(query)
     np.testing.assert_allclose(found.detach().numpy(), 2.0 * fitted.predict(query.numpy()), atol=1e-6)
 
 
@@ -98,16 +98,16 @@ def test_the_nearest_neighbour_is_scikit_learns() -> None:
     support, query = _randn(30, 5), _randn(40, 5, seed=1)
     labels = torch.arange(30) % 4
     fitted = KNeighborsClassifier(1).fit(support.numpy(), labels.numpy())
-    found = Nearest().head(support, labels, 4, "classification")(query).argmax(-1)
+    found = Nearest().head(support, labels, FOUR)(query).argmax(-1)
     assert found.tolist() == fitted.predict(query.numpy()).tolist()
-    assert Nearest().head(support, query[:30, 0], 1, "regression")(support)[:, 0].tolist() == query[:30, 0].tolist()
+    assert Nearest().head(support, query[:30, 0], Scores())(support)[:, 0].tolist() == query[:30, 0].tolist()
 
 
 @pytest.mark.proves("identity", "majority")
 def test_the_majority_knows_only_how_often_a_label_comes() -> None:
-    found = Majority().head(_randn(8, 5), LABELS, 3, "classification")(_randn(2, 5, seed=1)).softmax(-1)
+    found = Majority().head(_randn(8, 5), LABELS, THREE)(_randn(2, 5, seed=1)).softmax(-1)
     assert found.tolist() == pytest.approx(np.array([[4, 2, 2]] * 2) / 8)
-    assert Majority().head(_randn(8, 5), _randn(8, seed=2), 1, "regression")(_randn(1, 5)).item() == pytest.approx(
+    assert Majority().head(_randn(8, 5), _randn(8, seed=2), Scores())(_randn(1, 5)).item() == pytest.approx(
         _randn(8, seed=2).mean().item()
     )
 
@@ -178,8 +178,8 @@ def test_the_lstm_reader_is_one_pass_of_the_cell_per_label_and_order() -> None:
 @pytest.mark.parametrize("net", [Relation, InContext, LSTMReader])
 def test_an_untrained_net_adds_nothing_to_the_prototypes(net: type[SupportNet]) -> None:
     support, query = _randn(8, 5), _randn(6, 5, seed=1)
-    found = SupportNetRule(lambda: net([5], 8), 2.0).double().head(support, LABELS, 3, "classification")(query)
-    wanted = Prototypes(2.0).double().head(support, LABELS, 3, "classification")(query)
+    found = SupportNetRule(lambda: net([5], 8), 2.0).double().head(support, LABELS, THREE)(query)
+    wanted = Prototypes(2.0).double().head(support, LABELS, THREE)(query)
     torch.testing.assert_close(found.softmax(-1), wanted.softmax(-1), rtol=0, atol=1e-7)
 
 
@@ -195,7 +195,7 @@ def test_a_net_learns_what_prototypes_cannot(net: type[SupportNet]) -> None:
         labels = torch.arange(24) % 2
         side = torch.where(labels == 0, 0.0, torch.randint(2, (24,), generator=random) * 2.0 - 1)
         points = side[:, None] * axis + 0.15 * torch.randn(24, 2, generator=random)
-        scores = rule.head(points[:16], labels[:16], 2, "classification")(points[16:])
+        scores = rule.head(points[:16], labels[:16], TWO)(points[16:])
         loss = torch.nn.functional.cross_entropy(scores, labels[16:])
         optimizer.zero_grad()
         loss.backward()
@@ -206,13 +206,12 @@ def test_a_net_learns_what_prototypes_cannot(net: type[SupportNet]) -> None:
 
 
 class _Head(torch.nn.Module):
-    def __init__(self, rule: HeadRule, labels: Tensor, kind: str) -> None:
+    def __init__(self, rule: HeadRule, labels: Tensor, target: Target) -> None:
         super().__init__()
-        self.rule, self.labels, self.kind = rule, labels, kind
+        self.rule, self.labels, self.target = rule, labels, target
 
     def forward(self, support: Tensor, query: Tensor) -> Tensor:
-        n_way = 3 if self.kind == "classification" else 1
-        return self.rule.head(support, self.labels, n_way, self.kind)(query)  # type: ignore[arg-type]
+        return self.rule.head(support, self.labels, self.target)(query)
 
 
 def _randn(*shape: int, seed: int = 0) -> Tensor:

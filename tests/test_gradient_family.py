@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
 
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy.errors import RecipeError
@@ -17,9 +18,10 @@ from quickstudy.inner.optimizer import SGD, Params
 from quickstudy.inner.rates import LearnedRates
 from quickstudy.inner.unroll import unroll
 from quickstudy.methods import objective
-from quickstudy.methods.base import MetaLearner, task_loss
+from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.methods.gradient import GradientMetaLearner
+from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.start import HeadStart
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder
@@ -72,7 +74,7 @@ def test_a_gate_of_zero_takes_a_branch_out() -> None:
     with torch.no_grad():
         learner.out.bias[places[chosen]] = -100.0  # type: ignore[index, union-attr]
     episode = _episodes(encoder, "classification")[0]
-    model = learner.adapt(episode.support, ("a", "b"), "classification")
+    model = learner.adapt(episode.support, episode.target)
     assert max(model.params[n].abs().max() for n in (chosen, chosen.replace("weight", "bias"))) < 1e-30
     other = "encoder.layer.0.output.dense.weight"
     assert torch.equal(model.params[other], dict(encoder.model.named_parameters())[other])
@@ -107,12 +109,12 @@ def test_first_order_maml_of_one_step_has_the_query_gradient_at_phi() -> None:
     learner = make("fomaml", encoder, {"adapts": "all", "inner_lr": 0.3, "head_lr": 1.0, "inner_steps": 1})
     episode = _episodes(encoder, "classification", n_query=3)[0]
     found = _gradient(learner, [episode])
-    model = learner.adapt(episode.support, ("a", "b"), "classification")
+    model = learner.adapt(episode.support, episode.target)
     phi = {name: p.clone().requires_grad_() for name, p in model.params.items()}
     assert isinstance(model.head, LinearHead)
     scores = model.head(learner.partition.features(phi, learner.partition.prefix(episode.query.sequences)))
     at_phi = torch.autograd.grad(
-        task_loss(scores, episode.query.labels, "classification"), list(phi.values()), materialize_grads=True
+        cross_entropy(scores, episode.query.labels), list(phi.values()), materialize_grads=True
     )
     wanted = {f"encoder.model.{name}": g for name, g in zip(phi, at_phi, strict=True)}
     assert _distance(found, wanted) < 1e-12
@@ -129,10 +131,9 @@ def test_reptile_moves_towards_what_the_inner_loop_finds_on_all_examples() -> No
     def loss(params: Params) -> Tensor:
         head = LinearHead(params["head.weight"], params["head.bias"])
         parts = [
-            task_loss(
+            cross_entropy(
                 head(learner.partition.features(params, learner.partition.prefix(part.sequences))),
                 part.labels,
-                "classification",
             )
             for part in both
         ]
@@ -144,12 +145,11 @@ def test_reptile_moves_towards_what_the_inner_loop_finds_on_all_examples() -> No
     wanted = {f"encoder.model.{n}": (theta[n] - phi[n]).detach() for n in learner.partition.names}
     assert _distance(found, wanted) < 1e-12
     with torch.no_grad():
-        wanted_value = task_loss(
+        wanted_value = cross_entropy(
             LinearHead(phi["head.weight"], phi["head.bias"])(
                 learner.partition.features(phi, learner.partition.prefix(episode.query.sequences))
             ),
             episode.query.labels,
-            "classification",
         )
     assert learner.meta_loss([episode]).loss.item() == pytest.approx(wanted_value.item(), abs=1e-12)
 
@@ -170,7 +170,7 @@ def test_imaml_agrees_with_the_closed_form_on_a_quadratic() -> None:
     def query(p: Params) -> Tensor:
         return (p["w"] - c).square().sum() / 2 + psi
 
-    episode = objective.Episodic({"w": theta}, support, query, 0.5, SGD(0.2), 2000, "second", None, 1.0)
+    episode = objective.InnerProblem({"w": theta}, support, query, 0.5, SGD(0.2), 2000, "second", None, 1.0)
     loss = objective.implicit(strength=strength, cg_steps=12)(episode)
     found = torch.autograd.grad(loss, [theta, psi])
     system = a + strength * torch.eye(6, dtype=torch.float64)
@@ -190,11 +190,11 @@ def test_imaml_is_the_limit_of_differentiating_through_the_regularised_inner_loo
     found = _gradient(make("imaml", encoder, settings | {"strength": strength, "cg_steps": 40}), [episode])
     learner = make("maml", encoder, {"adapts": "layers:-1"})
 
-    def unrolled(e: objective.Episodic) -> Tensor:
+    def unrolled(e: objective.InnerProblem) -> Tensor:
         def loss(p: Params) -> Tensor:
-            return e.support(p) + strength / 2 * sum((p[n] - e.theta[n]).square().sum() for n in p)
+            return e.support_loss(p) + strength / 2 * sum((p[n] - e.theta[n]).square().sum() for n in p)
 
-        return e.query(unroll(loss, e.theta, SGD(0.2), steps=80, order="second"))
+        return e.query_loss(unroll(loss, e.theta, SGD(0.2), steps=80, order="second"))
 
     learner.objective = unrolled  # type: ignore[assignment]
     wanted = _gradient(learner, [episode])
@@ -227,13 +227,13 @@ def test_anil_equals_the_loop_that_runs_the_encoder_at_every_step() -> None:
 
     theta = {"w": torch.zeros(2, 16).double().requires_grad_(), "b": torch.zeros(2).double().requires_grad_()}
     phi = unroll(
-        lambda p: task_loss(scores(p, episode.support), episode.support.labels, "classification"),
+        lambda p: cross_entropy(scores(p, episode.support), episode.support.labels),
         theta,
         SGD(1.0),
         steps=3,
         order="second",
     )
-    loss = task_loss(scores(phi, episode.query), episode.query.labels, "classification")
+    loss = cross_entropy(scores(phi, episode.query), episode.query.labels)
     named = dict(encoder.named_parameters())
     grads = torch.autograd.grad(loss, list(named.values()), materialize_grads=True)
     assert _distance(found, {f"encoder.{n}": g for n, g in zip(named, grads, strict=True)}) < 1e-8
@@ -335,7 +335,7 @@ def test_low_rank_adapts_what_a_hand_written_loop_does_and_the_meta_gradient_is_
         weights = {f"model.{n}": own[n] + 2 * b[n] @ a[n] for n in names}
         with sdpa_kernel(SDPBackend.MATH):
             features = functional_call(encoder, weights, (part.sequences,))
-        return task_loss(features @ w.T + c, part.labels, "classification")
+        return cross_entropy(features @ w.T + c, part.labels)
 
     for _ in range(2):
         leaves = [*a.values(), *b.values(), w, c]
@@ -359,7 +359,7 @@ def test_without_inner_steps_maml_from_the_task_s_head_has_the_gradient_of_multi
     episode = _episodes(encoder, "classification", n_query=3)[0]
     both = replace(episode, support=episode.query)  # multi-task training makes no difference between the two sets
     found = _gradient(learner, [both])
-    order = [task.label_names.index(name) for name in episode.label_names]
+    order = [task.label_names.index(name) for name in episode.target.label_names]
 
     class Given(HeadStart):
         reads_features = False
@@ -368,7 +368,7 @@ def test_without_inner_steps_maml_from_the_task_s_head_has_the_gradient_of_multi
             rows = learner.heads[1][order]
             return LinearHead(rows[:, :-1], rows[:, -1])
 
-    maml = GradientMetaLearner(encoder, SGD(0.3), start=Given(), adapts="all", inner_steps=0)
+    maml = GradientMetaLearner(encoder, InnerLoop(inner_lr=0.3, inner_steps=0), start=Given())
     named = dict(learner.named_parameters())
     wanted = torch.autograd.grad(maml.meta_loss([episode]).loss, list(named.values()), materialize_grads=True)
     assert _distance(found, dict(zip(named, wanted, strict=True))) < 1e-12
@@ -379,9 +379,7 @@ def test_without_inner_steps_maml_from_the_task_s_head_has_the_gradient_of_multi
 def test_fine_tuning_is_torchs_adam_on_the_support_set() -> None:
     encoder = _encoder()
     episode = _episodes(encoder, "classification")[0]
-    model = make("finetune", encoder, {"lr": 1e-3, "head_lr": 0.05, "steps": 4}).adapt(
-        episode.support, episode.label_names, "classification"
-    )
+    model = make("finetune", encoder, {"lr": 1e-3, "head_lr": 0.05, "steps": 4}).adapt(episode.support, episode.target)
     own, head = copy.deepcopy(encoder), torch.nn.Linear(16, 2).double()
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)

@@ -19,6 +19,7 @@ from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedSet, encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import KernelHead, LinearHead, class_means, head_tensors, squared_distances
+from quickstudy.models.target import Classes, Scores, Target, make_target
 from quickstudy.seeding import rng
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
@@ -65,7 +66,7 @@ def test_protonet_head_is_the_softmax_over_distances_to_the_means(scale: float) 
     own = encoder(support.sequences).detach()
     means = torch.stack([own[[i for i, y in enumerate(support.labels.tolist()) if y == n]].mean(0) for n in range(3)])
     distances = torch.stack([torch.stack([(f - c).square().sum() for c in means]) for f in features])
-    found = learner.adapt(support, NAMES, "classification").predict_proba(texts)
+    found = learner.adapt(support, Classes(NAMES)).predict_proba(texts)
     torch.testing.assert_close(found, torch.softmax(-scale * distances, dim=1), rtol=0, atol=1e-6)
 
 
@@ -106,7 +107,7 @@ def test_linear_head_is_affine() -> None:
 def test_protonet_regression_predicts_by_the_labels_of_near_examples() -> None:
     encoder = tiny_encoder(dtype=torch.float64)
     support = _support_of(encoder, score_task(), 6)
-    model = make("protonet", encoder, {"scale": 0.7}).double().adapt(support, (), "regression")
+    model = make("protonet", encoder, {"scale": 0.7}).double().adapt(support, Scores())
     weights = torch.softmax(
         -0.7 * torch.cdist(_features(encoder, _texts()), encoder(support.sequences).detach()) ** 2, 1
     )
@@ -214,7 +215,7 @@ def test_adapting_and_predicting_never_change_the_meta_parameters(method: str, t
     learner = make(method, tiny_encoder(), SETTINGS[method])
     before = copy.deepcopy(learner.state_dict())
     support = _support_of(learner.encoder, _task(task), 6)
-    model = learner.adapt(support, _task(task).label_names, _task(task).kind)
+    model = learner.adapt(support, _target(task))
     model.predict(_texts())
     assert learner.state_dict().keys() == before.keys()
     for name, value in learner.state_dict().items():
@@ -226,7 +227,7 @@ def test_adapting_and_predicting_never_change_the_meta_parameters(method: str, t
 def test_query_texts_never_change_what_is_adapted(method: str) -> None:
     learner = make(method, tiny_encoder(), SETTINGS[method])
     support = _support(learner.encoder, counts=(2, 3, 2))
-    model = learner.adapt(support, NAMES, "classification")
+    model = learner.adapt(support, Classes(NAMES))
     tensors = [*head_tensors(model.head).values(), *model.params.values()]
     before = copy.deepcopy(tensors)
     texts = _texts()
@@ -234,7 +235,7 @@ def test_query_texts_never_change_what_is_adapted(method: str) -> None:
     alone = torch.cat([model.predict_proba([text]) for text in texts])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
     torch.testing.assert_close(tensors, before, rtol=0, atol=0)
-    again = learner.adapt(support, NAMES, "classification")
+    again = learner.adapt(support, Classes(NAMES))
     torch.testing.assert_close([*head_tensors(again.head).values(), *again.params.values()], before, rtol=0, atol=0)
 
 
@@ -243,9 +244,9 @@ def test_permuting_the_labels_permutes_the_predictions(method: str) -> None:
     learner = make(method, tiny_encoder(), SETTINGS[method])
     support = _support(learner.encoder, counts=(2, 3, 2))
     order = torch.tensor([2, 0, 1])  # the label at position n goes to position order[n]
-    renamed = [NAMES[i] for i in order.argsort().tolist()]
+    renamed = tuple(NAMES[i] for i in order.argsort().tolist())
     moved = EncodedSet(support.sequences, order[support.labels], support.pair)
-    model, other = (learner.adapt(s, names, "classification") for s, names in ((support, NAMES), (moved, renamed)))
+    model, other = (learner.adapt(s, Classes(names)) for s, names in ((support, NAMES), (moved, renamed)))
     texts = _texts()
     wanted, found = model.predict_proba(texts), other.predict_proba(texts)
     assert (wanted - 1 / 3).abs().max() > 1e-3
@@ -261,7 +262,7 @@ def test_the_order_of_the_support_set_does_not_matter(method: str) -> None:
     learner = make(method, tiny_encoder(), SETTINGS[method])
     examples = _examples(counts=(2, 3, 2))
     found = [
-        learner.adapt(encode_set(learner.encoder, rows), NAMES, "classification").predict_proba(_texts())
+        learner.adapt(encode_set(learner.encoder, rows), Classes(NAMES)).predict_proba(_texts())
         for rows in (examples, examples[::-1])
     ]
     torch.testing.assert_close(*found, rtol=0, atol=1e-3 if method == "linear-probe" else 1e-5)
@@ -312,6 +313,10 @@ def _task(kind: str) -> Task:
     return score_task() if kind == "regression" else word_task(n_way=3, pair="pairs" in kind)
 
 
+def _target(kind: str) -> Target:
+    return make_target(_task(kind).kind, _task(kind).label_names)
+
+
 def _rows(task: Task, split: str) -> list[Example]:
     rows = task.split(split)
     return [rows[i] for i in range(len(rows))]
@@ -323,7 +328,7 @@ def _support_of(encoder: Encoder, task: Task, count: int) -> EncodedSet:
 
 def _adapted(method: str, encoder: Encoder, task: str) -> AdaptedModel:
     learner: MetaLearner = make(method, encoder, SETTINGS[method])
-    return learner.adapt(_support_of(encoder, _task(task), 9), _task(task).label_names, _task(task).kind)
+    return learner.adapt(_support_of(encoder, _task(task), 9), _target(task))
 
 
 def _examples(counts: Sequence[int]) -> list[Example]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ from quickstudy.inner.unroll import unroll
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.methods.gradient import GradientMetaLearner
+from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.tokens import batches
@@ -59,9 +61,8 @@ def test_first_order_fails_the_same_gradcheck(adapts: str, kind: Kind) -> None:
 
 @pytest.mark.parametrize("cut", ["head.bias", "encoder.layer.1.output.LayerNorm.weight", ""])
 def test_gradcheck_catches_a_gradient_lost_in_the_inner_loop(cut: str) -> None:
-    learner = GradientMetaLearner(
-        _double_encoder(), _LeakySGD(0.3, 1.0, cut), adapts="layers:-1", inner_steps=2, order="second"
-    )
+    inner = InnerLoop("layers:-1", 0.3, 1.0, 2)
+    learner = GradientMetaLearner(_double_encoder(), inner, partial(_LeakySGD, cut=cut))
     with pytest.raises(GradcheckError, match="Jacobian mismatch"):
         _gradcheck(learner, _episodes(learner.encoder, "classification"))
 
@@ -170,8 +171,8 @@ def test_steps_that_run_again_give_the_same_meta_gradient(case: str, stored: int
 
 @pytest.mark.parametrize("stored", [None, 0])
 def test_adam_passes_gradcheck_though_some_entries_have_no_gradient(stored: int | None) -> None:
-    rule = Adam(0.01, 0.1, eps=1e-2)
-    learner = GradientMetaLearner(_double_encoder(), rule, adapts="layers:-1", inner_steps=2)
+    inner = InnerLoop("layers:-1", 0.01, 0.1, 2)
+    learner = GradientMetaLearner(_double_encoder(), inner, partial(Adam, eps=1e-2))
     learner.stored_steps = stored
     assert _gradcheck(learner, _episodes(learner.encoder, "classification"))
 
@@ -283,7 +284,7 @@ class _Loss(torch.nn.Module):
 class _LeakySGD(SGD):
     """SGD that loses the graph of some gradients; of all when `cut` is empty."""
 
-    def __init__(self, lr: float, head_lr: float, cut: str) -> None:
+    def __init__(self, lr: float, head_lr: float | None, cut: str) -> None:
         super().__init__(lr, head_lr)
         self.cut = cut
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +14,13 @@ from quickstudy.inner.optimizer import SGD, Params, State
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.methods.gradient import GradientMetaLearner
+from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.models.batch import encode_episode
 from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.partition import Partition, select
+from quickstudy.models.parameter_filter import select
+from quickstudy.models.partition import Partition
+from quickstudy.models.target import Classes
 from quickstudy.models.tokens import Sequences
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
@@ -64,14 +68,14 @@ def test_features_under_other_parameters_are_those_of_an_encoder_that_has_them(f
 def test_every_family_can_be_cut_below_its_top_layer(family: str) -> None:
     encoder = tiny_encoder(family)
     partition = Partition(encoder, "layers:-1")
-    assert partition._cut is not None
+    assert partition.way.cut is not None
     ran = _layers_run(encoder, lambda: partition.prefix(_sequences(encoder)))
     assert ran == list(range(len(layer_stack(encoder.model)[1]) - 1))  # all but the top one, once each
 
 
 @pytest.mark.parametrize("which", ["bias", "all"])
 def test_there_is_no_cut_where_parameters_below_all_layers_adapt(which: str) -> None:
-    assert Partition(tiny_encoder(), which)._cut is None
+    assert Partition(tiny_encoder(), which).way.cut is None
 
 
 def test_an_inner_step_runs_only_the_layers_that_adapt() -> None:
@@ -87,8 +91,8 @@ def test_the_cut_changes_no_meta_gradient(family: str) -> None:
     encoder = tiny_encoder(family, torch.float64)
     learner = make("maml", encoder, {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 2})
     with_cut = _meta_gradient(learner)
-    assert learner.partition._cut is not None
-    learner.partition._cut = None
+    assert learner.partition.way.cut is not None
+    learner.partition.way = replace(learner.partition.way, cut=None)
     without = _meta_gradient(learner)
     assert with_cut.keys() == without.keys()
     stack, _ = layer_stack(encoder.model)
@@ -122,12 +126,12 @@ TABLES = {
 
 
 @pytest.mark.parametrize("method", TABLES)
-def test_rows_in_play_change_no_meta_gradient(method: str) -> None:
+def test_rows_in_use_change_no_meta_gradient(method: str) -> None:
     encoder = tiny_encoder(dtype=torch.float64)
     learner = make(method, encoder, {"adapts": "all", "inner_steps": 2, **TABLES[method]}).double()
     with_rows = _meta_gradient(learner)
-    assert learner.partition._rows is not None
-    learner.partition._rows = None
+    assert learner.partition.way.rows is not None
+    learner.partition.way = replace(learner.partition.way, rows=None)
     without = _meta_gradient(learner)
     assert without["embeddings.word_embeddings.weight"].abs().max() > 1e-4
     for name, value in with_rows.items():
@@ -140,11 +144,11 @@ def test_rows_in_play_change_no_meta_gradient(method: str) -> None:
 def test_a_model_adapted_by_rows_is_one_adapted_whole(family: str) -> None:
     encoder = tiny_encoder(family, torch.float64)
     support = encode_episode(encoder, EpisodeSampler([word_task()], EpisodeSpec(2, 4, 1), seed=0)[0]).support
-    learner = make("finetune", encoder, {"adapts": "all"})  # Adam: moments of rows that are not in play stay zero
-    by_rows = learner.adapt(support, ("a", "b"), "classification").params
-    name = learner.partition._rows.name
-    learner.partition._rows = None
-    whole = learner.adapt(support, ("a", "b"), "classification").params
+    learner = make("finetune", encoder, {"adapts": "all"})  # Adam: moments of rows that are not in use stay zero
+    by_rows = learner.adapt(support, Classes(("a", "b"))).params
+    name = learner.partition.way.rows.name
+    learner.partition.way = replace(learner.partition.way, rows=None)
+    whole = learner.adapt(support, Classes(("a", "b"))).params
     table = encoder.model.get_parameter(name)
     moved = {i for i in range(len(table)) if not torch.equal(by_rows[name][i], table[i])}
     used = {token for ids in support.sequences.ids for token in ids}
@@ -152,10 +156,10 @@ def test_a_model_adapted_by_rows_is_one_adapted_whole(family: str) -> None:
     torch.testing.assert_close(by_rows, whole, rtol=0, atol=1e-6)
 
 
-def test_an_inner_step_sees_the_rows_in_play_alone() -> None:
+def test_an_inner_step_sees_only_the_rows_in_use() -> None:
     encoder = tiny_encoder()
     partition, sequences = Partition(encoder, "all"), _sequences(encoder)
-    tokens = partition.in_play(sequences)
+    tokens = partition.tokens_in_use(sequences)
     theta = partition.initial(tokens)
     assert (
         len(theta["embeddings.word_embeddings.weight"])
@@ -175,13 +179,13 @@ def test_a_table_that_is_more_than_its_rows_is_adapted_whole(change: str) -> Non
     elif change == "shared":
         encoder.model.decoder = nn.Linear(16, 64, bias=False)
         encoder.model.decoder.weight = table.weight
-    assert Partition(encoder, "bias" if change == "not adapting" else "all").in_play(_sequences(encoder)) is None
+    assert Partition(encoder, "bias" if change == "not adapting" else "all").tokens_in_use(_sequences(encoder)) is None
 
 
 def test_a_model_that_asks_its_table_for_more_is_run_whole() -> None:
     encoder = tiny_encoder()
     encoder.model.register_forward_pre_hook(lambda module, _: module.get_input_embeddings().num_embeddings and None)
-    assert Partition(encoder, "all").in_play(_sequences(encoder)) is None
+    assert Partition(encoder, "all").tokens_in_use(_sequences(encoder)) is None
 
 
 def test_a_run_that_was_broken_off_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,9 +206,9 @@ def test_a_run_that_was_broken_off_leaves_nothing_behind(monkeypatch: pytest.Mon
 
 def test_a_rule_that_moves_what_has_no_gradient_is_given_the_whole_table() -> None:
     encoder = tiny_encoder()
-    learner = GradientMetaLearner(encoder, _Decay(0.1), adapts="all", inner_steps=1)
+    learner = GradientMetaLearner(encoder, InnerLoop(inner_lr=0.1, head_lr=None, inner_steps=1), _Decay)
     support = encode_episode(encoder, EpisodeSampler([word_task()], EpisodeSpec(2, 2, 1), seed=0)[0]).support
-    found = learner.adapt(support, ("a", "b"), "classification").params["embeddings.word_embeddings.weight"]
+    found = learner.adapt(support, Classes(("a", "b"))).params["embeddings.word_embeddings.weight"]
     table = encoder.model.get_input_embeddings().weight
     unused = sorted(set(range(len(table))) - {token for ids in support.sequences.ids for token in ids})
     torch.testing.assert_close(found[unused], 0.5 * table[unused])
@@ -226,7 +230,7 @@ def test_a_model_that_goes_on_after_its_layers_is_run_whole() -> None:
         lambda _module, _args, output: type(output)(last_hidden_state=output.last_hidden_state * 2)
     )
     partition, sequences = Partition(encoder, "layers:-1"), _sequences(encoder)
-    assert partition._cut is None
+    assert partition.way.cut is None
     with torch.no_grad():
         found = partition.features(partition.initial(), partition.prefix(sequences))
         torch.testing.assert_close(found, encoder(sequences), rtol=0, atol=1e-6)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from quickstudy.adaptation.settings import FullSettings
 from quickstudy.cli.main import main
 from quickstudy.errors import NothingLearnedWarning, RecipeError, RunError
 from quickstudy.methods.catalog import METHODS
+from quickstudy.methods.setting import read_settings
 from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
 from quickstudy.tasks.split import Split
@@ -465,7 +465,7 @@ _BASELINES = ("linear-probe", "finetune", "majority", "nearest-neighbour")
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in _BASELINES])
 def test_three_lines_of_python(method: str, made: Path, tmp_path: Path) -> None:
-    settings = {"inner_steps": 2} if "inner_steps" in signature(METHODS[method]).parameters else {}
+    settings = {"inner_steps": 2} if "inner_steps" in read_settings(METHODS[method]) else {}
     recipe = tomllib.loads(_recipe(made)) | {"method": {"name": method, **settings}}
     recipe["outer"] = {"outer_steps": 2, "meta_batch_size": 1, "validation_episodes": 2}
 

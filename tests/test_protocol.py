@@ -24,6 +24,7 @@ from quickstudy.evaluation.protocol import Protocol, Trial, load_protocol, save_
 from quickstudy.methods.catalog import make
 from quickstudy.methods.label_names import LabelNames
 from quickstudy.models.batch import encode_set
+from quickstudy.models.target import Classes, Scores
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 
@@ -78,7 +79,7 @@ def test_episodes_are_scored_by_their_own_labels() -> None:
     learner = make("protonet", tiny_encoder(normalize=True))
     rows = evaluate_learners({"x": learner}, [task], protocol)
     for row, t in zip(rows, trials(protocol, task), strict=True):
-        model = learner.adapt(encode_set(learner.encoder, t.support), t.label_names, "classification")
+        model = learner.adapt(encode_set(learner.encoder, t.support), Classes(t.label_names))
         predicted = [t.label_names.index(str(name)) for name in model.predict(t.tests)]
         wanted = score(replace(task, label_names=t.label_names), [e.label for e in t.tests], predicted)
         assert {key: row[key] for key in wanted} == wanted
@@ -225,11 +226,7 @@ def test_most_shots_is_what_support_sets_can_have() -> None:
 def test_label_names_are_the_nearest_of_their_embeddings() -> None:
     encoder = tiny_encoder(normalize=True)
     task = replace(word_task(n_way=3), label_names=("good", "bad_day", "red"))
-    model = LabelNames(encoder).adapt(
-        encode_set(encoder, [task.train_split[0]]),
-        task.label_names,
-        "classification",
-    )
+    model = LabelNames(encoder).adapt(encode_set(encoder, [task.train_split[0]]), Classes(task.label_names))
     texts = [task.test_split[i] for i in range(20)]
     with torch.no_grad():
         names, found = (
@@ -239,7 +236,7 @@ def test_label_names_are_the_nearest_of_their_embeddings() -> None:
     wanted = torch.cdist(found, names).argmin(-1).tolist()
     assert [task.label_names.index(str(name)) for name in model.predict(texts)] == wanted
     scores = score_task()
-    model = LabelNames(encoder).adapt(encode_set(encoder, [scores.train_split[0]]), (), "regression")
+    model = LabelNames(encoder).adapt(encode_set(encoder, [scores.train_split[0]]), Scores())
     assert model.predict([scores.test_split[0]]) == [0.0]
 
 

@@ -4,6 +4,7 @@ from quickstudy.errors import DataError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
+from quickstudy.models.target import make_target
 from quickstudy.tasks.task import Task
 
 _MOST_ROWS = 2000  # the whole support set is in memory at once
@@ -25,4 +26,4 @@ def adapt_task(learner: MetaLearner, task: Task) -> AdaptedModel:
         if not len(task.rows_of("train", label)):
             raise DataError(f"no example of the label {name!r} in 'train'", fix="Add one, or remove the label.")
     support = encode_set(learner.encoder, [rows[i] for i in range(len(rows))])
-    return learner.adapt(support, task.label_names, task.kind)
+    return learner.adapt(support, make_target(task.kind, task.label_names))

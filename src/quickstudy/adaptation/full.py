@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from quickstudy.adaptation.settings import FullSettings
-from quickstudy.methods.base import label_scale, task_loss
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
 from quickstudy.models.partition import Partition
+from quickstudy.models.scale import Scale
+from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences
 from quickstudy.tasks.split import Example, Split
-from quickstudy.tasks.task import Kind, Task
+from quickstudy.tasks.task import Task
 
 
 def finetune_task(
@@ -37,17 +38,13 @@ def finetune_task(
     """
     tuned = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
     tuned.requires_grad_(True)
-    mean, std = torch.zeros(()), torch.ones(())
-    if task.kind == "regression":
-        mean, std = label_scale(torch.from_numpy(task.train_split.labels).float())
-    n_way = len(task.label_names) if task.kind == "classification" else 1
-    torch.manual_seed(
-        settings.seed
-    )  # the Trainer seeds the global state too, and its order of the data follows from it
-    model = _Classifier(tuned, n_way, task.kind, task.pair, mean, std)
+    target = make_target(task.kind, task.label_names)
+    scale = target.scale(torch.from_numpy(task.train_split.labels).float())
+    torch.manual_seed(settings.seed)  # the Trainer seeds the global state too: its data order follows from it
+    model = _Classifier(tuned, target, scale, task.pair)
     _train(model, task.train_split, settings, callbacks)
-    head = LinearHead((model.head.weight * model.std).detach(), (model.head.bias * model.std + model.mean).detach())
-    return AdaptedModel(Partition(tuned, "head"), {}, head, task.label_names, task.kind, task.pair, "full fine-tuning")
+    head = scale.rescale(LinearHead(model.head.weight.detach(), model.head.bias.detach()))
+    return AdaptedModel(Partition(tuned, "head"), {}, head, target, task.pair, "full fine-tuning")
 
 
 def _train(model: "_Classifier", split: Split, settings: FullSettings, callbacks: Sequence[TrainerCallback]) -> None:
@@ -80,20 +77,17 @@ def _train(model: "_Classifier", split: Split, settings: FullSettings, callbacks
 class _Classifier(nn.Module):
     """Encoder and linear head, in the form that the Trainer needs."""
 
-    def __init__(self, encoder: Encoder, n_way: int, kind: Kind, pair: bool, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, encoder: Encoder, target: Target, scale: Scale, pair: bool) -> None:
         super().__init__()
-        self.encoder, self.kind = encoder, kind
-        self.head = nn.Linear(encoder.feature_size(pair=pair), n_way)
-        self.mean, self.std = float(mean), float(std)
+        self.encoder, self._target, self._scale = encoder, target, scale
+        self.head = nn.Linear(encoder.feature_size(pair=pair), target.size)
         # At an encoder's learning rate, a small head on features of unit length needs many epochs: it starts large.
         nn.init.normal_(self.head.weight, std=1.0)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, sequences: Sequences, labels: Tensor) -> dict[str, Tensor]:
         scores = self.head(self.encoder(sequences))
-        if self.kind == "regression":
-            labels = (labels - self.mean) / self.std
-        return {"loss": task_loss(scores, labels, self.kind), "logits": scores}
+        return {"loss": self._target.loss(scores, self._scale.standardise(labels)), "logits": scores}
 
 
 class _Rows(torch.utils.data.Dataset[Example]):

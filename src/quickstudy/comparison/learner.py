@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import file_digest, sha256
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.layout import RunFiles
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
-from quickstudy.methods.label_names import LabelNames
+from quickstudy.methods.catalog.baseline_family import label_names
+from quickstudy.methods.setting import describe_parameters
 from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
@@ -82,7 +82,7 @@ class LearnerSpec:
         if recipe := self.recipe():
             return build_learner(recipe)
         encoder = encoder or Encoder.load(self.encoder)
-        return LabelNames(encoder) if self.spec == _ZERO else make(self.spec, encoder)
+        return label_names(encoder) if self.spec == _ZERO else make(self.spec, encoder)
 
     def describe(self, *, encoder_only: bool = False) -> dict[str, Any]:
         """Return method, settings, encoder, and what meta-training it took, as plain values without local paths.
@@ -161,7 +161,7 @@ def hash_of(value: Any) -> str:
 
 def _defaults(method: str) -> list[str]:
     """Return a method's settings as they are by default: figures follow from those too."""
-    return [str(p) for p in signature(METHODS.get(method, LabelNames)).parameters.values()]
+    return describe_parameters(METHODS.get(method, label_names))
 
 
 @lru_cache

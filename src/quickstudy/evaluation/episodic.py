@@ -23,7 +23,7 @@ def episodic_score(sampler: EpisodeSampler, episodes: int) -> Callable[[MetaLear
         for index in range(episodes):
             episode = sampler[index]
             encoded = encode_episode(learner.encoder, episode)
-            model = learner.adapt(encoded.support, episode.label_names, episode.kind)
+            model = learner.adapt(encoded.support, encoded.target)
             with torch.no_grad():
                 scores = model.scores(model.partition.prefix(encoded.query.sequences)).cpu()
             labels = encoded.query.labels.cpu()

@@ -7,7 +7,6 @@ measured apart, once per encoder and task, and added per token.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +22,9 @@ from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
+from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.partition import Prefix
+from quickstudy.models.target import make_target
 from quickstudy.models.tokens import Sequences
 from quickstudy.tasks.split import Example, readable
 from quickstudy.tasks.task import Task
@@ -70,17 +71,15 @@ def evaluate_learners(
     for task in tasks:
         planned = plans[task.name]
         work: dict[tuple[int, str], _Work] = {}  # learners that run one encoder in one way share it
-        with ExitStack() as stack:
-            for encoder in {id(learner.encoder): learner.encoder for learner in learners.values()}.values():
-                stack.enter_context(encoder.frozen())
-            for name, learner in learners.items():
-                wanted = [trial for trial in planned if only is None or (name, trial.shots) in only]
-                key = id(learner.encoder), learner.partition.which
-                if key not in work:
-                    work[key] = _Work(learner, planned)
-                for row in _evaluate_one(name, learner, task, work[key], wanted, texts=texts):
-                    rows.append(row)
-                    on_row(row)
+        caches = {id(learner.encoder): FeatureCache(learner.encoder) for learner in learners.values()}
+        for name, learner in learners.items():
+            wanted = [trial for trial in planned if only is None or (name, trial.shots) in only]
+            key = id(learner.encoder), learner.partition.adapts
+            if key not in work:
+                work[key] = _Work(learner, planned, caches[id(learner.encoder)])
+            for row in _evaluate_one(name, learner, task, work[key], wanted, texts=texts):
+                rows.append(row)
+                on_row(row)
     return rows
 
 
@@ -91,7 +90,7 @@ def _evaluate_one(
     for trial in wanted:
         support = encode_set(learner.encoder, trial.support)
         with measure(learner.encoder.device) as adapting:
-            model = learner.adapt(support, trial.label_names, task.kind)
+            model = learner.adapt(support, make_target(task.kind, trial.label_names), cache=work.cache)
         apart = work.encode_support(support.sequences) if learner.reads_support else Cost()
         prefixes = work.prefixes(trial)
         with measure(learner.encoder.device) as predicting:
@@ -171,20 +170,21 @@ def _most(*costs: Cost) -> float | None:
 class _Work:
     """The texts of a task as one encoder runs them in one way: what does not depend on the draw is done once."""
 
-    def __init__(self, learner: MetaLearner, planned: Sequence[Trial]) -> None:
-        self._learner = learner
+    def __init__(self, learner: MetaLearner, planned: Sequence[Trial], cache: FeatureCache) -> None:
+        self._learner, self.cache = learner, cache
         self._prefixes: dict[int, _Prefixes] = {}
         self._frozen = not learner.partition.names
         if self._frozen and planned:
             sample = learner.encoder.tokenize(planned[0].tests[:_TIMED])
-            with learner.encoder.frozen(), torch.no_grad(), measure(learner.encoder.device) as self._apart:
-                learner.encoder.vectors(sample)  # no feature is there already
+            empty = FeatureCache(learner.encoder)  # no feature is there already
+            with torch.no_grad(), measure(learner.encoder.device) as self._apart:
+                learner.encoder.vectors(sample, cache=empty)
             self._apart.seconds /= _tokens(sample)
             # All draws in one pass: long batches are faster than many short ones.
             tests = {id(trial.tests): trial.tests for trial in planned}.values()
             texts = [*(e for of in tests for e in of), *(e for trial in planned for e in trial.support)]
             with torch.no_grad():
-                learner.encoder.vectors(learner.encoder.tokenize(texts))
+                learner.encoder.vectors(learner.encoder.tokenize(texts), cache=cache)
 
     def encode_support(self, support: Sequences) -> Cost:
         """Return what encoding a support set takes, if it is not a part of adapting because the features are there."""
@@ -194,7 +194,8 @@ class _Work:
         """Return the test texts of a trial, run as far as they are the same for every draw."""
         key = id(trial.tests)
         if key not in self._prefixes:
-            self._prefixes = {key: _Prefixes(self._learner, trial.tests)}  # episodes do not share theirs: keep the last
+            # Episodes do not share theirs: keep the last.
+            self._prefixes = {key: _Prefixes(self._learner, trial.tests, self.cache)}
             if self._frozen:
                 tests = self._learner.encoder.tokenize(trial.tests)
                 self._prefixes[key].cost = replace(
@@ -214,8 +215,8 @@ class _Prefixes:
         cost: Of what is kept: seconds per text, and memory.
     """
 
-    def __init__(self, learner: MetaLearner, tests: Sequence[Example]) -> None:
-        self._learner = learner
+    def __init__(self, learner: MetaLearner, tests: Sequence[Example], cache: FeatureCache) -> None:
+        self._learner, self._cache = learner, cache
         self._chunks = [tests[i : i + _CHUNK] for i in range(0, len(tests), _CHUNK)]
         keep = _tokens(learner.encoder.tokenize(tests)) <= _KEEP_TOKENS
         with measure(learner.encoder.device) as self.cost:
@@ -230,7 +231,7 @@ class _Prefixes:
 
     @torch.no_grad()
     def _prefix(self, chunk: Sequence[Example]) -> Prefix:
-        return self._learner.partition.prefix(self._learner.encoder.tokenize(chunk))
+        return self._learner.partition.prefix(self._learner.encoder.tokenize(chunk), cache=self._cache)
 
 
 def summarize_rows(rows: Sequence[Row], *, reference: str) -> list[Row]:

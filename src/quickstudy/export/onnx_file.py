@@ -77,7 +77,7 @@ class _Graph(nn.Module):
         self.head = head_of(name, {key: tensor.cpu() for key, tensor in head_tensors(model.head).items()})
         self.net = self.head.net.eval() if isinstance(self.head, NetHead) else None  # registers its parameters
         self.separate = model.pair and self.encoder.settings.pair == "separate"
-        self.classifies = model.kind == "classification"
+        self.target = model.target
         self.eval().requires_grad_(False)
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -87,8 +87,7 @@ class _Graph(nn.Module):
             features = self.encoder.join_pair(self._vectors(inputs[:half]), self._vectors(inputs[half:]))
         else:
             features = self._vectors(inputs)
-        scores = self.head(features)
-        return torch.softmax(scores, dim=-1) if self.classifies else scores
+        return self.target.answer(self.head(features))
 
     def _vectors(self, inputs: tuple[Tensor, ...]) -> Tensor:
         named = dict(zip(("input_ids", "attention_mask", "token_type_ids"), inputs, strict=False))

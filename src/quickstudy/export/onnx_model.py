@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from quickstudy.errors import DataError, RunError
+from quickstudy.errors import RunError
 from quickstudy.manifest import check_manifest
 from quickstudy.models.adapted import checked_examples, refuse_not_finite
 from quickstudy.models.record import read_record
+from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences, TokenCache, batches, pad
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
@@ -136,6 +137,11 @@ class OnnxModel:
         return self.info.method
 
     @property
+    def target(self) -> Target:
+        """What the task asks for."""
+        return make_target(self.info.kind, self.info.label_names)
+
+    @property
     def classes_(self) -> tuple[str, ...]:
         """The label names, under the name scikit-learn uses."""
         return self.label_names
@@ -162,15 +168,12 @@ class OnnxModel:
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N); see `AdaptedModel.predict_proba`."""
-        if self.kind == "regression":
-            raise DataError("a regression model has no label probabilities", fix="Use predict().")
+        self.target.check_probabilities()
         return self.outputs(checked_examples(texts, pair=self.pair))
 
     def predict(self, texts: Iterable[Text]) -> list[str] | list[float]:
         """Return the most probable label name of each text, or its number for regression."""
-        if self.kind == "regression":
-            return [float(v) for v in self.outputs(checked_examples(texts, pair=self.pair)).squeeze(-1)]
-        return [self.label_names[i] for i in self.predict_proba(texts).argmax(-1).tolist()]
+        return self.target.decide(self.outputs(checked_examples(texts, pair=self.pair)))
 
     def _calls(self, sequences: Sequences) -> Iterator[tuple[Tensor, Inputs]]:
         """Yield rows (B,) and the inputs of the graph for each batch."""

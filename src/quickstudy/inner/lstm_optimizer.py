@@ -1,16 +1,19 @@
-"""Update rules that are LSTMs: one small network, shared by all coordinates, that learns how to take a step.
+"""Update rules that are LSTMs: a small network, shared by all coordinates, learns how to take a step.
 
     LSTMOptimizer       φ_t = f_t φ_{t-1} - i_t ∇_t
                         h_t = LSTM([pre(∇_t), pre(L_t)], h_{t-1})
-                        f_t = σ(w_f [h_t, φ_{t-1}, f_{t-1}] + b_f)            i_t = 2 α σ(w_i [h_t, φ_{t-1}, i_{t-1}] + b_i)
+                        f_t = σ(w_f [h_t, φ_{t-1}, f_{t-1}] + b_f)
+                        i_t = 2 α σ(w_i [h_t, φ_{t-1}, i_{t-1}] + b_i)
 
     LearnedOptimizer    φ_t = φ_{t-1} - α (∇_t + w h_t + b)                  h_t = LSTM(LSTM(pre(∇_t)))
 
-LSTMOptimizer is Ravi and Larochelle 2017 (openreview rJY0-Kcll): the cell state of an LSTM *is* the parameters, the candidate
-is the negative gradient. LearnedOptimizer is Andrychowicz et al. 2016, arXiv:1606.04474, and so is pre(): log|x| / 10 and sign.
+LSTMOptimizer is that of Ravi and Larochelle 2017 (openreview rJY0-Kcll): the cell state of an LSTM *is* the
+parameters, and the candidate is the negative gradient. LearnedOptimizer is that of Andrychowicz et al. 2016,
+arXiv:1606.04474, and so is pre(): log|x| / 10 and the sign.
 
-Both start as gradient descent at rate α: the gates at 1 and α (the factor 2 α is ours: heads need rates above 1), the correction
-at 0. In first order the gradients are inputs without a derivative, as in both papers.
+Both start as gradient descent at rate α: the gates start at 1 and α, and the correction starts at 0. The factor 2 α
+is not in the paper; heads need rates above 1. In first order the gradients are inputs without a derivative, as in
+both papers.
 """
 
 import torch
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 from quickstudy.inner.optimizer import HEAD, InnerOptimizer, Params, State
 from quickstudy.lstm import LSTMCell
 
-_OPEN = 8.0  # bias of the forget gate: σ(8) = 0.9997, and layer norms would not survive a leak of a per cent per step
+_OPEN = 8.0  # bias of the forget gate: σ(8) = 0.9997; layer norms would not survive a loss of 1 % per step
 
 
 class LSTMOptimizer(InnerOptimizer):
@@ -37,7 +40,7 @@ class LSTMOptimizer(InnerOptimizer):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             self.cell = LSTMCell(4, hidden)
-            self.numbers_per_entry = 10 * hidden  # gates, and what they are made of
+            self.numbers_per_entry = 10 * hidden  # the gates and their inputs
             self.forget, self.input = nn.Linear(hidden + 2, 1), nn.Linear(hidden + 2, 1)
         with torch.no_grad():
             for gate, bias in ((self.forget, _OPEN), (self.input, 0.0)):
@@ -45,7 +48,7 @@ class LSTMOptimizer(InnerOptimizer):
                 gate.bias.fill_(bias)
 
     def init(self, params: Params) -> State:
-        # Per coordinate: the LSTM's state, and the two gates before.
+        # For each coordinate: the state of the LSTM, and the two gates of the step before.
         return {
             n: (self.cell.start(p, p.numel()), torch.ones_like(p.flatten()), torch.ones_like(p.flatten()))
             for n, p in params.items()
@@ -54,15 +57,15 @@ class LSTMOptimizer(InnerOptimizer):
     def update(self, grads: Params, state: State, params: Params, *, loss: Tensor) -> tuple[Params, State]:
         new, after = {}, {}
         for name, p in params.items():
-            inner, forgot, took = state[name]
+            hidden, forget, take = state[name]
             g, flat = grads[name].flatten(), p.flatten()
-            seen = torch.cat([preprocess(g), preprocess(loss.expand_as(g))], dim=-1)
-            inner = self.cell(seen, inner)
-            keep = torch.sigmoid(self.forget(_with(inner[0], flat, forgot))).squeeze(-1)
-            take = 2 * torch.sigmoid(self.input(_with(inner[0], flat, took))).squeeze(-1)
+            inputs = torch.cat([preprocess(g), preprocess(loss.expand_as(g))], dim=-1)
+            hidden = self.cell(inputs, hidden)
+            forget = torch.sigmoid(self.forget(_with(hidden[0], flat, forget))).squeeze(-1)
+            take = 2 * torch.sigmoid(self.input(_with(hidden[0], flat, take))).squeeze(-1)
             rate = self.head_lr if name.startswith(HEAD) else self.lr
-            new[name] = (keep * flat - rate * take * g).view_as(p)
-            after[name] = inner, keep, take
+            new[name] = (forget * flat - rate * take * g).view_as(p)
+            after[name] = hidden, forget, take
         return new, after
 
 
@@ -109,7 +112,9 @@ def preprocess(x: Tensor, p: float = 10.0) -> Tensor:
     """
     small = torch.finfo(x.dtype).tiny
     large = x.abs() >= torch.exp(torch.tensor(-p, dtype=x.dtype))
-    size = torch.where(large, x.abs().clamp_min(small), 1.0)  # no log of 0, not even where it is not used
+    size = torch.where(
+        large, x.abs().clamp_min(small), 1.0
+    )  # the gradient needs a finite log even where it is not used
     first = torch.where(large, size.log() / p, -1.0)
     second = torch.where(large, x.sign(), torch.exp(torch.tensor(p, dtype=x.dtype)) * x)
     return torch.stack([first, second], dim=-1)

@@ -3,12 +3,12 @@
     SGD     φ ← φ - α g
     Adam    m ← β1 m + (1 - β1) g,   v ← β2 v + (1 - β2) g²,   φ ← φ - α m̂ / (sqrt(v̂) + ε)
 
-State goes in and comes out, nothing is kept, so one optimizer serves many episodes at once and the gradient can flow
-through every step. What an optimizer learns are its `nn.Parameter`s: they are meta-parameters. Adam: Kingma and Ba 2015,
-arXiv:1412.6980, in the form of `torch.optim.Adam`.
+State goes in and comes out, and the optimizer itself stores nothing. So it can serve many episodes at once, and the
+gradient can flow through every step. What an optimizer learns are its `nn.Parameter`s: they are meta-parameters. Adam
+is that of Kingma and Ba 2015, arXiv:1412.6980, in the form of `torch.optim.Adam`.
 
-Heads start from zero on features of unit length and need rates a thousand times those of the layers below; hence `head_lr`
-for the names that start with `head.`.
+Heads start from zero on features of unit length, and need rates a thousand times as large as the layers below. So
+there is a rate `head_lr` for the names that start with `head.`.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ class InnerOptimizer(nn.Module, ABC):
     Attributes:
         skips_zero_gradients: True if a parameter entry whose gradient is always zero never changes. Then only the
             embedding rows used in the episode have to be adapted.
-        numbers_per_entry: About how many numbers the graph of one step keeps per parameter entry, for rules that are
+        numbers_per_entry: About how many numbers the graph of a step holds per parameter entry, for rules that are
             networks themselves; 0 for the others.
     """
 
@@ -47,7 +47,7 @@ class InnerOptimizer(nn.Module, ABC):
         Args:
             grads: Gradient of the support loss, by parameter name.
             state: From `init` or the last `update`.
-            params: The parameters the gradient was taken at.
+            params: The parameters at which the gradient was taken.
             loss: The support loss, (), for rules that look at it.
         """
 
@@ -111,7 +111,7 @@ class Adam(InnerOptimizer):
         for name, p in params.items():
             rate = self.head_lr if name.startswith(HEAD) else self.lr
             square = second[name] / (1 - b2**step)
-            # The root has no derivative at 0, where an entry without a gradient is.
+            # The root has no derivative at 0, which is the value for an entry without a gradient.
             denominator = torch.where(square > 0, square, 1).sqrt().where(square > 0, 0) + self.eps
             new[name] = p - rate * (first[name] / (1 - b1**step)) / denominator
         return new, (step, first, second)

@@ -2,10 +2,11 @@
 
     φ ← φ - α ∘ g        α = (inner rate) · m,      m learned, 1 at the start
 
-One m per entry of a parameter (Meta-SGD, Li et al. 2017, arXiv:1707.09835), per layer, or per layer and inner step (LSLR of
-MAML++, Antoniou et al. 2019, arXiv:1810.09502). Multiples, not rates, are learned, so that one outer rate suits rates that
-differ a thousandfold; a multiple may become negative. The head has as many rows as a task has labels, so it always has one m
-per tensor. Steps beyond the last that was trained use the last one's.
+There is one m per entry of a parameter (Meta-SGD, Li et al. 2017, arXiv:1707.09835), per layer, or per layer and
+inner step (LSLR of MAML++, Antoniou et al. 2019, arXiv:1810.09502). Multiples are learned instead of rates, so that
+the same outer rate suits inner rates that differ a thousandfold. A multiple may become negative. The head has as many
+rows as a task has labels, so it always has one m per tensor. Steps beyond the last trained step use the rates of that
+step.
 """
 
 from collections.abc import Mapping
@@ -26,8 +27,9 @@ class LearnedRates(InnerOptimizer):
         lr: Inner rate of encoder parameters at the start.
         head_lr: Inner rate of head parameters at the start; `lr` by default.
         shapes: Shape of every encoder parameter that adapts, by name.
-        granularity: What has a multiple of its own.
-        steps: Inner steps that have multiples of their own, for `layer-step`.
+        granularity: What has a multiple: each `entry`, each tensor (`layer`), or each tensor in each step
+            (`layer-step`).
+        steps: How many inner steps have multiples, for `layer-step`.
 
     >>> rule = LearnedRates(0.5, None, {"w": (2,)})
     >>> rule.update({"w": torch.ones(2)}, 0, {"w": torch.ones(2)}, loss=torch.tensor(0.0))[0]["w"].tolist()
@@ -44,7 +46,7 @@ class LearnedRates(InnerOptimizer):
     ) -> None:
         super().__init__()
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
-        self.skips_zero_gradients = granularity != "entry"  # entries' multiples are known for whole tensors only
+        self.skips_zero_gradients = granularity != "entry"  # multiples of entries belong to the whole table
         self._steps = max(1, steps) if granularity == "layer-step" else 1
         sizes = {HEAD + "weight": (), HEAD + "bias": ()} | {
             n: s if granularity == "entry" else () for n, s in shapes.items()

@@ -1,14 +1,14 @@
-"""MetaLearner: the object the outer loop trains, and what every method and baseline has in common.
+"""MetaLearner: the object that the outer loop trains, and what all methods and baselines have in common.
 
     meta_loss(episodes)    mean over episodes of the query loss after adapting to the support set
-    adapt(support)         a classifier for one task; never changes the meta-parameters
+    adapt(support)         a model of one task; it never changes the meta-parameters
 
-Losses: cross-entropy for classification; for regression the squared error of labels standardised by the support set's mean
-and standard deviation, so that a task scored from 0 to 5 and one scored from 0 to 100 weigh the same.
+A method states only what is its own: the loss of one episode, and how it adapts. What a label is, and what a loss is,
+it asks the target.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,29 +19,52 @@ from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.feature_cache import FeatureCache
+from quickstudy.models.head import Head
 from quickstudy.models.partition import Partition
-from quickstudy.tasks.task import Kind, Task
+from quickstudy.models.target import Target
+from quickstudy.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeLoss:
+    """The loss of one episode.
+
+    Attributes:
+        loss: (), differentiable in the meta-parameters.
+        right: Which examples were labelled rightly, (Q,) booleans; empty where there is no right and wrong.
+    """
+
+    loss: Tensor
+    right: Tensor
+
+    @classmethod
+    def measure(cls, target: Target, scores: Tensor, labels: Tensor) -> "EpisodeLoss":
+        """Return the loss of what a head gives, (Q, N) or (Q, 1), against labels (Q,) in standard units."""
+        return cls(target.loss(scores, labels), target.mark_right(scores, labels))
 
 
 @dataclass(frozen=True, slots=True)
 class MetaLoss:
-    """What one meta-batch gives.
+    """The loss of some episodes.
 
     Attributes:
-        loss: (), the mean query loss, differentiable in the meta-parameters.
-        accuracy: Share of query examples labelled rightly in the classification episodes; NaN without any.
+        loss: (), the mean over the episodes, differentiable in the meta-parameters.
+        accuracy: Fraction of the examples that were labelled rightly, in episodes of classes; NaN without any.
+        scored: Query examples in these episodes: the weight of `accuracy` in a mean over several calls.
     """
 
     loss: Tensor
     accuracy: float
+    scored: int
 
 
 class MetaLearner(nn.Module, ABC):
     """A way to learn how to learn.
 
     Attributes:
-        name: Name in the catalog; goes into saved models.
-        encoder: The shared encoder; its parameters are meta-parameters, like all others of the module.
+        name: Its name in the catalog; it goes into saved models.
+        encoder: The shared encoder. Its parameters are meta-parameters, like all other parameters of the module.
         partition: How the encoder runs inside an episode.
         meta_trains: Whether there is anything to learn across tasks; False for baselines.
         reads_support: Whether adapting looks at the texts of the support set.
@@ -58,52 +81,48 @@ class MetaLearner(nn.Module, ABC):
         self.partition = Partition(encoder, adapts)
 
     def prepare(self, tasks: Sequence[Task]) -> None:
-        """Get to know the meta-train tasks before the outer loop; most methods need not."""
+        """Get to know the meta-train tasks before the outer loop. Most methods need not."""
 
-    @abstractmethod
     def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
         """Return the mean query loss over episodes, differentiable in the meta-parameters.
 
         Args:
             episodes: Some or all of a meta-batch.
-            progress: Share of the meta-training that is done, 0 to 1, for methods that anneal.
+            progress: Fraction of the meta-training that is done, 0 to 1, for methods that anneal.
         """
+        losses = self.episode_losses(episodes, progress)
+        accuracy = float(torch.cat([each.right for each in losses]).float().mean())
+        scored = sum(len(e.query.labels) for e, each in zip(episodes, losses, strict=True) if len(each.right))
+        return MetaLoss(torch.stack([each.loss for each in losses]).mean(), accuracy, scored)
+
+    def episode_losses(self, episodes: Sequence[EncodedEpisode], progress: float) -> list[EpisodeLoss]:
+        """Return the loss of each episode. A method that runs the encoder on all episodes at once overrides this."""
+        return [self.episode_loss(episode, progress) for episode in episodes]
+
+    @abstractmethod
+    def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
+        """Return the loss of one episode; see `meta_loss`."""
+
+    @abstractmethod
+    def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
+        """Return a model of the task that the support set describes.
+
+        Args:
+            support: Labelled examples. Labels are positions in the target's label names, or scores.
+            target: What the task asks for.
+            cache: Remembers vectors of the encoder, which must not change while the cache is used.
+        """
+
+    def make_model(
+        self, support: EncodedSet, target: Target, head: Head, params: Mapping[str, Tensor] | None = None
+    ) -> AdaptedModel:
+        """Return the model of a task with a head, and with adapted encoder parameters if there are any."""
+        return AdaptedModel(self.partition, dict(params or {}), head, target, support.pair, self.name)
 
     def encoder_passes(self) -> EncoderPasses:
         """Return how an episode runs the encoder."""
         return FEATURES_ONCE
 
     def use_less_memory(self) -> bool:
-        """Take the next way that needs less memory for the same meta-gradient; return whether there was one."""
+        """Go over to the next way that needs less memory for the same meta-gradient; return whether there was one."""
         return False
-
-    @abstractmethod
-    def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:
-        """Return a model of the task that the support set describes.
-
-        Args:
-            support: Labelled examples; labels are positions in `label_names`, or scores.
-            label_names: N names; empty for regression.
-            kind: Classification or regression.
-        """
-
-
-def task_loss(scores: Tensor, labels: Tensor, kind: Kind) -> Tensor:
-    """Return the mean loss, (), of scores (B, N) or (B, 1) against labels (B,)."""
-    if kind == "classification":
-        return nn.functional.cross_entropy(scores, labels)
-    return nn.functional.mse_loss(scores.squeeze(-1), labels)
-
-
-def label_scale(support: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (mean, standard deviation), each (), of a regression episode's support labels (B,); 1 if all are equal."""
-    std = support.std(correction=0)
-    return support.mean(), torch.where(std > 1e-6, std, 1.0)
-
-
-def accuracy(counts: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Return the share of right labels over (scores, labels) pairs of classification episodes."""
-    if not counts:
-        return float("nan")
-    right = torch.cat([scores.detach().argmax(-1) == labels for scores, labels in counts])
-    return float(right.float().mean())

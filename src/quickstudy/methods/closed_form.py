@@ -1,13 +1,17 @@
-"""Closed-form heads: the best linear head of the support set, and a gradient that flows through how it was found.
+"""Closed-form heads: the best linear head for the support set, and a gradient that flows through its solution.
 
-    ridge    W = argmin ||F W^T - Y||^2 + λ ||W||^2,  logits α W f                                       R2D2
-    svm      A = argmin_A 1/2 tr(A^T K A) - <A, Y>  s.t.  A <= C Y, A 1 = 0;  W = A^T F,  logits α W f     MetaOptNet
+    ridge    W = argmin ||F W^T - Y||^2 + λ ||W||^2,  logits α W f                                          R2D2
+    svm      A = argmin_A 1/2 tr(A^T K A) - <A, Y>  s.t.  A <= C Y, A 1 = 0;  W = A^T F,  logits α W f      MetaOptNet
 
-with K = F F^T and Y one-hot. R2D2: Bertinetto et al. 2019, arXiv:1805.08136 (λ and α learned; its bias, equal for all labels,
-changes no prediction). MetaOptNet: Lee et al. 2019, arXiv:1904.03758; the multi-class support vector machine of Crammer and
-Singer in its dual, which has as many rows as there are examples. Its solution is found without a graph by alternating directions
-(ADMM, Boyd et al. 2011); its derivative is that of the optimality conditions on the entries that are not at their bound: one
-Newton step from the solution with a constant Jacobian has exactly that derivative. Regression is ridge regression in both.
+Here K = F F^T, and Y is one-hot. Scores are predicted by ridge regression in both.
+
+R2D2: Bertinetto et al. 2019, arXiv:1805.08136. λ and α are learned. The paper's bias is left out: it is the same for
+all labels, so it changes no prediction.
+
+MetaOptNet: Lee et al. 2019, arXiv:1904.03758. It is the multi-class support vector machine of Crammer and Singer in
+its dual, which has as many rows as there are examples. The solution is found without a graph, by alternating
+directions (ADMM, Boyd et al. 2011). Its derivative is that of the optimality conditions on the entries that are not
+at their bound: one Newton step from the solution, with a constant Jacobian, has exactly that derivative.
 """
 
 import torch
@@ -15,7 +19,7 @@ from torch import Tensor, nn
 
 from quickstudy.methods.feature import HeadRule
 from quickstudy.models.head import LinearHead, ridge
-from quickstudy.tasks.task import Kind
+from quickstudy.models.target import Target
 
 
 class Ridge(HeadRule):
@@ -31,12 +35,15 @@ class Ridge(HeadRule):
         self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> LinearHead:
-        penalty = self.log_penalty.exp()
-        if kind == "regression":
-            return _no_bias(ridge(features, labels.unsqueeze(-1), penalty))
-        targets = nn.functional.one_hot(labels, n_way).to(features)
-        return _no_bias(self.log_scale.exp() * ridge(features, targets, penalty))
+    def head(self, features: Tensor, labels: Tensor, target: Target) -> LinearHead:
+        return target.apply(self, features, labels)
+
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
+        one_hot = nn.functional.one_hot(labels, n_way).to(features)
+        return _without_bias(self.log_scale.exp() * ridge(features, one_hot, self.log_penalty.exp()))
+
+    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
+        return _without_bias(ridge(features, labels.unsqueeze(-1), self.log_penalty.exp()))
 
 
 class SupportVectors(HeadRule):
@@ -44,7 +51,7 @@ class SupportVectors(HeadRule):
 
     Args:
         c: Upper bound C of a dual variable: how much one example can pull.
-        penalty: λ of the ridge regression that serves regression tasks.
+        penalty: λ of the ridge regression that predicts scores.
         scale: Initial factor α of the logits, learned.
     """
 
@@ -53,27 +60,31 @@ class SupportVectors(HeadRule):
         self.c, self.penalty = c, penalty
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> LinearHead:
-        if kind == "regression":
-            return _no_bias(ridge(features, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(features)))
-        targets = nn.functional.one_hot(labels, n_way).to(features)
+    def head(self, features: Tensor, labels: Tensor, target: Target) -> LinearHead:
+        return target.apply(self, features, labels)
+
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
+        one_hot = nn.functional.one_hot(labels, n_way).to(features)
         kernel = features @ features.T
-        dual = _through_optimality(kernel, targets, self.c, solve_svm(kernel.detach(), targets, self.c))
-        return _no_bias(self.log_scale.exp() * dual.T @ features)
+        dual = _with_derivative(kernel, one_hot, self.c, solve_svm(kernel.detach(), one_hot, self.c))
+        return _without_bias(self.log_scale.exp() * dual.T @ features)
+
+    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
+        return _without_bias(ridge(features, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(features)))
 
 
 @torch.no_grad()
-def solve_svm(kernel: Tensor, targets: Tensor, c: float, *, steps: int = 2000, tolerance: float = 1e-10) -> Tensor:
+def solve_svm(kernel: Tensor, one_hot: Tensor, c: float, *, steps: int = 2000, tolerance: float = 1e-10) -> Tensor:
     """Return the dual variables A, (B, N), of the multi-class support vector machine, in double precision.
 
     Args:
         kernel: K, (B, B), positive semi-definite.
-        targets: Y, (B, N), one-hot.
+        one_hot: Y, (B, N).
         c: Upper bound C.
         steps: Iterations at most.
-        tolerance: Stops when neither residual is larger.
+        tolerance: The iteration stops when neither residual is larger.
     """
-    k, y = kernel.double(), targets.double()
+    k, y = kernel.double(), one_hot.double()
     rho = float(k.diagonal().mean()) or 1.0
     inverse = torch.linalg.inv(k + rho * torch.eye(len(k), dtype=k.dtype, device=k.device))
     z = u = torch.zeros_like(y)
@@ -87,8 +98,8 @@ def solve_svm(kernel: Tensor, targets: Tensor, c: float, *, steps: int = 2000, t
 
 
 def _project(v: Tensor, bound: Tensor) -> Tensor:
-    """Return the nearest rows to v (B, N) with a <= bound and a sum of 0: a = min(v - τ, bound)."""
-    slack = v - bound  # the entries with the largest slack are at their bound; try every number of them
+    """Return the rows nearest to v (B, N) that are at most `bound` and whose sum is 0: a = min(v - τ, bound)."""
+    slack = v - bound  # the entries with the largest slack are at their bound; every number of them is tried
     ordered, order = slack.sort(dim=-1, descending=True)
     bounds, rest = bound.gather(-1, order), v.gather(-1, order)
     n = v.shape[-1]
@@ -96,17 +107,17 @@ def _project(v: Tensor, bound: Tensor) -> Tensor:
     free = rest.flip(-1).cumsum(-1).flip(-1)
     tau = (free + at_bound) / torch.arange(n, 0, -1, dtype=v.dtype, device=v.device)
     before = nn.functional.pad(ordered, (1, 0), value=torch.inf)[..., :n]
-    fits = (ordered <= tau) & (before >= tau)  # exactly one number fits, or several with the same τ
+    fits = (ordered <= tau) & (before >= tau)  # one number fits, or several that have the same τ
     tau = tau.gather(-1, fits.int().argmax(-1, keepdim=True))
     return torch.minimum(v - tau, bound)
 
 
-def _through_optimality(kernel: Tensor, targets: Tensor, c: float, solution: Tensor) -> Tensor:
+def _with_derivative(kernel: Tensor, one_hot: Tensor, c: float, solution: Tensor) -> Tensor:
     """Return the solution with the derivative that the optimality conditions give it.
 
-    On free entries:  (K A)_in - Y_in + ν_i = 0;  in every row:  sum_n A_in = 0.
+    They are (K A)_in - Y_in + ν_i = 0 for the entries below their bound, and sum_n A_in = 0 for every row.
     """
-    k, y = kernel.double(), targets.double()
+    k, y = kernel.double(), one_hot.double()
     rows, columns = torch.nonzero(solution < c * (y - 1e-7), as_tuple=True)
     size = len(rows)
     with torch.no_grad():
@@ -114,7 +125,7 @@ def _through_optimality(kernel: Tensor, targets: Tensor, c: float, solution: Ten
         count = torch.zeros(len(k), dtype=k.dtype, device=k.device).index_add(0, rows, torch.ones_like(gradient))
         nu = torch.zeros_like(count).index_add(0, rows, -gradient) / count.clamp_min(1)
         block = k[rows][:, rows] * (columns[:, None] == columns[None, :])
-        # A tiny multiple of I: where K is singular the dual is not unique, but W, which is all that is used, is.
+        # If K is singular the dual is not unique, but W is, and only W is used. A tiny multiple of I picks one dual.
         block = block + 1e-9 * k.diagonal().mean() * torch.eye(size, dtype=k.dtype, device=k.device)
         member = nn.functional.one_hot(rows, len(k)).to(k)
         zero = torch.zeros(len(k), len(k), dtype=k.dtype, device=k.device)
@@ -124,5 +135,5 @@ def _through_optimality(kernel: Tensor, targets: Tensor, c: float, solution: Ten
     return solution.index_put((rows, columns), solution[rows, columns] - step).to(kernel)
 
 
-def _no_bias(weight: Tensor) -> LinearHead:
+def _without_bias(weight: Tensor) -> LinearHead:
     return LinearHead(weight, weight.new_zeros(len(weight)))

@@ -1,9 +1,10 @@
-"""Feature-based meta-learning: the support set's features make a head in one go; there is no inner loop.
+"""Feature-based meta-learning: the features of the support set make a head in one go; there is no inner loop.
 
     head = rule(f(x_1), y_1, .., f(x_B), y_B)        meta-loss = L_query(head)
 
-A method of this family is its rule: prototypes, attention, a closed-form solution, a network that reads the support set. The
-encoder runs once per episode, so adapting costs one pass, and a whole meta-batch goes through the encoder at once.
+A method of this family is its rule: prototypes, attention, a closed-form solution, a network that reads the support
+set. The encoder runs once per episode, so adapting costs one pass, and a whole meta-batch goes through the encoder at
+once.
 """
 
 from abc import ABC, abstractmethod
@@ -13,27 +14,32 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
+from quickstudy.methods.base import EpisodeLoss, MetaLearner
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import Head
-from quickstudy.models.tokens import Sequences
-from quickstudy.tasks.task import Kind
+from quickstudy.models.target import Target
+from quickstudy.models.tokens import concatenate
 
 
 class HeadRule(nn.Module, ABC):
-    """Makes a head of a support set's features; its `nn.Parameter`s are meta-parameters."""
+    """Makes a head from the features of a support set. Its `nn.Parameter`s are meta-parameters.
+
+    A rule that treats all targets alike works on `target.columns(labels, features)`. A rule that treats classes and
+    scores differently has the methods `for_classes` and `for_scores` of `ByTarget`, and lets the target pick one:
+    `return target.apply(self, features, labels)`.
+    """
 
     @abstractmethod
-    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> Head:
+    def head(self, features: Tensor, labels: Tensor, target: Target) -> Head:
         """Return the head.
 
         Args:
             features: (B, F) support features.
             labels: (B,) label positions, or standardised scores.
-            n_way: Labels (N); 1 for regression.
-            kind: Classification or regression.
+            target: What the task asks for.
         """
 
 
@@ -44,7 +50,7 @@ class FeatureMetaLearner(MetaLearner):
         encoder: The encoder.
         rule: Makes the head.
         meta_trains: False makes it a baseline.
-        name: Goes into saved models.
+        name: It goes into saved models.
     """
 
     episodes_at_once: ClassVar[int | None] = None
@@ -53,59 +59,35 @@ class FeatureMetaLearner(MetaLearner):
         super().__init__(encoder, "head", name, meta_trains=meta_trains)
         self.rule = rule
 
-    def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
-        losses, counts = [], []
-        for episode, (support, query) in zip(episodes, self._encode(episodes), strict=True):
-            labels, wanted = episode.support.labels, episode.query.labels
-            if episode.kind == "regression":
-                mean, std = label_scale(labels)
-                labels, wanted = (labels - mean) / std, (wanted - mean) / std
-            scores = self.rule.head(support, labels, episode.n_way, episode.kind)(query)
-            losses.append(task_loss(scores, wanted, episode.kind))
-            if episode.kind == "classification":
-                counts.append((scores, wanted))
-        return MetaLoss(torch.stack(losses).mean(), accuracy(counts))
+    def episode_losses(self, episodes: Sequence[EncodedEpisode], progress: float) -> list[EpisodeLoss]:
+        return [
+            self._loss(episode, support, query)
+            for episode, (support, query) in zip(episodes, self._encode(episodes), strict=True)
+        ]
+
+    def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
+        return self.episode_losses([episode], progress)[0]
 
     @torch.no_grad()
-    def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:
-        labels, n_way = support.labels, len(label_names)
-        features = self.encoder(support.sequences)
-        if kind == "regression":
-            mean, std = label_scale(labels)
-            head = self.rule.head(features, (labels - mean) / std, 1, kind).rescaled(mean, std)
-        else:
-            head = self.rule.head(features, labels, n_way, kind)
-        return AdaptedModel(self.partition, {}, head, tuple(label_names), kind, support.pair, self.name)
+    def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
+        features, scale = self.encoder(support.sequences, cache=cache), target.scale(support.labels)
+        head = self.rule.head(features, scale.standardise(support.labels), target)
+        return self.make_model(support, target, scale.rescale(head))
+
+    def _loss(self, episode: EncodedEpisode, support: Tensor, query: Tensor) -> EpisodeLoss:
+        """Return the loss of an episode, given its features."""
+        scale = episode.target.scale(episode.support.labels)
+        head = self.rule.head(support, scale.standardise(episode.support.labels), episode.target)
+        return EpisodeLoss.measure(episode.target, head(query), scale.standardise(episode.query.labels))
 
     def _encode(self, episodes: Sequence[EncodedEpisode]) -> list[tuple[Tensor, Tensor]]:
-        """Return (support, query) features of each episode, from one pass over all single texts and one over all pairs."""
-        found: dict[tuple[int, str], Tensor] = {}
+        """Return the (support, query) features of each episode: one pass over all single texts, one over all pairs."""
+        features: dict[int, Tensor] = {}  # by the position of a set: support set of episode 0, its query set, ..
+        sets = [examples.sequences for episode in episodes for examples in (episode.support, episode.query)]
         for pairs in (False, True):
-            sets = [
-                (index, part, examples.sequences)
-                for index, episode in enumerate(episodes)
-                for part, examples in (("support", episode.support), ("query", episode.query))
-                if examples.sequences.pairs == pairs
-            ]
-            if sets:
-                features = self.encoder(_concatenate([sequences for _, _, sequences in sets]))
-                sizes = [len(sequences) for _, _, sequences in sets]
-                for (index, part, _), own in zip(sets, features.split(sizes), strict=True):
-                    found[index, part] = own
-        return [(found[i, "support"], found[i, "query"]) for i in range(len(episodes))]
-
-
-def _concatenate(parts: Sequence[Sequences]) -> Sequences:
-    """Join sequences of one kind; of separate pairs, all first texts come before all second texts."""
-    halves = (0, 1) if parts[0].pairs else (0,)
-
-    def joined(select: str) -> tuple[tuple[int, ...], ...]:
-        return tuple(
-            row
-            for half in halves
-            for part in parts
-            for row in getattr(part, select)[half * len(part) : (half + 1) * len(part)]
-        )
-
-    types = None if any(part.types is None for part in parts) else joined("types")
-    return Sequences(joined("ids"), types, parts[0].pairs)
+            chosen = [position for position, sequences in enumerate(sets) if sequences.pairs == pairs]
+            if chosen:
+                encoded = self.encoder(concatenate([sets[position] for position in chosen]))
+                sizes = [len(sets[position]) for position in chosen]
+                features |= zip(chosen, encoded.split(sizes), strict=True)
+        return [(features[2 * i], features[2 * i + 1]) for i in range(len(episodes))]

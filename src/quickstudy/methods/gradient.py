@@ -2,15 +2,15 @@
 
     φ = unroll(L_support, θ, inner optimizer, S)        meta-loss = objective(θ, φ), usually L_query(φ)
 
-A method of this family is a choice of five: how the head starts, what adapts, the inner optimizer, the order, the objective.
-MAML is (zero, all, SGD, second, query), FOMAML the same with first order (Finn, Abbeel and Levine 2017, arXiv:1703.03400); the
-catalog has the others.
+A method of this family is a choice of five: how the head starts, what adapts, the inner optimizer, the order, and the
+objective. MAML is (zero, all, SGD, second, query). FOMAML is the same with first order (Finn, Abbeel and Levine 2017,
+arXiv:1703.03400). The catalog has the others.
 
-With a head that starts at zero the first inner step moves it to scaled class means, and only later steps move the encoder (as in
-Unicorn-MAML, Ye and Chao 2022, arXiv:2106.16245).
+With a head that starts at zero, the first inner step moves the head to scaled class means, and only later steps move
+the encoder (as in Unicorn-MAML, Ye and Chao 2022, arXiv:2106.16245).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,25 +18,24 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from quickstudy.inner.optimizer import HEAD, InnerOptimizer, Params
+from quickstudy.inner.optimizer import HEAD, SGD, InnerOptimizer, Params
 from quickstudy.inner.unroll import Order, Recompute, unroll
-from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, label_scale, task_loss
-from quickstudy.methods.objective import Episodic, Objective, proximal, query
+from quickstudy.methods.base import EpisodeLoss, MetaLearner
+from quickstudy.methods.inner_loop import InnerLoop
+from quickstudy.methods.objective import InnerProblem, Objective, proximal, query
 from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
 from quickstudy.methods.start import HeadStart, ZeroStart
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import LinearHead
 from quickstudy.models.low_rank import LowRank
-from quickstudy.models.partition import Prefix, rank_of
-from quickstudy.tasks.task import Kind
+from quickstudy.models.parameter_filter import rank_of
+from quickstudy.models.partition import Prefix
+from quickstudy.models.target import Target
 
 _WEIGHT, _BIAS = f"{HEAD}weight", f"{HEAD}bias"
-
-# The inner loss of regression is scaled so that one head rate suits both kinds: the squared error has curvature
-# 2 (||f||² + 1), about 4, and SGD diverges above a rate of 2 / curvature; rates that suit cross-entropy are far above that.
-_REGRESSION_WEIGHT = 0.1
 
 
 class GradientMetaLearner(MetaLearner):
@@ -44,34 +43,30 @@ class GradientMetaLearner(MetaLearner):
 
     Args:
         encoder: The encoder.
-        optimizer: Inner update rule.
+        inner: What adapts, at which rates, and for how many steps.
+        rule: Makes the inner update rule from `inner_lr` and `head_lr`.
         start: Makes the head before the first step; zero by default.
-        adapts: Which encoder parameters adapt: `head` (none), `layers:-m`, `bias`, `all`, `lora:r`.
         head_adapts: Whether the head adapts too.
-        inner_steps: Steps S in meta-training.
-        adapt_steps: Steps when adapting to a task for use; `inner_steps` by default.
         order: `second` (exact) or `first`.
         exact_steps: In second order, how many of the last steps are differentiated through; None for all.
         objective: What the outer loop minimises.
-        strength: Of the pull towards where adapting starts, for objectives that adapt with one (iMAML).
+        strength: How strongly adapted parameters are pulled back to their start, for objectives that need it (iMAML).
         meta_trains: False makes it a baseline (plain fine-tuning).
-        name: Goes into saved models.
+        name: It goes into saved models.
 
     Attributes:
-        stored_steps: In second order, how many of the last inner steps keep their graph in memory; the others run
+        stored_steps: In second order, how many of the last inner steps keep their graph in memory. The others run
             again on the way back, with the same gradient. None keeps all.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        optimizer: InnerOptimizer,
+        inner: InnerLoop = InnerLoop(),
+        rule: Callable[[float, float | None], InnerOptimizer] = SGD,
         *,
         start: HeadStart | None = None,
-        adapts: str = "all",
         head_adapts: bool = True,
-        inner_steps: int = 5,
-        adapt_steps: int | None = None,
         order: Order = "second",
         exact_steps: int | None = None,
         objective: Objective = query,
@@ -79,183 +74,173 @@ class GradientMetaLearner(MetaLearner):
         meta_trains: bool = True,
         name: str = "maml",
     ) -> None:
-        super().__init__(encoder, adapts, name, meta_trains=meta_trains)
-        self.low_rank = LowRank(self.partition) if rank_of(adapts) else None
-        self.optimizer, self.order, self.exact_steps = optimizer, order, exact_steps
+        super().__init__(encoder, inner.adapts, name, meta_trains=meta_trains)
+        self.low_rank = LowRank(self.partition) if rank_of(inner.adapts) else None
+        self.optimizer, self.order, self.exact_steps = rule(inner.inner_lr, inner.head_lr), order, exact_steps
         self.start, self.head_adapts = start or ZeroStart(), head_adapts
         self.objective, self.strength = objective, strength
-        self.inner_steps = inner_steps
-        self.adapt_steps = inner_steps if adapt_steps is None else adapt_steps
+        self.inner_steps = inner.inner_steps
+        self.adapt_steps = inner.inner_steps if inner.adapt_steps is None else inner.adapt_steps
         self.stored_steps: int | None = None
 
-    def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
-        losses, counts = [], []
-        for episode in episodes:
-            support, wanted = episode.support.labels, episode.query.labels
-            if episode.kind == "regression":
-                mean, std = label_scale(support)
-                support, wanted = (support - mean) / std, (wanted - mean) / std
-            inner = _Inner(self, episode.support, support, episode.n_way, episode.kind, episode.query)
-            prefix = self.partition.prefix(episode.query.sequences, inner.tokens)
-            last: list[Tensor] = []
+    def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
+        target, scale = episode.target, episode.target.scale(episode.support.labels)
+        support_labels, query_labels = map(scale.standardise, (episode.support.labels, episode.query.labels))
+        model = _InnerModel(self, episode.support, support_labels, target, episode.query)
+        prefix = self.partition.prefix(episode.query.sequences, model.tokens)
+        scores = torch.empty(0)  # those of the last parameters whose query loss was asked for
 
-            def query_loss(
-                params: Params,
-                inner: "_Inner" = inner,
-                prefix: Prefix = prefix,
-                wanted: Tensor = wanted,
-                last: list[Tensor] = last,
-                kind: Kind = episode.kind,
-            ) -> Tensor:
-                last[:] = [inner.scores(params, prefix)]
-                return task_loss(last[0], wanted, kind)
+        def query_loss(params: Params) -> Tensor:
+            nonlocal scores
+            scores = model.scores(params, prefix)
+            return target.loss(scores, query_labels)
 
-            sizes = len(support), len(wanted)
-            losses.append(
-                self.objective(
-                    Episodic(
-                        inner.theta,
-                        inner.loss,
-                        query_loss,
-                        sizes[0] / sum(sizes),
-                        self.optimizer,
-                        self.inner_steps,
-                        self.order,
-                        self.exact_steps,
-                        progress,
-                        _REGRESSION_WEIGHT if episode.kind == "regression" else 1.0,
-                        None if self.stored_steps is None else inner.recompute(self.stored_steps),
-                    )
-                )
-            )
-            if episode.kind == "classification":
-                counts.append((last[0], wanted))
-        return MetaLoss(torch.stack(losses).mean(), accuracy(counts))
+        problem = InnerProblem(
+            theta=model.theta,
+            support_loss=model.support_loss,
+            query_loss=query_loss,
+            support_fraction=len(support_labels) / (len(support_labels) + len(query_labels)),
+            optimizer=self.optimizer,
+            steps=self.inner_steps,
+            order=self.order,
+            exact_steps=self.exact_steps,
+            progress=progress,
+            inner_weight=target.inner_weight,
+            recompute=None if self.stored_steps is None else model.recompute(self.stored_steps),
+        )
+        loss = self.objective(problem)
+        return EpisodeLoss(loss, target.mark_right(scores, query_labels))
+
+    def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
+        scale = target.scale(support.labels)
+        with torch.no_grad():
+            model = _InnerModel(self, support, scale.standardise(support.labels), target, cache=cache)
+        loss = proximal(model.support_loss, model.theta, self.strength) if self.strength else model.support_loss
+        phi = unroll(loss, model.theta, self.optimizer, steps=self.adapt_steps, order="first")
+        head = model.head(phi)
+        head = LinearHead(head.weight.detach(), head.bias.detach())
+        with torch.no_grad():
+            params = self.partition.restore_table(model.weights(phi), model.tokens)
+            adapted = {name: p.detach() for name, p in params.items()}
+            return self.make_model(support, target, scale.rescale(head), adapted)
 
     @property
-    def _exact(self) -> int:
+    def _differentiated_steps(self) -> int:
         """Inner steps that are differentiated through."""
         if self.order == "first":
             return 0
         return self.inner_steps if self.exact_steps is None else min(self.inner_steps, self.exact_steps)
 
-    def encoder_passes(self) -> EncoderPasses:
-        steps, exact = self.inner_steps, self._exact
-        again = 0 if self.stored_steps is None else max(0, exact - self.stored_steps)
-        # In first order no gradient flows back through the support set unless the head is made of it.
-        below = 3 if self.order == "second" or self.start.reads_features else 1
-        if not self.partition.names:
-            way = EncoderPasses(FEATURES_ONCE.way, FEATURES_ONCE.why, (below, below))
-        else:
-            fraction = self.partition.layer_fraction
-            name = "prefix once" if fraction < 1 else "whole encoder at every inner step"
-            why = (
-                f"{1 - fraction:.0%} of the layers lie below all that adapts and run once"
-                if fraction < 1
-                else "parameters of every layer adapt"
-            )
-            rows = self.optimizer.skips_zero_gradients and self.partition.in_play() is not None
-            why += "; of the word embeddings only the rows in play adapt" if rows else ""
-            why += f"; {again} of {steps} steps run again on the way back" if again else ""
-            above = 9 * exact + 3 * again + 3 * (steps - exact) + (3 if self.start.reads_features else 0)
-            # Beside φ_s of every step there are three gradients of their size while a step is gone back through.
-            graphs, copies = (max(exact - again, 1), steps + 3) if exact else (0, 2)
-            way = EncoderPasses(
-                name,
-                why,
-                (below, above),
-                graphs=graphs,
-                copies=copies + steps * self.optimizer.numbers_per_entry,
-                rows=rows,
-            )
-        known = self.objective is query and not self.optimizer.numbers_per_entry
-        return way if known else replace(way, support=None)
-
     def use_less_memory(self) -> bool:
-        stored = self._exact if self.stored_steps is None else min(self._exact, self.stored_steps)
-        if not self.partition.names or not stored or self.strength:  # with a pull no step is differentiated through
+        exact = self._differentiated_steps
+        stored = exact if self.stored_steps is None else min(exact, self.stored_steps)
+        if not self.partition.names or not stored or self.strength:  # iMAML differentiates through no step
             return False
         self.stored_steps = stored // 2
         return True
 
-    def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:
-        labels, n_way = support.labels, len(label_names)
-        if kind == "regression":
-            mean, std = label_scale(labels)
-            labels, n_way = (labels - mean) / std, 1
-        with torch.no_grad():
-            inner = _Inner(self, support, labels, n_way, kind)
-        loss = proximal(inner.loss, inner.theta, self.strength) if self.strength else inner.loss
-        phi = unroll(loss, inner.theta, self.optimizer, steps=self.adapt_steps, order="first")
-        head = inner.head(phi)
-        head = LinearHead(head.weight.detach(), head.bias.detach())
-        if kind == "regression":
-            head = head.rescaled(mean, std)
-        with torch.no_grad():
-            own = {name: p.detach() for name, p in self.partition.whole(inner.weights(phi), inner.tokens).items()}
-        return AdaptedModel(self.partition, own, head, tuple(label_names), kind, support.pair, self.name)
+    def encoder_passes(self) -> EncoderPasses:
+        # In first order no gradient flows back through the support set, unless the head is made of it.
+        below = 3 if self.order == "second" or self.start.reads_features else 1
+        if self.partition.names:
+            passes = self._passes_of_inner_steps(below)
+        else:
+            passes = EncoderPasses(FEATURES_ONCE.way, FEATURES_ONCE.why, (below, below))
+        known = self.objective is query and not self.optimizer.numbers_per_entry
+        return passes if known else replace(passes, support=None)
+
+    def _passes_of_inner_steps(self, below: int) -> EncoderPasses:
+        steps, exact = self.inner_steps, self._differentiated_steps
+        again = 0 if self.stored_steps is None else max(0, exact - self.stored_steps)
+        fraction = self.partition.layer_fraction
+        rows = self.optimizer.skips_zero_gradients and self.partition.tokens_in_use() is not None
+        why = (
+            f"{1 - fraction:.0%} of the layers lie below all that adapts and run once"
+            if fraction < 1
+            else "parameters of every layer adapt"
+        )
+        why += "; only the embedding rows in use adapt" if rows else ""
+        why += f"; {again} of {steps} steps run again on the way back" if again else ""
+        above = 9 * exact + 3 * again + 3 * (steps - exact) + (3 if self.start.reads_features else 0)
+        # There is φ_s of every step, and three gradients of its size while the way back goes through a step.
+        graphs, copies = (max(exact - again, 1), steps + 3) if exact else (0, 2)
+        return EncoderPasses(
+            "prefix once" if fraction < 1 else "whole encoder at every inner step",
+            why,
+            (below, above),
+            graphs=graphs,
+            copies=copies + steps * self.optimizer.numbers_per_entry,
+            rows=rows,
+        )
 
 
-class _Inner:
-    """One support set: the parameters before the first step, and the loss and scores of any others."""
+class _InnerModel:
+    """The model of one episode as a function of its inner parameters, those of the encoder that adapt and the head.
+
+    Attributes:
+        theta: The inner parameters before the first step.
+        tokens: The tokens whose embedding rows are in use; None if the table is not split.
+    """
 
     def __init__(
         self,
         learner: GradientMetaLearner,
         support: EncodedSet,
         labels: Tensor,
-        n_way: int,
-        kind: Kind,
-        query: EncodedSet | None = None,
+        target: Target,
+        query_set: EncodedSet | None = None,
+        *,
+        cache: FeatureCache | None = None,
     ) -> None:
-        self.partition, self.labels, self.kind = learner.partition, labels, kind
-        # In first order nothing flows back through the support set unless the head is made of it.
+        self.partition, self._labels, self._target = learner.partition, labels, target
+        # In first order no gradient flows back through the support set, unless the head is made of it.
         flows = learner.order == "second" or learner.start.reads_features
         with torch.set_grad_enabled(flows and torch.is_grad_enabled()):
             self.tokens = None
             if learner.optimizer.skips_zero_gradients:
-                parts = [part.sequences for part in (support, query) if part]
-                self.tokens = self.partition.in_play(*parts)
-            self.prefix = self.partition.prefix(support.sequences, self.tokens)
+                sets = [examples.sequences for examples in (support, query_set) if examples]
+                self.tokens = self.partition.tokens_in_use(*sets)
+            self._prefix = self.partition.prefix(support.sequences, self.tokens, cache=cache)
         self._low_rank = learner.low_rank
         theta = self._low_rank.initial() if self._low_rank else self.partition.initial(self.tokens)
         like = next(learner.encoder.model.parameters()).new_empty(learner.encoder.feature_size(pair=support.pair))
-        start = learner.start.head(lambda: self.features(theta, self.prefix), labels, n_way, kind, like)
-        self._fixed = None if learner.head_adapts else start
-        self._parameters = list(learner.parameters())
+        start = learner.start.head(lambda: self._features(theta, self._prefix), labels, target, like)
+        self._fixed_head = None if learner.head_adapts else start
+        self._meta_parameters = list(learner.parameters())
         self.theta = theta | ({_WEIGHT: start.weight, _BIAS: start.bias} if learner.head_adapts else {})
 
     def recompute(self, stored: int) -> Recompute:
-        """Return what has to be known to run all but the last `stored` steps again."""
-        fixed = {_WEIGHT: self._fixed.weight, _BIAS: self._fixed.bias} if self._fixed else {}
-        fixed |= {_name(t): t for t in pytree.tree_leaves(self.prefix.parts) if _flows(t)}
-        return Recompute(stored, fixed, self._parameters)
+        """Return what must be known to run all but the last `stored` steps again."""
+        fixed = {_WEIGHT: self._fixed_head.weight, _BIAS: self._fixed_head.bias} if self._fixed_head else {}
+        fixed |= {_name(t): t for t in pytree.tree_leaves(self._prefix.started) if _has_gradient(t)}
+        return Recompute(stored, fixed, self._meta_parameters)
 
-    def loss(self, params: Params) -> Tensor:
-        # A step that runs again is given what it reads of the prefix.
-        parts = pytree.tree_map(lambda t: params.get(_name(t), t) if _flows(t) else t, self.prefix.parts)
-        weight = _REGRESSION_WEIGHT if self.kind == "regression" else 1.0
-        return weight * task_loss(self.scores(params, replace(self.prefix, parts=parts)), self.labels, self.kind)
+    def support_loss(self, params: Params) -> Tensor:
+        # A step that runs again is given the tensors of the prefix that it reads.
+        started = pytree.tree_map(lambda t: params.get(_name(t), t) if _has_gradient(t) else t, self._prefix.started)
+        scores = self.scores(params, replace(self._prefix, started=started))
+        return self._target.inner_weight * self._target.loss(scores, self._labels)
 
     def scores(self, params: Params, prefix: Prefix) -> Tensor:
-        return self.head(params)(self.features(params, prefix))
-
-    def features(self, params: Params, prefix: Prefix) -> Tensor:
-        return self.partition.features(self.weights(params), prefix)
+        return self.head(params)(self._features(params, prefix))
 
     def weights(self, params: Params) -> Params:
+        """Return the adapted encoder parameters."""
         return self._low_rank.weights(params) if self._low_rank else {n: params[n] for n in self.partition.names}
 
     def head(self, params: Params) -> LinearHead:
         if _WEIGHT in params:
             return LinearHead(params[_WEIGHT], params[_BIAS])
-        assert self._fixed
-        return self._fixed
+        assert self._fixed_head
+        return self._fixed_head
+
+    def _features(self, params: Params, prefix: Prefix) -> Tensor:
+        return self.partition.features(self.weights(params), prefix)
 
 
-def _flows(value: Any) -> bool:
+def _has_gradient(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
 def _name(tensor: Tensor) -> str:
-    return f"prefix.{id(tensor)}"  # the prefix keeps it, so that no other has its id
+    return f"prefix.{id(tensor)}"  # the prefix holds the tensor, so that no other has its id

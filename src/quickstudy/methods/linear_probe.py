@@ -1,23 +1,24 @@
 """Linear probe: logistic regression on the features of an encoder that does not change.
 
-    min_{W,b}  C sum_i CE(W f_i + b, y_i) + ||W||^2 / 2            f scaled to a mean length of 1
+    min_{W,b}  C sum_i CE(W f_i + b, y_i) + ||W||^2 / 2            f is scaled to a mean length of 1
 
-The baseline to beat: nothing is learned across tasks. scikit-learn fits it (L-BFGS); for regression it is ridge regression
-with penalty 1 / C.
+The baseline to beat: nothing is learned across tasks. scikit-learn fits it (L-BFGS). For scores it is ridge
+regression with penalty 1 / C, in the units of the task.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor
 
-from quickstudy.methods.base import MetaLearner, MetaLoss, accuracy, task_loss
+from quickstudy.methods.base import EpisodeLoss, MetaLearner
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import LinearHead
-from quickstudy.tasks.task import Kind
+from quickstudy.models.target import Target
 
 
 class LinearProbe(MetaLearner):
@@ -26,7 +27,7 @@ class LinearProbe(MetaLearner):
     Args:
         encoder: The encoder.
         c: Inverse penalty C.
-        name: Goes into saved models.
+        name: It goes into saved models.
     """
 
     def __init__(self, encoder: Encoder, *, c: float = 10.0, name: str = "linear-probe") -> None:
@@ -34,39 +35,36 @@ class LinearProbe(MetaLearner):
         self.c = c
 
     @torch.no_grad()
-    def meta_loss(self, episodes: Sequence[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
-        """Return the query loss; it is differentiable in nothing, as there is nothing to learn across tasks."""
-        losses, counts = [], []
-        for episode in episodes:
-            names = [str(label) for label in range(episode.n_way)] if episode.kind == "classification" else []
-            model = self.adapt(episode.support, names, episode.kind)
-            scores = model.scores(self.partition.prefix(episode.query.sequences))
-            losses.append(task_loss(scores, episode.query.labels, episode.kind))
-            if episode.kind == "classification":
-                counts.append((scores, episode.query.labels))
-        return MetaLoss(torch.stack(losses).mean(), accuracy(counts))
+    def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
+        """Return the query loss. It has no gradient, because there is nothing to learn across tasks."""
+        model = self.adapt(episode.support, episode.target)
+        scores = model.scores(self.partition.prefix(episode.query.sequences))
+        return EpisodeLoss.measure(episode.target, scores, episode.query.labels)
 
     @torch.no_grad()
-    def adapt(self, support: EncodedSet, label_names: Sequence[str], kind: Kind) -> AdaptedModel:
-        features = self.encoder(support.sequences)
-        # One scale for all, so that C means the same for every encoder; it is put back into the weights.
+    def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
+        features = self.encoder(support.sequences, cache=cache)
+        # There is one scale for all features, so that C means the same for every encoder; it is put back into W.
         length = features.norm(dim=-1, keepdim=True).mean()
-        x = (features / length).double().cpu().numpy()
-        y = support.labels.cpu().numpy()
-        weight, bias = (self._ridge if kind == "regression" else self._logistic)(x, y)
-        as_tensor = {"device": features.device, "dtype": features.dtype}
-        head = LinearHead(torch.tensor(weight, **as_tensor) / length, torch.tensor(bias, **as_tensor))
-        return AdaptedModel(self.partition, {}, head, tuple(label_names), kind, support.pair, self.name)
+        weight, bias = target.apply(self, features / length, support.labels)
+        like = {"device": features.device, "dtype": features.dtype}
+        head = LinearHead(torch.tensor(weight, **like) / length, torch.tensor(bias, **like))
+        return self.make_model(support, target, head)
 
-    def _logistic(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        fitted = LogisticRegression(C=self.c, max_iter=2000).fit(x, y)
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> tuple[NDArray[np.float64], ...]:
+        """Return W (N, F) and b (N,) of a logistic regression."""
+        fitted = LogisticRegression(C=self.c, max_iter=2000).fit(*_arrays(features, labels))
         if len(fitted.classes_) > 2:
             return fitted.coef_, fitted.intercept_
-        # Two labels have one row; half of it each way gives the same probabilities from a softmax.
-        return np.concatenate([-fitted.coef_, fitted.coef_]) / 2, np.concatenate(
-            [-fitted.intercept_, fitted.intercept_]
-        ) / 2
+        # Two labels have one row. Half of it for each label, with opposite signs, gives the same probabilities.
+        weight = np.concatenate([-fitted.coef_, fitted.coef_]) / 2
+        return weight, np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2
 
-    def _ridge(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        fitted = Ridge(alpha=1 / self.c).fit(x, y)
+    def for_scores(self, features: Tensor, labels: Tensor) -> tuple[NDArray[np.float64], ...]:
+        """Return W (1, F) and b (1,) of a ridge regression."""
+        fitted = Ridge(alpha=1 / self.c).fit(*_arrays(features, labels))
         return fitted.coef_[None], np.array([fitted.intercept_])
+
+
+def _arrays(features: Tensor, labels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
+    return features.double().cpu().numpy(), labels.cpu().numpy()

@@ -2,7 +2,8 @@
 
     a_i = softmax_i(scale cos(f(x), f(x_i)))        p(y=n | x) = sum_{i: y_i=n} a_i
 
-Vinyals et al. 2016, arXiv:1606.04080, without full-context embeddings (the encoder is the embedding). Regression: sum_i a_i y_i.
+Vinyals et al. 2016, arXiv:1606.04080, without full-context embeddings: the encoder is the embedding. For regression
+the prediction is sum_i a_i y_i.
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from quickstudy.methods.feature import HeadRule
 from quickstudy.models.head import MatchingHead
-from quickstudy.tasks.task import Kind
+from quickstudy.models.target import Target
 
 
 class Matching(HeadRule):
@@ -24,6 +25,5 @@ class Matching(HeadRule):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> MatchingHead:
-        values = labels.unsqueeze(-1) if kind == "regression" else nn.functional.one_hot(labels, n_way).to(features)
-        return MatchingHead(features, values, self.log_scale.exp())
+    def head(self, features: Tensor, labels: Tensor, target: Target) -> MatchingHead:
+        return MatchingHead(features, target.columns(labels, features), self.log_scale.exp())

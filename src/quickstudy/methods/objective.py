@@ -5,8 +5,8 @@
     reptile     <θ, θ - φ_S>, with θ - φ_S held constant                 Reptile
     implicit    L_query(φ*) with dφ*/dθ from the optimality of φ*        iMAML
 
-The last two are surrogates: their value is the query loss, their gradient is exactly the method's update, so that one outer
-loop serves all.
+The last two are surrogates: their value is the query loss, and their gradient is exactly the method's update. So one
+outer loop serves all methods.
 """
 
 from collections.abc import Callable
@@ -23,84 +23,83 @@ Loss = Callable[[Params], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Episodic:
-    """One episode, ready for the inner loop.
+class InnerProblem:
+    """What the inner loop solves in one episode, and how.
 
     Attributes:
         theta: Parameters before the first step.
-        support: Support loss of parameters.
-        query: Query loss of parameters.
-        support_fraction: Support examples as a share of all.
+        support_loss: The loss of parameters on the support set; the inner loop minimises it.
+        query_loss: The loss of parameters on the query set.
+        support_fraction: Support examples as a fraction of all.
         optimizer: Inner update rule.
         steps: Inner steps S.
-        order: First or second.
+        order: `first` or `second`.
         exact_steps: See `unroll`.
-        progress: Share of the meta-training that is done, 0 to 1.
-        weight: Factor that the support loss has and the query loss has not.
+        progress: Fraction of the meta-training that is done, 0 to 1.
+        inner_weight: A factor that the support loss contains and the query loss does not.
         recompute: See `unroll`.
     """
 
     theta: Params
-    support: Loss
-    query: Loss
+    support_loss: Loss
+    query_loss: Loss
     support_fraction: float
     optimizer: InnerOptimizer
     steps: int
     order: Order
     exact_steps: int | None
     progress: float
-    weight: float = 1.0
+    inner_weight: float = 1.0
     recompute: Recompute | None = None
 
 
-Objective = Callable[[Episodic], Tensor]
+Objective = Callable[[InnerProblem], Tensor]
 
 
-def query(episode: Episodic) -> Tensor:
+def query(problem: InnerProblem) -> Tensor:
     """Return the query loss after the inner loop."""
     phi = unroll(
-        episode.support,
-        episode.theta,
-        episode.optimizer,
-        steps=episode.steps,
-        order=episode.order,
-        exact_steps=episode.exact_steps,
-        recompute=episode.recompute,
+        problem.support_loss,
+        problem.theta,
+        problem.optimizer,
+        steps=problem.steps,
+        order=problem.order,
+        exact_steps=problem.exact_steps,
+        recompute=problem.recompute,
     )
-    return episode.query(phi)
+    return problem.query_loss(phi)
 
 
 def multi_step(*, annealed: float = 0.5, first_order: float = 0.3) -> Objective:
     """Return the objective of MAML++ (Antoniou et al. 2019, arXiv:1810.09502).
 
     Args:
-        annealed: Share of the training over which the weights move from equal to the last step alone.
-        first_order: Share of the training, at its start, that is first order.
+        annealed: Fraction of the training in which the weights go from equal ones to the last step alone.
+        first_order: Fraction of the training, at its start, that is first order.
     """
 
-    def objective(episode: Episodic) -> Tensor:
-        if episode.steps == 0:
-            return query(episode)
-        order: Order = "first" if episode.progress < first_order else episode.order
-        weights = step_weights(episode.steps, episode.progress / annealed if annealed else 1.0)
+    def objective(problem: InnerProblem) -> Tensor:
+        if problem.steps == 0:
+            return query(problem)
+        order: Order = "first" if problem.progress < first_order else problem.order
+        weights = step_weights(problem.steps, problem.progress / annealed if annealed else 1.0)
         if weights[-1] == 1.0:
-            return query(replace(episode, order=order))
+            return query(replace(problem, order=order))
         path = trajectory(
-            episode.support,
-            episode.theta,
-            episode.optimizer,
-            steps=episode.steps,
+            problem.support_loss,
+            problem.theta,
+            problem.optimizer,
+            steps=problem.steps,
             order=order,
-            recompute=episode.recompute,
+            recompute=problem.recompute,
         )
-        # A sum from the start of the list: no zero tensor is needed.
-        return torch.stack([w * episode.query(phi) for w, phi in zip(weights, path, strict=True)]).sum()
+        return torch.stack([w * problem.query_loss(phi) for w, phi in zip(weights, path, strict=True)]).sum()
 
     return objective
 
 
 def step_weights(steps: int, progress: float) -> list[float]:
-    """Return the weight of each step's query loss: equal at progress 0, the last alone from 1 on; their sum is 1.
+    """Return the weight of each step's query loss: all equal at progress 0, only the last from 1 on. Their sum is 1.
 
     >>> step_weights(4, 0.0), step_weights(4, 2.0)
     ([0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 0.0, 1.0])
@@ -109,48 +108,51 @@ def step_weights(steps: int, progress: float) -> list[float]:
     return [early] * (steps - 1) + [1 - early * (steps - 1)]
 
 
-def reptile(episode: Episodic) -> Tensor:
+def reptile(problem: InnerProblem) -> Tensor:
     """Return a surrogate whose gradient is θ - φ (Nichol et al. 2018, arXiv:1803.02999).
 
-    φ is adapted on support and query examples together: Reptile makes no difference between them.
+    φ is adapted to support and query examples together, because Reptile makes no difference between them.
     """
 
     def loss(params: Params) -> Tensor:
-        fraction = episode.support_fraction
-        return fraction * episode.support(params) + (1 - fraction) * episode.weight * episode.query(params)
+        fraction, weight = problem.support_fraction, problem.inner_weight
+        return fraction * problem.support_loss(params) + (1 - fraction) * weight * problem.query_loss(params)
 
-    phi = unroll(loss, episode.theta, episode.optimizer, steps=episode.steps, order="first")
+    phi = unroll(loss, problem.theta, problem.optimizer, steps=problem.steps, order="first")
     with torch.no_grad():
-        value = episode.query(phi)
-    return _valued(value, sum((theta * (theta - phi[n]).detach()).sum() for n, theta in episode.theta.items()))
+        value = problem.query_loss(phi)
+    surrogate = sum((theta * (theta - phi[n]).detach()).sum() for n, theta in problem.theta.items())
+    return _with_value(value, surrogate)
 
 
 def implicit(*, strength: float = 0.1, cg_steps: int = 5) -> Objective:
     """Return the objective of iMAML (Rajeswaran et al. 2019, arXiv:1909.04630).
 
-        φ* = argmin_φ G(φ),   G = L_support(φ) + λ/2 ||φ - θ||^2,      (∇² L_support + λ I) u = ∇ L_query(φ*),      dL/dθ = λ u
+        φ* = argmin_φ G(φ),      G = L_support(φ) + λ/2 ||φ - θ||^2
+        (∇² L_support + λ I) u = ∇ L_query(φ*),      dL/dθ = λ u
 
-    The inner loop is not differentiated through; u comes from conjugate gradients. Where the loss curves down along the query
-    gradient there is no minimum that the theorem could speak of, and u = ∇ L_query / λ, the first-order gradient. A
-    meta-parameter ψ that does not adapt gets its gradient by the same theorem: ∂L_query/∂ψ - u ∂∇G/∂ψ.
+    The gradient does not go through the inner loop; conjugate gradients find u. If the loss curves down along the
+    query gradient, there is no minimum, and the theorem says nothing. Then u = ∇ L_query / λ, which is the
+    first-order gradient. A meta-parameter ψ that does not adapt gets its gradient by the same theorem: ∂L_query/∂ψ -
+    u ∂∇G/∂ψ.
 
     Args:
         strength: λ.
-        cg_steps: Conjugate-gradient steps.
+        cg_steps: Steps of conjugate gradients.
     """
 
-    def objective(episode: Episodic) -> Tensor:
-        fixed = {n: p.detach() for n, p in episode.theta.items()}
-        near = proximal(episode.support, fixed, strength)
-        phi = unroll(near, fixed, episode.optimizer, steps=episode.steps, order="first")
+    def objective(problem: InnerProblem) -> Tensor:
+        fixed = {n: p.detach() for n, p in problem.theta.items()}
+        near = proximal(problem.support_loss, fixed, strength)
+        phi = unroll(near, fixed, problem.optimizer, steps=problem.steps, order="first")
         leaves = {n: p.detach().requires_grad_() for n, p in phi.items()}
-        loss = episode.query(leaves)
+        loss = problem.query_loss(leaves)
         v = torch.autograd.grad(
             loss, list(leaves.values()), retain_graph=True, allow_unused=True, materialize_grads=True
         )
         with sdpa_kernel(SDPBackend.MATH):
             g = torch.autograd.grad(
-                proximal(episode.support, episode.theta, strength)(leaves),
+                proximal(problem.support_loss, problem.theta, strength)(leaves),
                 list(leaves.values()),
                 create_graph=True,
                 materialize_grads=True,
@@ -161,13 +163,14 @@ def implicit(*, strength: float = 0.1, cg_steps: int = 5) -> Objective:
             steps=cg_steps,
             least=strength,
         )
-        return loss + _valued(torch.zeros_like(loss), -sum((a * b).sum() for a, b in zip(u, g, strict=True)))
+        surrogate = -sum((a * b).sum() for a, b in zip(u, g, strict=True))
+        return loss + _with_value(torch.zeros_like(loss), surrogate)
 
     return objective
 
 
 def proximal(loss: Loss, theta: Params, strength: float) -> Loss:
-    """Return loss(φ) + λ/2 ||φ - θ||^2, the inner loss of iMAML, of strength λ."""
+    """Return loss(φ) + λ/2 ||φ - θ||^2, which is the inner loss of iMAML, for a strength λ."""
 
     def near(params: Params) -> Tensor:
         return loss(params) + strength / 2 * sum((params[n] - theta[n]).square().sum() for n in theta)
@@ -179,11 +182,11 @@ Vectors = tuple[Tensor, ...]
 
 
 def conjugate_gradient(product: Callable[[Vectors], Vectors], b: Vectors, *, steps: int, least: float = 1.0) -> Vectors:
-    """Solve A x = b for a symmetric positive definite A given by its product with vectors.
+    """Solve A x = b for a symmetric positive definite A that is given by its product with vectors.
 
     Returns:
-        x after `steps` steps, or fewer when the residual vanishes or A turns out not to be positive along a direction;
-        b / `least` if that is so along b itself.
+        x after `steps` steps. There are fewer steps if the residual vanishes, or if A is not positive along a
+        direction. If A is not positive along b itself, the result is b / `least`.
     """
     x = tuple(torch.zeros_like(t) for t in b)
     residual = direction = tuple(t.detach() for t in b)
@@ -207,6 +210,6 @@ def _dot(a: Vectors, b: Vectors) -> Tensor:
     return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum().detach()
 
 
-def _valued(value: Tensor, surrogate: Tensor | int) -> Tensor:
+def _with_value(value: Tensor, surrogate: Tensor | int) -> Tensor:
     """Return something with one tensor's value and another's gradient."""
     return value + surrogate - torch.as_tensor(surrogate).detach()

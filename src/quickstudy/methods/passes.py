@@ -1,11 +1,11 @@
 """EncoderPasses: how a method runs the encoder in an episode, counted in passes forward.
 
-    a pass forward                                  1
-    with its gradient                               3      the gradient of a matrix product is two products
-    a second-order inner step, there and back       9      going back through a gradient is six passes more
-    the same, run again on the way back            12
+    one pass forward                                                   1
+    a pass forward and its gradient                                    3     the gradient of a product is two products
+    a second-order inner step, forward and back                        9     a gradient of a gradient is six more passes
+    a second-order inner step that runs a second time on the way back  12
 
-Counts are of one episode; below and above are the layers under and over the lowest one that adapts.
+All counts are of one episode. *Below* and *above* are the layers below and above the lowest layer that adapts.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ class EncoderPasses:
     """What an episode asks of the encoder.
 
     Attributes:
-        way: Name of the way that was taken.
+        way: Name of the way that is taken.
         why: Why it is the cheapest exact one.
-        support: Passes over the support set (below, above); None where they are not known beforehand.
+        support: Passes over the support set (below, above); None if they are not known beforehand.
         query: Passes over the query set (below, above).
-        graphs: Graphs of inner steps that are held at once, each of a second-order step.
-        copies: Copies of the adapted parameters that are held at once, or as many numbers.
-        rows: Whether of the word embeddings only the rows in play adapt.
+        graphs: How many graphs of second-order inner steps are held at once.
+        copies: How many copies of the adapted parameters are held at once, counting other numbers as copies too.
+        rows: Whether only the embedding rows in use adapt.
     """
 
     way: str

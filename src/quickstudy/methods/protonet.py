@@ -1,9 +1,10 @@
-"""Prototypical networks: classify by distance to the mean embedding of each label.
+"""Prototypical networks: classify by the distance to the mean feature of each label.
 
     c_n = mean_{(x,y) in support, y=n} f(x)        p(y=n | x) = softmax_n(-scale ||f(x) - c_n||^2)
 
-Snell, Swersky and Zemel 2017, arXiv:1703.05175; the learned scale as in TADAM (Oreshkin et al. 2018, arXiv:1805.10123). For
-regression every support example is its own prototype and the prediction is the softmax-weighted mean of their labels.
+Snell, Swersky and Zemel 2017, arXiv:1703.05175. The learned scale is that of TADAM (Oreshkin et al. 2018,
+arXiv:1805.10123). For regression every support example is its own prototype, and the prediction is the
+softmax-weighted mean of their labels.
 
 Since ||f||^2 is the same for every label, the classifier is linear: w_n = 2 scale c_n, b_n = -scale ||c_n||^2.
 """
@@ -11,10 +12,9 @@ Since ||f||^2 is the same for every label, the classifier is linear: w_n = 2 sca
 import torch
 from torch import Tensor, nn
 
-from quickstudy.errors import RecipeError
 from quickstudy.methods.feature import HeadRule
-from quickstudy.models.head import KernelHead, LinearHead, class_means
-from quickstudy.tasks.task import Kind
+from quickstudy.models.head import Head, KernelHead, LinearHead, class_means
+from quickstudy.models.target import Target
 
 
 class Prototypes(HeadRule):
@@ -26,17 +26,18 @@ class Prototypes(HeadRule):
 
     def __init__(self, scale: float = 10.0) -> None:
         super().__init__()
-        if scale <= 0:
-            raise RecipeError(f"scale = {scale} is not possible", fix="Give a number above 0.")
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> LinearHead | KernelHead:
-        scale = self.log_scale.exp()
-        if kind == "regression":
-            return KernelHead(features, labels, scale)
-        return prototype_head(class_means(features, labels, n_way), scale)
+    def head(self, features: Tensor, labels: Tensor, target: Target) -> Head:
+        return target.apply(self, features, labels)
+
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> Head:
+        return prototype_head(class_means(features, labels, n_way), self.log_scale.exp())
+
+    def for_scores(self, features: Tensor, labels: Tensor) -> Head:
+        return KernelHead(features, labels, self.log_scale.exp())
 
 
 def prototype_head(means: Tensor, scale: Tensor) -> LinearHead:
-    """Return the linear head, logits -scale ||f - c_n||^2 up to a constant, of class means (N, F)."""
+    """Return the linear head whose logits are -scale ||f - c_n||^2, up to a constant, for class means (N, F)."""
     return LinearHead(2 * scale * means, -scale * means.square().sum(-1))

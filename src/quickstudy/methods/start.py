@@ -1,14 +1,17 @@
-"""Start: the head before the first inner step; it is built from the support set, because labels differ from task to task.
+"""Start: the head before the first inner step. It is built from the support set, because labels differ between tasks.
 
     zero          W = 0, b = 0
-    learned       w_n = w,  b_n = b                          w and b learned, the same for every label
-    prototypes    w_n = 2 s c_n,  b_n = -s ||c_n||^2         c_n the mean feature of label n, s learned
-    generated     the prototypes' head + g(c_n),  g a small network
+    learned       w_n = w,  b_n = b                          w and b are learned, and the same for every label
+    prototypes    w_n = 2 s c_n,  b_n = -s ||c_n||^2         c_n is the mean feature of label n; s is learned
+    generated     the prototypes' head + g(c_n)              g is a small network
 
-The prototypes' head makes the start a prototypical network (Proto-MAML, Triantafillou et al. 2020, arXiv:1903.03096). LEOPARD
-(Bansal et al. 2020, arXiv:1911.03863) generates all of the head; here g is added to the prototypes and is zero at first, so
-that it starts from something that works. All of them treat labels alike, so the order of labels does not matter. For
-regression the zero head and the learned one start as they are, and the others at ridge regression on the support set.
+With the prototypes' head, the start is a prototypical network (Proto-MAML, Triantafillou et al. 2020,
+arXiv:1903.03096). LEOPARD (Bansal et al. 2020, arXiv:1911.03863) generates the whole head. Here g is added to the
+prototypes and is zero at first, so that the start already works. All starts treat labels alike, so the order of the
+labels does not matter.
+
+For scores, the zero head and the learned head start as they are. The other two start at ridge regression on the
+support set.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 
 from quickstudy.methods.protonet import prototype_head
 from quickstudy.models.head import LinearHead, class_means, ridge
-from quickstudy.tasks.task import Kind
+from quickstudy.models.target import Target
 
 
 class HeadStart(nn.Module, ABC):
@@ -32,14 +35,13 @@ class HeadStart(nn.Module, ABC):
     reads_features: bool
 
     @abstractmethod
-    def head(self, features: Callable[[], Tensor], labels: Tensor, n_way: int, kind: Kind, like: Tensor) -> LinearHead:
+    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
         """Return the head.
 
         Args:
-            features: Gives the support features at θ, (B, F); called only if needed.
-            labels: (B,) label positions or standardised scores.
-            n_way: Labels (N); 1 for regression.
-            kind: Classification or regression.
+            features: Gives the support features at θ, (B, F); it is called only if they are needed.
+            labels: (B,) label positions, or standardised scores.
+            target: What the task asks for.
             like: A tensor of F entries, for size, type and device.
         """
 
@@ -49,15 +51,16 @@ class ZeroStart(HeadStart):
 
     reads_features = False
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, n_way: int, kind: Kind, like: Tensor) -> LinearHead:
-        return LinearHead(like.new_zeros(n_way, len(like)).requires_grad_(), like.new_zeros(n_way).requires_grad_())
+    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
+        weight, bias = like.new_zeros(target.size, len(like)), like.new_zeros(target.size)
+        return LinearHead(weight.requires_grad_(), bias.requires_grad_())
 
 
 class LearnedStart(HeadStart):
-    """A learned row for every label; by itself it prefers none, but an update rule that looks at parameters sees it.
+    """A learned row that all labels share. It prefers no label, but an update rule that looks at parameters sees it.
 
     Args:
-        sizes: Feature sizes F that occur (single texts, pairs); each has a row of its own.
+        sizes: Feature sizes F that occur (single texts, pairs). There is a row for each.
     """
 
     reads_features = False
@@ -66,9 +69,9 @@ class LearnedStart(HeadStart):
         super().__init__()
         self.rows = nn.ParameterDict({str(f): nn.Parameter(torch.zeros(f + 1)) for f in sorted(sizes)})
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, n_way: int, kind: Kind, like: Tensor) -> LinearHead:
+    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
         row = self.rows[str(len(like))]
-        return LinearHead(row[:-1].expand(n_way, -1), row[-1].expand(n_way))
+        return LinearHead(row[:-1].expand(target.size, -1), row[-1].expand(target.size))
 
 
 class PrototypeStart(HeadStart):
@@ -76,7 +79,7 @@ class PrototypeStart(HeadStart):
 
     Args:
         scale: Initial factor of the squared distances, learned.
-        penalty: Of the ridge regression.
+        penalty: Penalty of the ridge regression that predicts scores.
     """
 
     reads_features = True
@@ -85,20 +88,23 @@ class PrototypeStart(HeadStart):
         super().__init__()
         self.log_scale, self.penalty = nn.Parameter(torch.tensor(scale).log()), penalty
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, n_way: int, kind: Kind, like: Tensor) -> LinearHead:
-        found = features()
-        if kind == "regression":
-            weight = ridge(found, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(found))
-            return LinearHead(weight, weight.new_zeros(1).requires_grad_())
-        return prototype_head(class_means(found, labels, n_way), self.log_scale.exp())
+    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
+        return target.apply(self, features(), labels)
+
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
+        return prototype_head(class_means(features, labels, n_way), self.log_scale.exp())
+
+    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
+        weight = ridge(features, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(features))
+        return LinearHead(weight, weight.new_zeros(1).requires_grad_())
 
 
 class GeneratedStart(HeadStart):
     """A generated head.
 
     Args:
-        sizes: Feature sizes F that occur (single texts, pairs); each has a network of its own.
-        hidden: Its hidden units.
+        sizes: Feature sizes F that occur (single texts, pairs). There is a network for each.
+        hidden: Hidden units of a network.
         scale: See `PrototypeStart`.
     """
 
@@ -108,20 +114,25 @@ class GeneratedStart(HeadStart):
         super().__init__()
         self.prototypes = PrototypeStart(scale)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # the same start every time, whatever ran before
-            self.networks = nn.ModuleDict(
-                {
-                    str(f): nn.Sequential(nn.Linear(f, hidden), nn.Tanh(), nn.Linear(hidden, f + 1))
-                    for f in sorted(sizes)
-                }
-            )
-        for network in self.networks.values():
-            for parameter in network[2].parameters():  # type: ignore[index]
-                nn.init.zeros_(parameter)
+            torch.default_generator.manual_seed(0)  # the start does not depend on what ran before
+            self.networks = nn.ModuleDict({str(f): _generator(f, hidden) for f in sorted(sizes)})
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, n_way: int, kind: Kind, like: Tensor) -> LinearHead:
-        if kind == "regression":
-            return self.prototypes.head(features, labels, n_way, kind, like)
-        means = class_means(features(), labels, n_way)
-        start, made = prototype_head(means, self.prototypes.log_scale.exp()), self.networks[str(len(like))](means)
-        return LinearHead(start.weight + made[:, :-1], start.bias + made[:, -1])
+    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
+        return target.apply(self, features(), labels)
+
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
+        means = class_means(features, labels, n_way)
+        start = prototype_head(means, self.prototypes.log_scale.exp())
+        correction = self.networks[str(means.shape[-1])](means)
+        return LinearHead(start.weight + correction[:, :-1], start.bias + correction[:, -1])
+
+    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
+        return self.prototypes.for_scores(features, labels)
+
+
+def _generator(size: int, hidden: int) -> nn.Sequential:
+    """Return a network from a class mean, (F,), to a row of the head, (F + 1,). Its last layer is zero at first."""
+    first, last = nn.Linear(size, hidden), nn.Linear(hidden, size + 1)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.Tanh(), last)

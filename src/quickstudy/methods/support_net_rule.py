@@ -2,8 +2,9 @@
 
     scores = prior + net(f(x), {(f(x_i), y_i)})
 
-The prior is a prototypical network (for regression its kernel form), the net starts at zero: so the method starts from
-something that works, and learns what a prototypical network cannot do. With `prior = 0` the net stands alone, as in its paper:
+The prior is a prototypical network (for regression, its kernel form), and the net starts at zero. So the method
+starts from something that works, and learns what a prototypical network cannot do. With `prior = 0` the net stands
+alone, as in its paper:
 
     relation       Sung et al. 2018, arXiv:1711.06025 (trained here with cross-entropy)
     in-context     in the manner of Garnelo et al. 2018, arXiv:1807.01613, and Hollmann et al. 2023, arXiv:2207.01848
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from quickstudy.methods.feature import HeadRule
 from quickstudy.models.head import NetHead
 from quickstudy.models.support_net import SupportNet
-from quickstudy.tasks.task import Kind
+from quickstudy.models.target import Target
 
 
 class SupportNetRule(HeadRule):
@@ -32,13 +33,12 @@ class SupportNetRule(HeadRule):
     def __init__(self, make: Callable[[], SupportNet], prior: float = 10.0) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # the same start every time, whatever ran before
+            torch.default_generator.manual_seed(0)  # the start does not depend on what ran before
             self.net = make()
-            if prior == 0:  # without a prior an answer of zero everywhere would hide the net from its gradient
+            if prior == 0:  # without a prior, a last layer of zeros would let no gradient through to the net
                 nn.init.xavier_uniform_(self.net.answer.weight)  # type: ignore[arg-type, union-attr]
         self.prior = nn.Parameter(torch.tensor(float(prior)), requires_grad=prior > 0)
 
-    def head(self, features: Tensor, labels: Tensor, n_way: int, kind: Kind) -> NetHead:
-        values = labels.unsqueeze(-1) if kind == "regression" else nn.functional.one_hot(labels, n_way).to(features)
+    def head(self, features: Tensor, labels: Tensor, target: Target) -> NetHead:
         zero = features.new_zeros(())
-        return NetHead(features, values, self.prior, zero, zero + 1, self.net)
+        return NetHead(features, target.columns(labels, features), self.prior, zero, zero + 1, self.net)

@@ -1,12 +1,14 @@
-"""AdaptedModel: a classifier (or regressor) for one task; what `adapt` gives and what is saved, loaded and served.
+"""AdaptedModel: a classifier (or regressor) for one task. `adapt` gives it; it is what is saved, loaded and served.
 
     p = softmax(head(f_φ(x)))
 
-It holds the adapted parameters φ only, and shares everything else with the encoder it came from. A saved model is a
+It holds only the adapted parameters φ, and shares everything else with the encoder it came from. A saved model is a
 folder: `encoder/` (a plain Hugging Face folder with φ merged in), `head.safetensors`, `adapted.json`, a README.md, and
-`manifest.json` with the SHA-256 of all but the README. Where the architecture's own sequence classifier puts its last
-layer on the same features (`pooling = "pooler"`: BERT, RoBERTa), `encoder/` opens with
+`manifest.json` with the SHA-256 of all but the README. With `pooling = "pooler"`, the features of BERT and RoBERTa are
+what the architecture's own sequence classifier puts its last layer on. In that case `encoder/` opens with
 `AutoModelForSequenceClassification` and gives the same logits.
+
+Several threads may predict with one model, and with several models of one encoder.
 """
 
 import copy
@@ -25,10 +27,12 @@ from quickstudy.models.card import model_card
 from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import HEADS, Head, LinearHead, head_of, head_tensors
 from quickstudy.models.inference import fast_inference
 from quickstudy.models.partition import Partition, Prefix
 from quickstudy.models.record import read_record, write_record
+from quickstudy.models.target import Target, make_target
 from quickstudy.models.weights import find_not_finite
 from quickstudy.storage import new_folder, save_tensors, write_text
 from quickstudy.tasks.split import Example
@@ -36,9 +40,9 @@ from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text, parse_texts
 
 _FILE, _HEAD, _ENCODER = "adapted.json", "head.safetensors", "encoder"
-_CHUNK = 16384  # examples per pass when predicting: bounds memory
-_PREFIX_CHUNK = 1024  # the same where layers adapt: the states below them are kept for a whole pass
-_FAST_CHARACTERS = 8192  # per thread: two batches or more, and laying out weights costs what half as much text saves
+_CHUNK = 16384  # examples per pass when predicting; it bounds memory
+_PREFIX_CHUNK = 1024  # the same where layers adapt, because the states below them are held for a whole pass
+_FAST_CHARACTERS = 8192  # per thread: this gives two batches or more, which save twice what laying out weights costs
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -63,19 +67,27 @@ class AdaptedModel:
         partition: The encoder and which of its parameters adapt.
         params: Adapted encoder parameters φ by name.
         head: Features to scores.
-        label_names: N names; empty for regression.
-        kind: Classification or regression.
-        pair: Whether it reads two texts.
+        target: What the task asks for.
+        pair: Whether the model reads two texts.
         method: Name of the method that made it, for the record.
     """
 
     partition: Partition
     params: Params
     head: Head
-    label_names: tuple[str, ...]
-    kind: Kind
+    target: Target
     pair: bool
     method: str = ""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of its N labels; empty for regression."""
+        return self.target.label_names
+
+    @property
+    def kind(self) -> Kind:
+        """`classification` or `regression`."""
+        return self.target.kind
 
     @property
     def classes_(self) -> tuple[str, ...]:
@@ -107,25 +119,31 @@ class AdaptedModel:
             RunError: The model gives NaN or infinity.
         """
         examples = checked_examples(texts, pair=self.pair)
-        unique = list(dict.fromkeys((e.text, e.text_pair) for e in examples))  # labels are no part of what is run
-        place = {key: i for i, key in enumerate(unique)}
+        unique = list(dict.fromkeys((e.text, e.text_pair) for e in examples))  # labels do not change what is run
         characters = [len(first) + len(second or "") for first, second in unique]
-        much = sum(characters) >= _FAST_CHARACTERS * torch.get_num_threads()
-        fast = much and self.partition.encoder.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        fast = self._runs_fast(sum(characters))
         if fast and self.partition.names:  # threads cannot share an encoder whose parameters are given from outside
             return replace(self, partition=Partition(self.merged_encoder(), "head"), params={}).logits(examples)
         # Sorting by length first keeps padding small across the chunks too.
         order = sorted(range(len(unique)), key=characters.__getitem__)
-        scores = []
+        chunks = _chunks(order, _PREFIX_CHUNK if self.partition.names else _CHUNK)
         with fast_inference() if fast else nullcontext():
-            for rows in _chunks(order, _PREFIX_CHUNK if self.partition.names else _CHUNK):
-                sequences = self.partition.encoder.tokenize(Example(*unique[i]) for i in rows)
-                with self.partition.encoder.frozen():  # a text that is in many pairs is run once
-                    scores.append(self.scores(self.partition.prefix(sequences)))
-        back = torch.tensor(order).argsort()[[place[e.text, e.text_pair] for e in examples]]
+            scores = [self._run([Example(*unique[row]) for row in rows]) for rows in chunks]
+        positions = {key: position for position, key in enumerate(unique)}
+        back = torch.tensor(order).argsort()[[positions[e.text, e.text_pair] for e in examples]]
         logits = torch.cat(scores).cpu()[back]
-        refuse_not_finite(logits if self.kind == "regression" else torch.softmax(logits, dim=-1))
+        refuse_not_finite(self.target.answer(logits))
         return logits
+
+    def _runs_fast(self, characters: int) -> bool:
+        """Whether so many characters of text are worth the preparation that fast inference takes."""
+        many = characters >= _FAST_CHARACTERS * torch.get_num_threads()
+        return many and self.partition.encoder.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+    def _run(self, examples: Sequence[Example]) -> Tensor:
+        sequences = self.partition.encoder.tokenize(examples)
+        cache = FeatureCache(self.partition.encoder)  # a text that is in many pairs is run once
+        return self.scores(self.partition.prefix(sequences, cache=cache))
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N), rows in the order of `texts`.
@@ -137,15 +155,12 @@ class AdaptedModel:
             DataError: A single text where a pair is needed or the other way round; a regression model.
             RunError: The model gives NaN or infinity.
         """
-        if self.kind == "regression":
-            raise DataError("a regression model has no label probabilities", fix="Use predict().")
-        return torch.softmax(self.logits(texts), dim=-1)
+        self.target.check_probabilities()
+        return self.target.answer(self.logits(texts))
 
     def predict(self, texts: Iterable[Text]) -> list[str] | list[float]:
         """Return the most probable label name of each text, or its number for regression."""
-        if self.kind == "regression":
-            return [float(v) for v in self.logits(texts).squeeze(-1)]
-        return [self.label_names[i] for i in self.predict_proba(texts).argmax(-1).tolist()]
+        return self.target.decide(self.target.answer(self.logits(texts)))
 
     def save(self, folder: str | Path) -> Path:
         """Write the model to a new folder, whole or not at all, and return its path.
@@ -167,7 +182,7 @@ class AdaptedModel:
         merged = self.merged_encoder()
         standard = (
             isinstance(self.head, LinearHead)
-            and self.kind == "classification"
+            and bool(self.label_names)
             and save_sequence_classifier(merged, self.head, self.label_names, self.pair, folder / _ENCODER)
         )
         if not standard:
@@ -210,17 +225,18 @@ class AdaptedModel:
         except Exception as error:
             raise _broken(source, error) from error
         encoder.model.to(PRECISIONS[precision])  # once: autocast would cast the weights in every call
-        label_names, kind, pair = description.label_names, description.kind, description.pair
-        return cls(Partition(encoder, "head"), {}, head, label_names, kind, pair, description.method)
+        target = make_target(description.kind, description.label_names)
+        return cls(Partition(encoder, "head"), {}, head, target, description.pair, description.method)
 
     def merged_encoder(self) -> Encoder:
-        """Return an encoder of its own with φ merged in."""
+        """Return a new encoder with φ merged in."""
         encoder = self.partition.encoder
-        merged = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
-        parameters = dict(merged.model.named_parameters())
+        with encoder.run_lock.shared():
+            merged = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
+        weights = dict(merged.model.named_parameters())
         with torch.no_grad():
             for name, value in self.params.items():
-                parameters[name].copy_(value)
+                weights[name].copy_(value)
         return merged
 
 

@@ -1,4 +1,4 @@
-"""EncodedEpisode: an episode after the tokenizer; token ids and label tensors, ready for a meta-learner."""
+"""EncodedEpisode: an episode after the tokenizer, with token ids and label tensors, ready for a meta-learner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences
 from quickstudy.tasks.episode import Episode
 from quickstudy.tasks.split import Example
-from quickstudy.tasks.task import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,15 @@ class EncodedEpisode:
 
     Attributes:
         task: Name of its task.
-        label_names: N names; empty for regression.
-        kind: Classification or regression.
-        support: To adapt on.
-        query: To score on.
+        target: What its task asks for.
+        support: The examples to adapt to.
+        query: The examples to score on.
     """
 
     task: str
-    label_names: tuple[str, ...]
-    kind: Kind
+    target: Target
     support: EncodedSet
     query: EncodedSet
-
-    @property
-    def n_way(self) -> int:
-        """Labels (N); 1 for regression."""
-        return len(self.label_names) or 1
 
 
 def encode_set(encoder: Encoder, examples: Sequence[Example]) -> EncodedSet:
@@ -63,4 +56,4 @@ def encode_set(encoder: Encoder, examples: Sequence[Example]) -> EncodedSet:
 def encode_episode(encoder: Encoder, episode: Episode) -> EncodedEpisode:
     """Tokenise an episode."""
     support, query = (encode_set(encoder, examples) for examples in (episode.support, episode.query))
-    return EncodedEpisode(episode.task, episode.label_names, episode.kind, support, query)
+    return EncodedEpisode(episode.task, make_target(episode.kind, episode.label_names), support, query)

@@ -16,10 +16,10 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def resolve(name: str) -> str:
-    """Return where to load an encoder from: `minilm` is the bundled folder if installed, else the Hub's model.
+    """Return where to load an encoder from. `minilm` is the bundled folder if it is installed, else the Hub's model.
 
     Raises:
-        RunError: The bundled weights are not the ones expected.
+        RunError: The bundled weights are not the expected ones.
     """
     if name != NAME:
         return name

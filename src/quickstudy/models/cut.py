@@ -1,7 +1,8 @@
-"""Cut: a model run in two parts, below and above one of its layers.
+"""Cut: a model that runs in two parts, below and above one of its layers.
 
-The cut is made generically: the lower part is the model with its top layers replaced by recorders that keep the arguments they
-are called with. It is checked on a probe against the whole model when it is made.
+The cut works for any model. The lower part is the model whose top layers are replaced by recorders, which keep the
+arguments that they are called with. The upper part calls the top layers with these arguments. When a cut is made, it
+is compared with the whole model on a small input.
 """
 
 import copy
@@ -18,7 +19,7 @@ from quickstudy.errors import RecipeError
 Params = dict[str, Tensor]
 _Call = tuple[tuple[object, ...], dict[str, object]]
 
-# What a model raises whose parts want more than they were given.
+# The errors that a model raises if one of its modules needs more than it is given.
 UNFIT = AttributeError, IndexError, RuntimeError, TypeError, ValueError
 
 
@@ -26,7 +27,7 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return the name and the list of the transformer layers: the longest module list of the model.
 
     Raises:
-        RecipeError: The model has none.
+        RecipeError: The model has no module list.
     """
     stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
     if not stacks:
@@ -35,7 +36,7 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def probe(model: nn.Module) -> dict[str, Tensor]:
-    """Return a small input, two sequences of which one is padded, to compare ways to run a model on."""
+    """Return a small input, to compare ways to run a model: two sequences, one of them padded."""
     device = next(model.parameters()).device
     inputs = {"input_ids": torch.full((2, 5), 5, device=device), "attention_mask": torch.ones(2, 5, device=device)}
     inputs["attention_mask"][1, 3:] = 0
@@ -43,22 +44,22 @@ def probe(model: nn.Module) -> dict[str, Tensor]:
 
 
 def replaced(model: nn.Module, modules: Mapping[str, nn.Module]) -> nn.Module:
-    """Return the model with some modules, by name, replaced; all others are shared, the model is unchanged."""
-    root = _own(model)
+    """Return the model with some modules, by name, replaced. All others are shared; the model itself is unchanged."""
+    root = _shallow_copy(model)
     copies = {"": root}
     for name, module in modules.items():
         *path, last = name.split(".")
-        at, place = root, ""
-        for part in path:
-            place = f"{place}.{part}"
+        parent, place = root, ""
+        for child in path:
+            place = f"{place}.{child}"
             if place not in copies:
-                at._modules[part] = copies[place] = _own(cast(nn.Module, at._modules[part]))
-            at = copies[place]
-        at._modules[last] = module
+                parent._modules[child] = copies[place] = _shallow_copy(cast(nn.Module, parent._modules[child]))
+            parent = copies[place]
+        parent._modules[last] = module
     return root
 
 
-def _own(module: nn.Module) -> nn.Module:
+def _shallow_copy(module: nn.Module) -> nn.Module:
     shallow = copy.copy(module)
     shallow._modules = dict(shallow._modules)
     return shallow
@@ -68,7 +69,7 @@ class Cut:
     """A model cut below its top m layers.
 
     Attributes:
-        layer_fraction: The layers above the cut, as a share of all.
+        layer_fraction: The layers above the cut, as a fraction of all.
     """
 
     def __init__(self, model: nn.Module, top: int, outputs: int) -> None:
@@ -84,7 +85,7 @@ class Cut:
 
     @staticmethod
     def find(model: nn.Module, names: frozenset[str]) -> "Cut | None":
-        """Return the highest exact cut below all adapted parameters; None when there is none."""
+        """Return the highest exact cut below all adapted parameters; None if there is none."""
         if not names:
             return None
         stack, layers = layer_stack(model)
@@ -108,15 +109,15 @@ class Cut:
         return cut if same else None
 
     def below(self, inputs: Mapping[str, Tensor]) -> list[_Call]:
-        """Run the lower part; return the calls of the layers above it."""
-        self._calls.clear()  # of a run that was broken off
+        """Run the lower part; return the calls of the layers above it. One thread at a time."""
+        self._calls.clear()  # left by a run that was broken off
         self._below(**inputs)
         calls = list(self._calls)
         self._calls.clear()
         return calls
 
     def above(self, params: Params, calls: list[_Call]) -> Tensor:
-        """Run the upper part with parameters by their names in the model; return token states, (B, T, D)."""
+        """Run the upper part with parameters by their names in the model. Return token states, (B, T, D)."""
         renamed = {}
         for name, value in params.items():
             number, rest = name.removeprefix(f"{self._stack}.").split(".", 1)
@@ -125,11 +126,11 @@ class Cut:
 
 
 class _Recorder(nn.Module):
-    """Stands in for a layer: keeps its arguments, passes the hidden states through."""
+    """Stands in for a layer: it keeps its arguments and passes the hidden states through."""
 
     def __init__(self, layer: nn.Module, calls: list[_Call], outputs: int) -> None:
         super().__init__()
-        self._layer = (layer,)  # in a tuple, so that it is not registered as a part of this module
+        self._layer = (layer,)  # in a tuple, so that it is not registered as a submodule
         self._calls, self._outputs = calls, outputs
 
     def __getattr__(self, name: str) -> Any:

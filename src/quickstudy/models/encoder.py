@@ -1,22 +1,21 @@
-"""Encoder: text in, one feature vector out; a Hugging Face model with pooling and a way to read pairs.
+"""Encoder: turns each text into a feature vector. It is a Hugging Face model with pooling and a way to read pairs.
 
     mean:    f = sum_t m_t h_t / sum_t m_t          cls:    f = h_0          pooler:    f = the model's pooler_output
     joint:   f([CLS] a [SEP] b [SEP])               separate:   [f(a) / 2, f(b) / 2, |f(a) - f(b)|, f(a) f(b)]
 
-How a pair is read belongs to the encoder, so that every method and every baseline shares it. Sentence encoders (trained so
-that distances between texts mean something) read pairs separately, all others jointly: measured in dev/LOG.md. Separate pairs
-are those of InferSent (Conneau et al. 2017, arXiv:1705.02364), weighted: the product of two unit vectors is scaled by sqrt(D) to
-the size of the difference, and the texts themselves, which say what a pair is about and not how its parts relate, count half. The
-whole is divided by sqrt(2), so that the features of a pair are about as long as those of a single text.
+The encoder decides how a pair is read, so all methods and baselines share it. Sentence encoders are trained so that
+the distance between texts has a meaning; they read pairs separately. All other encoders read pairs jointly. Both
+choices were measured (dev/LOG.md). Separate pairs are those of InferSent (Conneau et al. 2017, arXiv:1705.02364) with
+weights: the product of two unit vectors is scaled by sqrt(D), up to the size of the difference, and the two texts
+count half, because they say what a pair is about and not how its texts relate. The whole is divided by sqrt(2), so
+that the features of a pair are about as long as those of a single text.
 
-The encoder is always in eval mode, dropout off: the meta-gradient is then exact and the same on every machine.
+The encoder is always in eval mode, without dropout, so the meta-gradient is exact and the same on every machine.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -27,12 +26,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from quickstudy.errors import RecipeError, RunError
 from quickstudy.manifest import check_listed
 from quickstudy.models.bundled import resolve
+from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.inference import side_by_side
 from quickstudy.models.packing import first_position, packed
 from quickstudy.models.position import find_token_limit
 from quickstudy.models.record import read_record, write_record
+from quickstudy.models.run_lock import RunLock
 from quickstudy.models.sentence_files import write_sentence_files
-from quickstudy.models.tokens import Batch, Ids, Sequences, TokenCache
+from quickstudy.models.tokens import Batch, Sequences, TokenCache
 from quickstudy.models.weights import find_not_finite, read_encoder
 from quickstudy.storage import write_json
 from quickstudy.tasks.split import Example
@@ -51,7 +52,7 @@ class EncoderSettings:
     Attributes:
         pooling: How token states become one vector.
         pair: How two texts are read.
-        normalize: Scale f to unit length, as sentence encoders do.
+        normalize: Whether f is scaled to unit length, as sentence encoders do.
         max_length: Tokens per sequence; longer ones are cut.
     """
 
@@ -68,6 +69,9 @@ class Encoder(nn.Module):
         model: Any `AutoModel` encoder.
         tokenizer: Its tokenizer.
         settings: Pooling, pairs, normalisation, length.
+
+    Attributes:
+        run_lock: Keeps runs with weights from outside apart from all others.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: EncoderSettings) -> None:
@@ -76,7 +80,7 @@ class Encoder(nn.Module):
         self.tokenizer, self.settings = tokenizer, settings
         self._tokens = TokenCache(tokenizer, settings.max_length)
         self._first_position = first_position(self.model, self.pad_id)
-        self._kept: dict[tuple[Ids, Ids | None], Tensor] | None = None
+        self.run_lock = RunLock()
 
     @classmethod
     def load(cls, name: str, **choices: Any) -> Self:
@@ -150,48 +154,43 @@ class Encoder(nn.Module):
         size = int(self.model.config.hidden_size)
         return 4 * size if pair and self.settings.pair == "separate" else size
 
+    @property
+    def feature_sizes(self) -> set[int]:
+        """The sizes F that features can have: those of single texts and of pairs."""
+        return {self.feature_size(pair=pair) for pair in (False, True)}
+
     def tokenize(self, examples: Iterable[Example]) -> Sequences:
-        """Return token ids of examples; each text is tokenised once."""
+        """Return the token ids of examples. Each text is tokenised once."""
         return self._tokens(examples, separate=self.settings.pair == "separate")
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode (see the module's first lines); gradients flow all the same."""
+        """Stay in eval mode (see the top of this file); gradients flow all the same."""
         return super().train(False)
 
-    def forward(self, sequences: Sequences) -> Tensor:
-        """Return features of B examples, (B, F); F is D, or 4D for separate pairs."""
-        return self.join(self.vectors(sequences), pairs=sequences.pairs)
+    def forward(self, sequences: Sequences, *, cache: FeatureCache | None = None) -> Tensor:
+        """Return features of B examples, (B, F); F is D, or 4D for separate pairs. See `vectors` for the cache."""
+        return self.join(self.vectors(sequences, cache=cache), pairs=sequences.pairs)
 
-    def vectors(self, sequences: Sequences) -> Tensor:
-        """Return one vector per sequence, (B, D), or (2B, D) for separate pairs, in order."""
-        if self._kept is None or torch.is_grad_enabled():
-            return self._run(sequences)
-        keys = list(zip(sequences.ids, sequences.types or repeat(None), strict=False))
-        if new := [key for key in dict.fromkeys(keys) if key not in self._kept]:
-            ids, types = zip(*new, strict=True)
-            found = self._run(Sequences(ids, types if sequences.types else None, pairs=False))
-            self._kept.update(zip(new, found, strict=True))
-        return torch.stack([self._kept[key] for key in keys])
+    def vectors(self, sequences: Sequences, *, cache: FeatureCache | None = None) -> Tensor:
+        """Return one vector per sequence, (B, D), or (2B, D) for separate pairs, in order.
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """While this lasts no parameter changes, so each sequence is run once, unless gradients are asked for.
-
-        What was run before is not known inside.
+        Args:
+            sequences: Token ids.
+            cache: Sequences that it knows are not run again, and those that it does not know are added. It is not used
+                while gradients are asked for, because they need the run.
         """
-        before, self._kept = self._kept, {}
-        try:
-            yield
-        finally:
-            self._kept = before
+        if cache is None or torch.is_grad_enabled():
+            return self._run(sequences)
+        return cache.complete(sequences, self, self._run)
 
     def _run(self, sequences: Sequences) -> Tensor:
         def run(batch: Batch) -> tuple[Tensor, Tensor]:
             states = batch.states(self.model(**batch.inputs).last_hidden_state)
             return self.pool(states, batch.mask), batch.rows
 
-        # Batches are cut when first asked for, in there: their size goes by PyTorch's number of threads.
-        pooled, rows = zip(*side_by_side(run, self.batches(sequences)), strict=True)
+        # Batches are cut when they are first asked for, in there: their size depends on PyTorch's number of threads.
+        with self.run_lock.shared():
+            pooled, rows = zip(*side_by_side(run, self.batches(sequences)), strict=True)
         return in_order(pooled, rows)
 
     def batches(self, sequences: Sequences) -> Iterator[Batch]:
@@ -200,13 +199,13 @@ class Encoder(nn.Module):
 
     @property
     def pad_id(self) -> int:
-        """Token id that fills up a batch."""
+        """The token id that fills up a batch."""
         return int(self.tokenizer.pad_token_id or 0)
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Return one vector per sequence, (B, D), of token states (B, T, D) and their mask (B, T).
+        """Return one vector per sequence, (B, D), given token states (B, T, D) and their mask (B, T).
 
-        Of states in half precision too the vectors are float32: sums of many and unit lengths need it.
+        The vectors are float32 even if the states are in half precision, because long sums and unit lengths need it.
         """
         if self.settings.pooling == "pooler":
             states = self.model.pooler(states)
@@ -222,13 +221,13 @@ class Encoder(nn.Module):
         return nn.functional.normalize(pooled, dim=-1) if self.settings.normalize else pooled
 
     def join(self, vectors: Tensor, *, pairs: bool) -> Tensor:
-        """Return features of the vectors of sequences: join the two texts of separate pairs."""
+        """Return the features that belong to the vectors of sequences: the two texts of separate pairs are joined."""
         if not pairs:
             return vectors
         return self.join_pair(*vectors.chunk(2))
 
     def join_pair(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return features of separate pairs, (B, 4D), of the vectors of first and second texts, each (B, D)."""
+        """Return the features of separate pairs, (B, 4D), given the vectors of first and second texts, each (B, D)."""
         product = first * second * (first.shape[-1] ** 0.5 if self.settings.normalize else 1.0)
         return torch.cat([first / 2, second / 2, (first - second).abs(), product], dim=-1) / 2**0.5
 

@@ -1,13 +1,14 @@
-"""Head: features to scores; built from the support set, because labels differ from task to task.
+"""Head: features to scores. A head is built from the support set, because labels differ between tasks.
 
-    LinearHead    s = W f + b                                          (logits, or one number for regression)
-    KernelHead    s = sum_i softmax_i(-scale ||f - f_i||^2) y_i        (regression by the labels of near support examples)
+    LinearHead    s = W f + b                                          (logits, or a number for regression)
+    KernelHead    s = sum_i softmax_i(-scale ||f - f_i||^2) y_i        (regression by near support examples)
     MatchingHead  s = log sum_i softmax_i(scale cos(f, f_i)) y_i       (attention over support examples)
     NetHead       s = prototypes + a net that reads the support set    (relation, in-context, lstm-reader)
     NearestHead   s_n = -min_{i: y_i = n} ||f - f_i||^2                (the nearest support example of each label)
 
-`KernelHead` is the Nadaraya-Watson estimator: what a prototypical network is when labels are numbers and every support
-example is its own prototype. Heads are plain tensors: they are saved as safetensors, never pickled.
+`KernelHead` is the Nadaraya-Watson estimator. A prototypical network becomes this estimator when labels are numbers
+and every support example is its own prototype. Heads are plain tensors: they are saved as safetensors and never
+pickled.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +22,7 @@ from quickstudy.models.support_net import SUPPORT_NETS, SupportNet
 
 
 class Head(ABC):
-    """Gives scores of features; a frozen dataclass of tensors."""
+    """Gives scores of features. Each head is a frozen dataclass of tensors."""
 
     @abstractmethod
     def __call__(self, features: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ class Head(ABC):
 
     @abstractmethod
     def rescaled(self, mean: Tensor, std: Tensor) -> "Head":
-        """Return the head of a regression whose scores were standardised by a mean and a standard deviation, each ()."""
+        """Return the head that gives scores in the task's units, given their mean and standard deviation, each ()."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,9 @@ class NearestHead(Head):
         distances = squared_distances(features, self.points)
         if self.values.shape[-1] == 1:
             return self.values[distances.argmin(-1)]
-        others = torch.where(self.values.bool(), 0.0, torch.inf)  # a label's distance is that of its nearest example
+        others = torch.where(
+            self.values.bool(), 0.0, torch.inf
+        )  # the distance to a label is that to its nearest example
         return -(distances.unsqueeze(-1) + others).amin(1)
 
     def rescaled(self, mean: Tensor, std: Tensor) -> "NearestHead":
@@ -102,7 +105,7 @@ class NearestHead(Head):
 
 @dataclass(frozen=True, slots=True)
 class NetHead(Head):
-    """A net that reads the support set, added to a prototypical network (`prior` () is its scale).
+    """A net that reads the support set, added to a prototypical network of scale `prior` ().
 
     `points` (B, F), `values` (B, N) one-hot or (B, 1) standardised scores, `mean` () and `std` () of the scores.
     """
@@ -138,7 +141,7 @@ HEADS: dict[str, type[Head]] = {
 
 
 def head_tensors(head: Head) -> dict[str, Tensor]:
-    """Return a head's tensors by field name, detached, ready to be saved; those of a net as `net.<kind>.<name>`."""
+    """Return a head's tensors by field name, detached and ready to be saved; those of a net as `net.<kind>.<name>`."""
     tensors: dict[str, Tensor] = {}
     for field in fields(head):  # type: ignore[arg-type]
         value = getattr(head, field.name)
@@ -152,24 +155,27 @@ def head_tensors(head: Head) -> dict[str, Tensor]:
 def head_of(name: str, tensors: Mapping[str, Tensor]) -> Head:
     """Return the head of a kind in `HEADS` that has these tensors, as `head_tensors` gives them."""
     values: dict[str, object] = {key: t for key, t in tensors.items() if not key.startswith("net.")}
-    if inside := {key.split(".", 2)[1]: key for key in tensors if key.startswith("net.")}:
-        (kind,) = inside
+    if nets := {key.split(".", 2)[1] for key in tensors if key.startswith("net.")}:
+        (kind,) = nets
         start = f"net.{kind}."
-        values["net"] = SUPPORT_NETS[kind].of(
-            {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-        )
+        weights = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+        values["net"] = SUPPORT_NETS[kind].restore(weights)
     return HEADS[name](**values)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return ||a_i - b_j||^2, (A, B), of a (A, F) and b (B, F), without the square root that has no gradient at 0."""
+    """Return ||a_i - b_j||^2, (A, B), for a (A, F) and b (B, F).
+
+    There is no square root on the way, whose gradient would be infinite at 0.
+    """
     return a.square().sum(-1, keepdim=True) - 2 * a @ b.T + b.square().sum(-1)
 
 
 def ridge(features: Tensor, targets: Tensor, penalty: Tensor) -> Tensor:
-    """Return W (O, F) that minimises ||X W^T - Y||^2 + penalty ||W||^2, of features X (B, F) and targets Y (B, O).
+    """Return W (O, F) that minimises ||X W^T - Y||^2 + penalty ||W||^2, for features X (B, F) and targets Y (B, O).
 
-    Solved in the B examples, which are fewer than the F features (Woodbury): W^T = X^T (X X^T + penalty I)^-1 Y.
+    The system that is solved is as large as the B examples, which are fewer than the F features (Woodbury):
+    W^T = X^T (X X^T + penalty I)^-1 Y.
     """
     gram = features @ features.T + penalty * torch.eye(len(features), dtype=features.dtype, device=features.device)
     weight: Tensor = torch.linalg.solve(gram, targets).T @ features
@@ -177,6 +183,6 @@ def ridge(features: Tensor, targets: Tensor, penalty: Tensor) -> Tensor:
 
 
 def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Return the mean feature of each label, (N, F), of features (B, F) and labels (B,)."""
+    """Return the mean feature of each label, (N, F), given features (B, F) and labels (B,)."""
     one_hot = nn.functional.one_hot(labels, n_way).to(features.dtype)
     return (one_hot.T @ features) / one_hot.sum(0).unsqueeze(-1)

@@ -1,16 +1,17 @@
 """Inference: faster encoders on a processor, while no gradients flow.
 
-    batches      each thread takes whole ones, where PyTorch has all threads share every operation
-    products     y = x W^T + b with W laid out once for oneDNN
-    attention    keys to a whole number of vector registers; those added are masked, so they weigh nothing
+    batches      each thread takes whole batches, while in PyTorch all threads share every operation
+    products     y = x W^T + b, with W laid out once for oneDNN
+    attention    keys are filled up to a whole number of vector registers; added keys are masked, so they weigh nothing
 
-Threads of their own do not wait for each other after each operation. PyTorch gives float32 products to its BLAS, which lays
-out W again in every call; laid out once they are up to 1.15 times as fast. Its attention takes the exponentials of a row in
-registers of 16 (AVX-512) and what is left over one by one, so rows of 9 to 15 keys cost more than rows of 16 (up to 1.7 times
-as much). All measured in dev/LOG.md; results differ by rounding.
+Threads that take whole batches do not wait for each other after each operation. PyTorch gives float32 products to its
+BLAS, which lays out W again in every call; with W laid out once, products are up to 1.15 times as fast. PyTorch's
+attention computes the exponentials of a row in registers of 16 numbers (AVX-512), and the rest one by one. So rows of
+9 to 15 keys cost up to 1.7 times as much as rows of 16. All figures were measured in dev/LOG.md. Results differ by
+rounding.
 
-Nothing is known about the model: its calls are caught while the context lasts, so this serves every encoder. Weights are laid
-out at first sight and forgotten at the end, so none goes stale.
+The code knows nothing about the model: it intercepts the model's calls while the context lasts, so it serves every
+encoder. Weights are laid out when they are first seen, and forgotten at the end, so that none goes out of date.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,13 +31,13 @@ Result = TypeVar("Result")
 
 _LEAST_WEIGHT = 64 * 64  # a smaller matrix gains nothing
 _LANES = 16  # float32 numbers in a register of AVX-512; attention is computed in float32 in every precision
-_ALONE = Lock()  # PyTorch's number of threads is the whole process's
+_ALONE = Lock()  # PyTorch has one number of threads for the whole process
 _current: ContextVar["_Fast | None"] = ContextVar("_current", default=None)
 
 
 @contextmanager
 def fast_inference() -> Iterator[None]:
-    """While this lasts, encoders on the processor run faster; no gradients flow, and no weight may change."""
+    """While this lasts, encoders on the processor run faster. No gradients flow, and no weight may change."""
     with torch.no_grad(), _Fast() as fast:
         token = _current.set(fast)
         try:
@@ -46,20 +47,22 @@ def fast_inference() -> Iterator[None]:
 
 
 def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Return the function's results, in order; within `fast_inference` several threads take items, as many as PyTorch has.
+    """Return the function's results in the order of the items.
 
-    Meanwhile PyTorch's own number of threads is 1, for the whole process, and a thread that first uses PyTorch meanwhile keeps
-    1: a server sets the number in its threads before they predict. Of several calls at once one runs.
+    Within `fast_inference`, as many threads take items as PyTorch has. Meanwhile PyTorch's number of threads is 1 for
+    the whole process, and a thread that uses PyTorch for the first time meanwhile keeps 1. A server therefore sets
+    the number in its threads before they predict. If there are several calls at the same time, they run one after the
+    other.
 
     Args:
-        function: What to do with an item; it may write nothing that others read.
-        items: Read when a thread is free for one, by one thread at a time; not to the end once something has failed.
+        function: What to do with an item. It may not write anything that other calls read.
+        items: The items. A thread that is free reads the next one, one thread at a time. After an error none is read.
     """
     fast, threads = _current.get(), torch.get_num_threads()
     if fast is None or threads == 1:
         return [function(item) for item in items]
     source, one_at_a_time, stop = enumerate(items), Lock(), Event()
-    found: dict[int, Result] = {}
+    results: dict[int, Result] = {}
 
     def work(_: int) -> None:
         try:
@@ -69,24 +72,24 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> l
                         following = None if stop.is_set() else next(source, None)
                     if following is None:
                         break
-                    found[following[0]] = function(following[1])
-        finally:  # there is no item left, or something failed
+                    results[following[0]] = function(following[1])
+        finally:  # there is no item left, or a call failed
             stop.set()
 
     with _ALONE, ThreadPoolExecutor(threads) as pool:
-        torch.set_num_threads(1)  # what a new thread begins with, and what the BLAS takes for all
+        torch.set_num_threads(1)  # a new thread starts with this number, and the BLAS uses it for all threads
         try:
             list(pool.map(work, range(threads)))
         finally:
-            stop.set()  # an interrupt is not kept waiting
+            stop.set()  # after an interrupt the threads end too
             torch.set_num_threads(threads)
-    return [found[at] for at in range(len(found))]
+    return [results[position] for position in range(len(results))]
 
 
 class _Fast(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
-        # The weight is kept beside its packed form: as long as it lives, no other tensor has its id.
+        # The weight is stored beside its packed form: while it is stored, no other tensor has its id.
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
         self._packs = _packs()
 
@@ -115,7 +118,7 @@ class _Fast(TorchFunctionMode):
 def _fits(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32  # bfloat16 is oneDNN's already, and packing gains nothing there
+        and x.dtype == weight.dtype == torch.float32  # bfloat16 goes to oneDNN already, and packing gains nothing
         and weight.dim() == 2
         and weight.numel() >= _LEAST_WEIGHT
         and x.numel() > 0
@@ -123,7 +126,7 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
 
 
 def _packs() -> bool:
-    """Whether PyTorch has oneDNN and the operators, which are those that its own compiler uses."""
+    """Whether PyTorch has oneDNN, and the operators that its compiler uses."""
     try:
         return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
             getattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
@@ -133,16 +136,16 @@ def _packs() -> bool:
 
 
 def _worth_filling(query: Tensor, key: Tensor, *others: Any, **kwargs: Any) -> bool:
-    """Whether all queries attend to all keys, and of the last register the larger half would be filled."""
+    """Whether all queries attend to all keys, and the last register is more than half full."""
     plain = len(others) <= 1 and kwargs.get("attn_mask") is None and not kwargs.get("is_causal")
     fused = query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16)
     return plain and fused and key.shape[-2] % _LANES > _LANES // 2
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
-    """Return the attention of queries, (..., Q, D), to keys, (..., K, D), that are filled up to whole registers."""
+    """Return the attention of queries, (..., Q, D), to keys, (..., K, D), which are filled up to whole registers."""
     keys = key.shape[-2]
-    spare = -keys % _LANES
-    mask = pad(query.new_zeros(keys), (0, spare), value=-torch.inf).expand(*query.shape[:-1], -1)
-    key, value = (pad(states, (0, 0, 0, spare)) for states in (key, value))
+    added = -keys % _LANES
+    mask = pad(query.new_zeros(keys), (0, added), value=-torch.inf).expand(*query.shape[:-1], -1)
+    key, value = (pad(states, (0, 0, 0, added)) for states in (key, value))
     return scaled_dot_product_attention(query, key, value, **{**kwargs, "attn_mask": mask})

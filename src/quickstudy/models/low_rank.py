@@ -1,33 +1,34 @@
-"""LowRank: low-rank corrections adapt in the place of whole weight matrices (LoRA).
+"""LowRank: low-rank corrections adapt instead of whole weight matrices (LoRA).
 
     W' = W + 2 B A          A (r, I) random,  B (O, r) zero at the start,  r the rank
 
-Hu et al. 2022, arXiv:2106.09685, on every linear layer of the stack. The inner loop moves A and B alone; where they start is
-meta-learned, and so is W. The correction is added to W before the layer runs, so an adapted model has ordinary weights: it is
-saved and opened like any other, and nothing has to be taken out again. That is why peft's modules, which wrap the layers of a
-model in place, are not used here; a test holds the two equal.
+Hu et al. 2022, arXiv:2106.09685, on every linear layer of the stack. The inner loop moves only A and B. Their start
+is meta-learned, and so is W. The correction is added to W before the layer runs, so an adapted model has ordinary
+weights. It is saved and opened like any other model, and nothing has to be taken out again. This is why peft's
+modules are not used here: they wrap the layers of a model in place. A test checks that both give the same features.
 """
 
 import torch
 from torch import nn
 
 from quickstudy.models.cut import Params
-from quickstudy.models.partition import Partition, shapes
+from quickstudy.models.parameter_filter import shapes
+from quickstudy.models.partition import Partition
 
 _SCALE = 2.0  # peft's lora_alpha / r at its customary lora_alpha = 2 r
 
 
 class LowRank(nn.Module):
-    """Low-rank corrections of the weights that a partition names; A and B are meta-parameters.
+    """Low-rank corrections of the weights that a partition names. A and B are meta-parameters.
 
     Args:
-        partition: Made with the filter `lora` or `lora:r`.
+        partition: A partition with the filter `lora` or `lora:r`.
     """
 
     def __init__(self, partition: Partition) -> None:
         super().__init__()
         self._partition = partition
-        self._shapes = shapes(partition.encoder.model, partition.which)
+        self._shapes = shapes(partition.encoder.model, partition.adapts)
         random = torch.Generator().manual_seed(0)  # the same start every time, whatever ran before
         like = next(partition.encoder.model.parameters())
         self.parts = nn.ParameterList(
@@ -42,6 +43,7 @@ class LowRank(nn.Module):
         return dict(zip(self._shapes, self.parts, strict=True))
 
     def weights(self, params: Params) -> Params:
-        """Return the corrected weights W' by name, of the A and B in `params` (others in the mapping are ignored)."""
-        own = dict(self._partition.encoder.model.named_parameters())
-        return {n: own[n] + _SCALE * params[f"{n}.b"] @ params[f"{n}.a"] for n in self._partition.names}
+        """Return the corrected weights W' by name, given A and B in `params`; other entries are ignored."""
+        with self._partition.encoder.run_lock.shared():
+            start = dict(self._partition.encoder.model.named_parameters())
+        return {n: start[n] + _SCALE * params[f"{n}.b"] @ params[f"{n}.a"] for n in self._partition.names}

@@ -3,10 +3,11 @@
     row          [CLS] a a [SEP] [CLS] b [SEP] .        positions    0 1 2 3 0 1 2 .
     attention    a token sees the tokens of its own sequence, so its state is what it would be alone
 
-Texts of mixed length leave a quarter of a padded batch empty, and cut into batches of like length they make small matrix
-products, which are slower. Packed, they are one batch of full rows. In long rows attention is on pairs of tokens that do not see
-each other, so rows are as long as pays. Only families whose positions and masks can be given from outside can do it, and a probe
-tells whether the model at hand does.
+Texts of mixed length leave a quarter of a padded batch empty. Cut into batches of similar length, they make small
+matrix products, which are slower. Packed, they are one batch of full rows. In a long row, attention is also computed
+for pairs of tokens that do not see each other, so the length of a row is a compromise. Packing works only for
+families whose positions and masks can be given from outside. A small input shows whether the model in use is one of
+them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,8 @@ from quickstudy.models.tokens import Batch, Sequences, batch_tokens, batches, ca
 
 # The families whose positions and masks can be given from outside.
 _PACKED_FAMILIES = {"bert", "distilbert", "electra", "roberta", "xlm-roberta", "camembert"}
-_ATTENTION = 1000  # in a row of this length a token costs as much in attention as in the layers (dev/LOG.md)
-_WASTE = 1.05  # padding that is not worth looking further
+_ATTENTION = 1000  # in a row of this length, a token costs as much in attention as in the layers (dev/LOG.md)
+_WASTE = 1.05  # if padded batches have less padding than this, packing is not tried
 
 
 def first_position(model: nn.Module, pad_id: int) -> int | None:
@@ -40,17 +41,18 @@ def first_position(model: nn.Module, pad_id: int) -> int | None:
             ]
         except UNFIT:  # attention that takes no such mask
             return None
-    same = (torch.allclose(states[row, : len(one)], one, rtol=1e-4, atol=1e-4) for row, one in enumerate(alone))
+    pairs = ((states[row, : len(expected)], expected) for row, expected in enumerate(alone))
+    same = (torch.allclose(packed_states, expected, rtol=1e-4, atol=1e-4) for packed_states, expected in pairs)
     return first if all(same) else None
 
 
 def packed(sequences: Sequences, pad_id: int, first: int | None, like: Tensor) -> Iterator[Batch]:
-    """Cut sequences into batches with the least work in all: packed where that pays, else padded.
+    """Cut sequences into batches with the least work in total: packed if that pays, else padded.
 
     Args:
         sequences: Token ids.
-        pad_id: Fills up rows.
-        first: From `first_position`; None never packs.
+        pad_id: The token id that fills up rows.
+        first: From `first_position`; with None nothing is packed.
         like: A parameter of the model, for device and type.
     """
     most = batch_tokens(like.device)
@@ -59,14 +61,14 @@ def packed(sequences: Sequences, pad_id: int, first: int | None, like: Tensor) -
         yield from batches(sequences, pad_id, like.device)
         return
     rows, room = best
-    parts = -(-len(rows) * room // most)
-    for part in range(parts):
-        some = rows[len(rows) * part // parts : len(rows) * (part + 1) // parts]
-        yield _batch(sequences, some, room, pad_id, first, like)
+    count = -(-len(rows) * room // most)
+    for i in range(count):
+        chosen = rows[len(rows) * i // count : len(rows) * (i + 1) // count]
+        yield _batch(sequences, chosen, room, pad_id, first, like)
 
 
 def _best_rows(lengths: list[int], call: int, most: int) -> tuple[list[list[int]], int] | None:
-    """Return the rows and their length that cost least; None where padded batches cost less."""
+    """Return the rows that cost least, and their length; None if padded batches cost less."""
     ascending = sorted(lengths)
     plain = [(stop - start, ascending[stop - 1]) for start, stop in cuts(ascending, call, most)]
     if sum(count * longest for count, longest in plain) <= _WASTE * sum(lengths):
@@ -76,7 +78,7 @@ def _best_rows(lengths: list[int], call: int, most: int) -> tuple[list[list[int]
     def cost(rows: int, room: int) -> float:
         return _cost(rows, room) + call * -(-rows * room // most)
 
-    # The best that a length could do, first: filling rows takes time, and only the first few are worth it.
+    # Lengths are tried in the order of the least that they could cost: filling rows takes time, and few are worth it.
     for bound, room in sorted((cost(-(-total // room), room), room) for room in _rooms(lengths, most)):
         if bound >= least:
             break
@@ -87,7 +89,9 @@ def _best_rows(lengths: list[int], call: int, most: int) -> tuple[list[list[int]
 
 
 def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Return rows of positions in `lengths` that fit into `room` each: the longest first, into the first row that has room.
+    """Return rows of positions in `lengths`, each of which fits into `room`.
+
+    The longest sequences come first, and each goes into the first row that has room for it.
 
     >>> fill([3, 9, 4, 6], 10)
     [[1], [3, 2], [0]]
@@ -105,7 +109,7 @@ def fill(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def _rooms(lengths: Sequence[int], most: int) -> set[int]:
-    """Return lengths of rows, up to three of the longest sequences, that a whole number of rows could fill."""
+    """Return lengths that full rows could have, up to three times the longest sequence."""
     longest, total = max(lengths), sum(lengths)
     most = max(longest, min(3 * longest, most))
     full = [-(-total // count) for count in range(1, len(lengths) + 1)]
@@ -121,7 +125,7 @@ def _batch(sequences: Sequences, rows: list[list[int]], room: int, pad_id: int, 
     order = [i for row in rows for i in row]
     longest = max(len(sequences.ids[i]) for i in order)
     ids, positions, types = ([[fill] * room for _ in rows] for fill in (pad_id, first, 0))
-    owner = [[-1] * room for _ in rows]  # padding is a sequence of its own: a softmax over nothing would be NaN
+    owner = [[-1] * room for _ in rows]  # padding counts as one more sequence: a softmax over nothing would be NaN
     where, mask = [], []
     for r, row in enumerate(rows):
         start = 0
@@ -140,8 +144,8 @@ def _batch(sequences: Sequences, rows: list[list[int]], room: int, pad_id: int, 
     def tensor(values: list[list[int]]) -> Tensor:
         return torch.tensor(values, device=like.device)
 
-    own = tensor(owner)
-    apart = own.unsqueeze(1) != own.unsqueeze(2)  # (R, T, T)
+    owners = tensor(owner)
+    apart = owners.unsqueeze(1) != owners.unsqueeze(2)  # (R, T, T)
     sees = torch.zeros_like(apart, dtype=like.dtype).masked_fill(apart, torch.finfo(like.dtype).min).unsqueeze(1)
     inputs = {"input_ids": tensor(ids), "attention_mask": sees, "position_ids": tensor(positions)}
     if sequences.types is not None:

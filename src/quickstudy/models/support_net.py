@@ -1,13 +1,14 @@
-"""Support nets: networks that read a support set and answer queries; what they learn carries over from task to task.
+"""Support nets: networks that read a support set and answer queries. What they learn holds for all tasks.
 
     relation       g(|f - c_n|, f ∘ c_n) for every label n
-    in-context     self-attention over (x_i, y_i), then the query attends to what came out
+    in-context     self-attention over (x_i, y_i); then the query attends to the result
     lstm-reader    h_t = LSTM([x_t, y_{t-1}], h_{t-1}) over the support set, then one more step with the query
 
-Labels differ in number and order from task to task, so a net answers for one label at a time: y_i is 1 where example i has that
-label and 0 elsewhere, and the same weights serve every label. Renaming labels renames answers, and any number of labels will do.
-For regression y_i is the score, and there is one answer. The last layer starts at zero, so a net starts as no correction to what
-it is added to. Features of single texts and of pairs differ in size; each size has an input layer of its own.
+Labels differ in number and order between tasks, so a net answers for one label at a time: y_i is 1 if example i has
+that label, and 0 otherwise, and the same weights serve every label. If labels are renamed, the answers are renamed,
+and any number of labels is possible. For regression y_i is the score, and there is one answer. The last layer starts
+at zero, so at first a net adds nothing. Features of single texts and of pairs differ in size, and there is an input
+layer for each size.
 """
 
 from abc import ABC, abstractmethod
@@ -45,7 +46,7 @@ class SupportNet(nn.Module, ABC):
         """
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Self:
+    def restore(cls, tensors: Mapping[str, Tensor]) -> Self:
         """Return the net that has these parameters."""
         shapes = [t.shape for name, t in tensors.items() if name.startswith("project.") and name.endswith("weight")]
         with torch.random.fork_rng(devices=[]):
@@ -55,7 +56,7 @@ class SupportNet(nn.Module, ABC):
 
     @staticmethod
     def feature_size(columns: int) -> int:
-        """Return F of the columns of an input layer."""
+        """Return the feature size F that belongs to a number of columns of an input layer."""
         return columns
 
 
@@ -76,7 +77,7 @@ class Relation(SupportNet):
     def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
         if (
             values.shape[-1] == 1
-        ):  # relations to examples weigh their scores; equal weights at first, so 0 of a mean of 0
+        ):  # relations to examples weigh their scores; equal weights at first, so the answer is 0
             return torch.softmax(self._relations(query, support), dim=-1) @ values
         return self._relations(query, (values.T @ support) / values.sum(0).unsqueeze(-1))
 
@@ -88,7 +89,7 @@ class Relation(SupportNet):
 
 
 class InContext(SupportNet):
-    """A set transformer with one self-attention and one cross-attention block; it has no positions, so no order."""
+    """A set transformer with a self-attention and a cross-attention block, and without positions, so without order."""
 
     kind = "in-context"
 
@@ -102,7 +103,7 @@ class InContext(SupportNet):
     def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
         project = self.project[str(query.shape[-1])]
         n_way = values.shape[-1]
-        # (N, B, D): every label reads the support set in its own way, with the same weights.
+        # (N, B, D): the support set is read once for every label, with the same weights.
         examples = project(support).unsqueeze(0) + self.label(values.T.unsqueeze(-1))
         examples = self.read(examples, examples)
         asked = self.ask(project(query).unsqueeze(0).expand(n_way, -1, -1), examples)
@@ -128,12 +129,12 @@ class LSTMReader(SupportNet):
     def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
         project = self.project[str(query.shape[-1])]
         (b, n), r, q = values.shape, self.orders, len(query)
-        # Orders depend on the number of examples alone: the same support set is read in the same ways every time.
+        # Orders depend only on the number of examples, so a support set is always read in the same orders.
         orders = torch.stack([_permutation(b, seed) for seed in range(r)]).to(query.device)
         texts = project(support)[orders]  # (R, B, D)
         labels = values[orders]  # (R, B, N)
         state = self.cell.start(query, r, n)
-        told = query.new_zeros(r, n, 2)  # the label before, and whether there is one
+        told = query.new_zeros(r, n, 2)  # the label of the example before, and whether there is such an example
         for t in range(b):
             state = self.cell(torch.cat([texts[:, t, None].expand(-1, n, -1), told], dim=-1), state)
             told = torch.stack([labels[:, t], torch.ones_like(labels[:, t])], dim=-1)
@@ -147,7 +148,7 @@ class LSTMReader(SupportNet):
 
 
 class _Attention(nn.Module):
-    """An attention block with layer norms first and a feed-forward part."""
+    """An attention block with layer norms first, and a feed-forward part."""
 
     def __init__(self, hidden: int, heads: int = 4) -> None:
         super().__init__()
@@ -162,8 +163,8 @@ class _Attention(nn.Module):
     def forward(self, asking: Tensor, read: Tensor) -> Tensor:
         keys = self.norms[1](read)
         x = asking + self.attend(self.norms[0](asking), keys, keys, need_weights=False)[0]
-        found: Tensor = x + self.feed(self.norms[2](x))
-        return found
+        output: Tensor = x + self.feed(self.norms[2](x))
+        return output
 
 
 SUPPORT_NETS: dict[str, type[SupportNet]] = {net.kind: net for net in (Relation, InContext, LSTMReader)}

@@ -1,12 +1,13 @@
 """Tokens: each text is tokenised once, however many episodes draw it.
 
-`Sequences` are token ids without padding. Padding is added when a batch is made, to the longest sequence of that batch
-only: on short texts most of the arithmetic of a carelessly padded batch is on padding. Sorted by length, sequences are cut where
+`Sequences` are token ids without padding. Padding is added when a batch is made, up to the longest sequence of that
+batch: with short texts, most of the arithmetic in a carelessly padded batch is on padding. Sequences are sorted by
+length and cut into batches so that the following sum is least:
 
     sum over batches of (sequences · longest + c)        c: what a call of the encoder costs, in tokens
 
-is least. On a processor a call costs little, so 25 texts of mixed length go in about five batches with hardly any padding; on a
-GPU it costs as much as thousands of tokens, and few batches are better.
+On a processor a call costs little, so 25 texts of mixed length go into about five batches with hardly any padding. On
+a GPU a call costs as much as thousands of tokens, and few batches are better.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +21,11 @@ from transformers import PreTrainedTokenizerBase
 
 from quickstudy.tasks.split import Example
 
-_CACHE_TOKENS = 50_000_000  # about 1 GB of ids; the cache starts afresh above it
+_CACHE_TOKENS = 50_000_000  # about 1 GB of ids; above that the cache is emptied
 BATCH_TOKENS = 4096  # padded tokens per encoder pass: enough to fill the matrix units, small enough for the caches
-_THREAD_TOKENS = 1024  # of inference on a processor, per thread: what is between two layers then stays in its caches
+_THREAD_TOKENS = 1024  # per thread, for inference on a processor: the states between two layers then stay in its caches
 _CALL_TOKENS = {"cpu": 64}  # c, measured in dev/LOG.md; any other device has BATCH_TOKENS
-_LOCK = Lock()  # a tokenizer serves one thread at a time; training has a second one, for the next step's episodes
+_LOCK = Lock()  # a tokenizer serves one thread at a time; training has a second thread, for the next step's episodes
 
 Ids = tuple[int, ...]
 Key = tuple[str, str | None]
@@ -35,7 +36,7 @@ class Sequences:
     """Token ids of B examples.
 
     Attributes:
-        ids: One id tuple per sequence; B of them, or 2B (all first texts, then all second texts) for separate pairs.
+        ids: One id tuple per sequence: B of them, or 2B (all first texts, then all second texts) for separate pairs.
         types: Token type ids in the same layout, or None where the tokenizer gives none.
         pairs: Whether the sequences are separate pairs.
     """
@@ -54,10 +55,10 @@ class Batch:
     """One batch of sequences.
 
     Attributes:
-        rows: (B,) positions of its sequences in the `Sequences` it was cut from.
-        inputs: Keyword arguments of the encoder: one padded sequence per row, or several.
-        mask: (B, T) which token states of a sequence are there.
-        where: (B, T) where they are among the states of all rows; None if each row is one sequence.
+        rows: (B,) positions of its sequences in the `Sequences` from which it was cut.
+        inputs: Keyword arguments of the encoder. A row of them holds one padded sequence, or several.
+        mask: (B, T) which token states of a sequence exist.
+        where: (B, T) their positions among the states of all rows; None if each row is one sequence.
     """
 
     rows: Tensor
@@ -65,11 +66,11 @@ class Batch:
     mask: Tensor
     where: Tensor | None = None
 
-    def states(self, found: Tensor) -> Tensor:
-        """Return the token states of each sequence, (B, T, D), of those of each row, as the encoder gives them."""
+    def states(self, row_states: Tensor) -> Tensor:
+        """Return the token states of each sequence, (B, T, D), given those of each row, as the encoder returns them."""
         if self.where is None:
-            return found
-        return found.flatten(0, 1).index_select(0, self.where.flatten()).view(*self.where.shape, -1)
+            return row_states
+        return row_states.flatten(0, 1).index_select(0, self.where.flatten()).view(*self.where.shape, -1)
 
 
 class TokenCache:
@@ -77,7 +78,7 @@ class TokenCache:
 
     Args:
         tokenizer: A Hugging Face tokenizer.
-        max_length: Longer sequences are cut; of a joint pair the longer text first.
+        max_length: Longer sequences are cut. In a joint pair, the longer text is cut first.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -97,9 +98,9 @@ class TokenCache:
                 self._known.clear()
                 self._size = 0
             self._learn([key for key in dict.fromkeys(keys) if key not in self._known])
-            found = [self._known[key] for key in keys]
-        types = None if any(t is None for _, t in found) else tuple(t for _, t in found if t is not None)
-        return Sequences(tuple(ids for ids, _ in found), types, pairs)
+            entries = [self._known[key] for key in keys]
+        types = None if any(t is None for _, t in entries) else tuple(t for _, t in entries if t is not None)
+        return Sequences(tuple(ids for ids, _ in entries), types, pairs)
 
     def _learn(self, keys: Sequence[Key]) -> None:
         for paired in (False, True):
@@ -112,6 +113,20 @@ class TokenCache:
             for key, ids, type_ids in zip(wanted, out["input_ids"], types, strict=True):
                 self._known[key] = (tuple(ids), None if type_ids is None else tuple(type_ids))
                 self._size += len(ids)
+
+
+def concatenate(sets: Sequence[Sequences]) -> Sequences:
+    """Join sets of sequences, all of separate pairs or none. Of pairs, all first texts come before all second texts."""
+    pairs = sets[0].pairs
+    types = None if any(sequences.types is None for sequences in sets) else [s.types or () for s in sets]
+    return Sequences(_join([s.ids for s in sets], pairs), None if types is None else _join(types, pairs), pairs)
+
+
+def _join(sets: Sequence[tuple[Ids, ...]], pairs: bool) -> tuple[Ids, ...]:
+    if not pairs:
+        return tuple(ids for rows in sets for ids in rows)
+    first = tuple(ids for rows in sets for ids in rows[: len(rows) // 2])
+    return first + tuple(ids for rows in sets for ids in rows[len(rows) // 2 :])
 
 
 def batches(sequences: Sequences, pad_id: int, device: torch.device) -> Iterator[Batch]:
@@ -138,30 +153,31 @@ def cuts(lengths: Sequence[int], call: int, most: int) -> list[tuple[int, int]]:
     """Return where to cut sequences into batches, as (start, stop).
 
     Args:
-        lengths: In tokens, ascending.
+        lengths: The lengths of the sequences in tokens, ascending.
         call: What a batch costs beside its tokens, in tokens.
-        most: Padded tokens of a batch, unless a single sequence is longer; parts of a larger one are of even size.
+        most: The most padded tokens of a batch, unless a single sequence is longer. A larger batch is divided evenly.
 
     >>> cuts([5, 5, 6, 30, 31], 8, 4096), cuts([5, 5, 6, 30, 31], 1000, 4096), cuts([5, 5, 5, 5], 8, 10)
     ([(0, 3), (3, 5)], [(0, 5)], [(0, 2), (2, 4)])
     """
     ends = [i for i in range(1, len(lengths) + 1) if i == len(lengths) or lengths[i] > lengths[i - 1]]
     starts = [0, *ends[:-1]]
-    # The least cost of all sequences up to an end, and the first of the last batch then: cuts within one length gain nothing.
+    # For each end: the least cost of all sequences up to it, and where the last batch then starts. To cut between
+    # sequences of the same length gains nothing.
     least, first = [0], []
     for j, end in enumerate(ends):
         cost, i = min((least[i] + (end - starts[i]) * lengths[end - 1] + call, i) for i in range(j + 1))
         least.append(cost)
         first.append(i)
-    found: list[tuple[int, int]] = []
+    backwards: list[tuple[int, int]] = []
     j = len(ends)
     while j:
         start, stop = starts[first[j - 1]], ends[j - 1]
-        parts = -(-(stop - start) // max(1, most // lengths[stop - 1]))
-        edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
-        found += reversed(list(pairwise(edges)))
+        count = -(-(stop - start) // max(1, most // lengths[stop - 1]))
+        edges = [start + (stop - start) * i // count for i in range(count + 1)]
+        backwards += reversed(list(pairwise(edges)))
         j = first[j - 1]
-    return found[::-1]
+    return backwards[::-1]
 
 
 def pad(sequences: Sequences, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:

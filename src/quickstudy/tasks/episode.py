@@ -1,7 +1,8 @@
-"""Episode: one support-query draw from a task, in text and integers only.
+"""Episode: one support-query draw from a task, as plain texts and numbers.
 
-Labels of an episode are positions 0..N-1 in its own `label_names`; the same class can sit at another position in the next
-episode, so nothing can be learned by heart about label order. A regression episode carries floats and no label names.
+The labels of an episode are positions 0..N-1 in its own `label_names`. In the next episode the same class can be at
+another position, so that no method can learn the order of the labels by heart. A regression episode carries floats
+and no label names.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ class Episode:
 
     Attributes:
         task: Name of the task it was drawn from.
-        label_names: Position = episode label; N names (empty for regression).
+        label_names: N names; an episode's label is a position in them. Empty for regression.
         support: Labelled examples to adapt on.
         query: Labelled examples to score on; no example is in both.
         kind: `classification` or `regression`.
@@ -32,12 +33,12 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeSpec:
-    """How large episodes are. Each number is fixed (`4`) or a range, both ends included (`(2, 5)`).
+    """How large episodes are. Each number is fixed (`4`), or a range that includes both ends (`(2, 5)`).
 
     Attributes:
         n_way: Labels of an episode (N); never more than the task has.
-        k_shot: Support examples per label (K); a regression episode takes K * N in all, N from `n_way`.
-        n_query: Query examples per label (Q), likewise.
+        k_shot: Support examples per label (K). A regression episode has N K of them, with N from `n_way`.
+        n_query: Query examples per label (Q). A regression episode has N Q of them.
     """
 
     n_way: int | tuple[int, int] = (2, 5)

@@ -1,4 +1,4 @@
-"""Split: a sequence of labelled examples whose labels can be read without reading the texts."""
+"""Split: a sequence of labelled examples, whose labels can be read without the texts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from quickstudy.errors import DataError
 from quickstudy.seeding import rng
 
-# What published data call their splits, and what a task calls them.
+# The names of splits in published data, and their names in a task.
 SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -29,7 +29,7 @@ class Example:
     Attributes:
         text: The text.
         text_pair: The second text of a pair, else None.
-        label: Position in the task's `label_names` (classification), a score (regression), or None when unknown.
+        label: Position in the task's `label_names` (classification), a score (regression), or None if it is unknown.
     """
 
     text: str
@@ -44,7 +44,7 @@ def readable(example: Example, label_names: Sequence[str]) -> dict[str, Any]:
 
 
 class Split(Protocol):
-    """What a sampler needs of rows, wherever they are kept."""
+    """What a sampler needs to know of rows. It does not matter where they are stored."""
 
     @property
     def labels(self) -> NDArray[np.int64] | NDArray[np.float64]:
@@ -94,16 +94,16 @@ class SubsetSplit:
 
 
 def hold_out(split: Split, fraction: float, *, seed: int, stratify: bool = True) -> tuple[SubsetSplit, SubsetSplit]:
-    """Cut a split in two, for data that come without a test set.
+    """Cut a split in two, for data that have no test set.
 
     Args:
         split: The rows.
-        fraction: Share of rows held out, in (0, 1); of each label when `stratify`.
-        seed: Which rows.
-        stratify: Keep the label proportions (classification).
+        fraction: Fraction of the rows that is held out, in (0, 1); with `stratify`, of the rows of each label.
+        seed: Decides which rows.
+        stratify: Keep the proportions of the labels (classification).
 
     Returns:
-        (kept, held out); each label with at least two rows is in both.
+        (kept, held out). Each label with at least two rows is in both.
 
     >>> rows = ListSplit(Example(str(i), label=i % 2) for i in range(20))
     >>> kept, held = hold_out(rows, 0.5, seed=0)

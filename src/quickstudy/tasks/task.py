@@ -1,7 +1,7 @@
-"""Task: one labelled problem; named splits of examples, its label names and how it is scored.
+"""Task: one labelled problem, with named splits of examples, its label names, and how it is scored.
 
-A task knows nothing of files or tensors. Its splits are any sequence of `Example`s with an array of labels beside it, so
-that a sampler can find the examples of a class without reading the texts: rows stay on disk until they are drawn.
+A task knows nothing of files or tensors. A split is any sequence of `Example`s that also has an array of labels. So a
+sampler can find the examples of a class without reading the texts, and rows stay on disk until they are drawn.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,8 @@ from quickstudy.tasks.split import SPLIT_NAMES, Split
 
 Kind = Literal["classification", "regression"]
 
+_DEFAULT_METRIC: dict[Kind, str] = {"classification": "accuracy", "regression": "pearson_spearman"}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -23,16 +25,16 @@ class Task:
 
     Attributes:
         name: Unique name, e.g. `glue:rte`.
-        splits: Split by name; `train` is drawn from, `test` (else `validation`) is scored.
+        splits: Split by name. Support sets are drawn from `train`; `test`, or else `validation`, is scored.
         label_names: Name of each label, in label order; empty for regression.
         kind: `classification` or `regression`.
         pair: Whether examples carry two texts.
-        metric: Name of the task's own metric (see `quickstudy.evaluation.metrics`); by default `accuracy`, and
+        metric: Name of the task's main metric (see `quickstudy.evaluation.metrics`). The default is `accuracy`, and
             `pearson_spearman` for regression.
         description: One sentence that says what is being decided.
         domain: Subject area, e.g. `finance`.
         fixed_draws: Ready-made support sets by (K shots, draw number), for published few-shot protocols.
-        lineage: Sources that its texts come from, where other tasks come from the same; see `evaluation.leakage`.
+        lineage: Sources that its texts come from, if other tasks come from them too; see `evaluation.leakage`.
     """
 
     name: str
@@ -48,10 +50,10 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.metric:
-            object.__setattr__(self, "metric", "pearson_spearman" if self.kind == "regression" else "accuracy")
+            object.__setattr__(self, "metric", _DEFAULT_METRIC[self.kind])
         if self.kind == "classification" and len(self.label_names) < 2:
-            found = f"only the label {self.label_names[0]!r}" if self.label_names else "no labels"
-            raise DataError(f"task {self.name!r} has {found}", fix="A classifier needs at least two labels.")
+            labels = f"only the label {self.label_names[0]!r}" if self.label_names else "no labels"
+            raise DataError(f"task {self.name!r} has {labels}", fix="A classifier needs at least two labels.")
 
     def split(self, name: str) -> Split:
         """Return the split `name`, or raise `DataError` with the names that exist."""

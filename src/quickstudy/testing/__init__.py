@@ -1,7 +1,7 @@
-"""Contracts that every part of quickstudy keeps, to be run on your own: `check_meta_learner` and others."""
+"""Contracts that all parts of quickstudy keep, to check your code with: `check_meta_learner` and others."""
 
 from quickstudy.testing.contracts import check_inner_optimizer, check_meta_learner, check_sampler, check_task
-from quickstudy.testing.tiny import score_task, tiny_encoder, word_task
+from quickstudy.testing.tiny import score_task, tiny_encoder, tiny_support, word_task
 
 __all__ = [
     "check_inner_optimizer",
@@ -10,5 +10,6 @@ __all__ = [
     "check_task",
     "score_task",
     "tiny_encoder",
+    "tiny_support",
     "word_task",
 ]

@@ -1,9 +1,10 @@
-"""Contracts: what every task, sampler, inner optimizer and meta-learner must keep, as functions that raise `AssertionError`.
+"""Contracts: what every task, sampler, inner optimizer and meta-learner must keep, as functions that raise errors.
 
     from quickstudy.testing import check_meta_learner
     check_meta_learner(lambda encoder: MyMethod(encoder))
 
-They run on tiny random encoders and small synthetic tasks, in seconds, without a network.
+Each raises `AssertionError` with the part of the contract that is broken. They run on tiny random encoders and small
+synthetic tasks, in seconds, without a network.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from quickstudy.inner.unroll import unroll
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.batch import EncodedEpisode, encode_episode, encode_set
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.target import Target, make_target
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example
@@ -30,8 +32,9 @@ def check_meta_learner(make: Make, *, claims: Callable[[str], bool] = lambda nam
     """Check a meta-learner.
 
     Args:
-        make: Makes it on an encoder; called several times.
-        claims: Says of the name of a meta-parameter whether the method claims to learn it. All but an unused pooler by default.
+        make: Makes it on an encoder; it is called several times.
+        claims: Says whether the method claims to learn the meta-parameter of a name. The default is all of them, except
+            for a pooler, which may be unused.
 
     Raises:
         AssertionError: With the part of the contract that is broken.
@@ -48,45 +51,45 @@ def check_meta_learner(make: Make, *, claims: Callable[[str], bool] = lambda nam
 
 
 def _check_adapting(make: Make, task: Task) -> None:
-    learner, n_way = make(tiny_encoder()), len(task.label_names)
+    learner, target = make(tiny_encoder()), _target(task)
     before = {name: p.detach().clone() for name, p in learner.named_parameters()}
-    model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")), task.label_names, task.kind)
+    model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")), target)
     tests = _rows(task, "test")
-    predict = model.predict_proba if n_way else lambda rows: torch.tensor(model.predict(rows))
-    found = predict(tests)
-    if n_way:
-        assert found.shape == (len(tests), n_way), f"{n_way} ways: probabilities of shape {tuple(found.shape)}"
-        assert torch.allclose(found.sum(-1), torch.ones(len(tests)), atol=1e-5), "probabilities do not add up to 1"
-    assert found.isfinite().all(), f"{task.name}: a prediction is not finite"
+    answers = target.answer(model.logits(tests))
+    assert answers.shape == (len(tests), target.size), f"{task.name}: answers of shape {tuple(answers.shape)}"
+    assert answers.isfinite().all(), f"{task.name}: a prediction is not finite"
+    if target.label_names:
+        assert torch.allclose(answers.sum(-1), torch.ones(len(tests)), atol=1e-5), "probabilities do not add up to 1"
     for name, p in learner.named_parameters():
         assert torch.equal(p, before[name]), f"adapting changed the meta-parameter {name}"
-    alone = predict(tests[:1])
-    assert torch.allclose(alone, found[:1], atol=1e-4), "a prediction depends on what else is predicted"
+    alone = target.answer(model.logits(tests[:1]))
+    assert torch.allclose(alone, answers[:1], atol=1e-4), "a prediction depends on what else is predicted"
 
 
 def _check_determinism(make: Make) -> None:
     task = word_task()
-    both = []
+    results = []
     for seed in (0, 1):
-        torch.manual_seed(seed)  # no hidden dependence on the global state
+        torch.manual_seed(seed)  # there must be no hidden dependence on the global state
         learner = _prepared(make, [task])
         loss = learner.meta_loss([_episode(learner.encoder, task)]).loss
-        model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")[:8]), task.label_names, "classification")
-        both.append((loss, model.predict_proba(_rows(task, "test")[:8])))
-    for one, other in zip(*both, strict=True):
-        assert torch.equal(one, other), "two learners made in the same way differ"
+        model = learner.adapt(encode_set(learner.encoder, _rows(task, "train")[:8]), _target(task))
+        results.append((loss, model.predict_proba(_rows(task, "test")[:8])))
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second), "two learners made in the same way differ"
 
 
 def _check_renaming(make: Make) -> None:
     task, order = word_task(n_way=3), torch.tensor([2, 0, 1])
     rows = _rows(task, "train")[:9]
     renamed = [replace(row, label=int(order[int(row.label or 0)])) for row in rows]
-    found = []
+    probabilities = []
     for support in (rows, renamed):
         learner = make(tiny_encoder(dtype=torch.float64)).double()
-        model = learner.adapt(encode_set(learner.encoder, support), task.label_names, "classification")
-        found.append(model.predict_proba(_rows(task, "test")[:9]))
-    assert torch.allclose(found[0], found[1][:, order], atol=1e-4), "renaming labels does not rename predictions"
+        model = learner.adapt(encode_set(learner.encoder, support), _target(task))
+        probabilities.append(model.predict_proba(_rows(task, "test")[:9]))
+    before, after = probabilities
+    assert torch.allclose(before, after[:, order], atol=1e-4), "renaming labels does not rename predictions"
 
 
 def _check_gradients(make: Make, claims: Callable[[str], bool]) -> None:
@@ -95,7 +98,7 @@ def _check_gradients(make: Make, claims: Callable[[str], bool]) -> None:
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, p in learner.named_parameters():
-            if not name.startswith("encoder."):  # past a start at zero, where parts of a method have no influence yet
+            if not name.startswith("encoder."):  # at a start of zero, parts of a method have no influence
                 p.add_(0.1 * torch.randn(p.shape, generator=random))
     reached: set[str] = set()
     named = dict(learner.named_parameters())
@@ -113,16 +116,16 @@ def _check_gradients(make: Make, claims: Callable[[str], bool]) -> None:
 def _check_learning(make: Make, steps: int = 60) -> None:
     sampler = EpisodeSampler([word_task(), word_task("other", n_way=4, seed=1)], EpisodeSpec((2, 3), 3, 4), seed=0)
     learner = _prepared(make, sampler.tasks, tiny_encoder(normalize=True))
-    held = [encode_episode(learner.encoder, sampler[10_000 + i]) for i in range(12)]
+    unseen = [encode_episode(learner.encoder, sampler[10_000 + i]) for i in range(12)]
     optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], 3e-3)
-    before = _mean_loss(learner, held)
+    before = _mean_loss(learner, unseen)
     for step in range(steps):
         episodes = [encode_episode(learner.encoder, sampler[2 * step + i]) for i in range(2)]
         optimizer.zero_grad()
         torch.autograd.backward(learner.meta_loss(episodes, step / steps).loss)
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
         optimizer.step()
-    after = _mean_loss(learner, held)
+    after = _mean_loss(learner, unseen)
     assert after < before, f"meta-training did not lower the meta-loss: {before:.3f} before, {after:.3f} after"
 
 
@@ -137,7 +140,12 @@ def _mean_loss(learner: MetaLearner, episodes: list[EncodedEpisode]) -> float:
 
 
 def check_inner_optimizer(make: Callable[[], InnerOptimizer]) -> None:
-    """Check an update rule that needs no names in advance: purity, shapes, an exact meta-gradient, a loss that falls.
+    """Check an update rule that needs no names in advance.
+
+    The rule must be pure, keep shapes, have an exact meta-gradient, and lower a convex loss.
+
+    Args:
+        make: Makes the rule.
 
     Raises:
         AssertionError: With the part of the contract that is broken.
@@ -148,57 +156,58 @@ def check_inner_optimizer(make: Callable[[], InnerOptimizer]) -> None:
         "a": torch.randn(3, 2, generator=random, dtype=torch.float64),
         "head.b": torch.randn(2, generator=random, dtype=torch.float64),
     }
+    _check_purity(rule, theta)
 
     def loss_fn(params: Params) -> Tensor:
         return torch.stack([((p - 1) ** 2).sum() + (p**4).sum() / 40 for p in params.values()]).sum()
 
-    params = {name: p.clone() for name, p in theta.items()}
-    grads = {name: torch.ones_like(p) for name, p in theta.items()}
-    state = rule.init(params)
-    first, _ = rule.update(grads, state, params, loss=torch.tensor(1.0, dtype=torch.float64))
-    again, _ = rule.update(grads, state, params, loss=torch.tensor(1.0, dtype=torch.float64))
-    for name, p in theta.items():
-        assert torch.equal(params[name], p), f"update changed its input {name} in place"
-        assert first[name].shape == p.shape, f"update changed the shape of {name}"
-        assert torch.equal(first[name], again[name]), "update depends on something beside its arguments"
-
-    def after(a: Tensor, b: Tensor) -> Tensor:
+    def loss_after_steps(a: Tensor, b: Tensor) -> Tensor:
         return loss_fn(unroll(loss_fn, {"a": a, "head.b": b}, rule, steps=3, order="second"))
 
     leaves = tuple(p.clone().requires_grad_() for p in theta.values())
-    assert torch.autograd.gradcheck(after, leaves, atol=1e-5), "the meta-gradient is not exact"
-    assert after(*leaves) < loss_fn(theta), "three steps do not lower a convex loss"
+    assert torch.autograd.gradcheck(loss_after_steps, leaves, atol=1e-5), "the meta-gradient is not exact"
+    assert loss_after_steps(*leaves) < loss_fn(theta), "three steps do not lower a convex loss"
     with torch.no_grad():
-        for p in rule.parameters():  # past a start at zero, where parts of a rule have no influence yet
+        for p in rule.parameters():  # at a start of zero, parts of a rule have no influence
             p.add_(0.3 * torch.randn(p.shape, generator=random, dtype=p.dtype))
-    assert torch.autograd.gradcheck(after, leaves, atol=1e-5), (
-        "the meta-gradient is not exact once the rule has learned"
-    )
+    exact = torch.autograd.gradcheck(loss_after_steps, leaves, atol=1e-5)
+    assert exact, "the meta-gradient is not exact once the rule has learned"
+
+
+def _check_purity(rule: InnerOptimizer, theta: Params) -> None:
+    params = {name: p.clone() for name, p in theta.items()}
+    grads = {name: torch.ones_like(p) for name, p in theta.items()}
+    state, loss = rule.init(params), torch.tensor(1.0, dtype=torch.float64)
+    first, _ = rule.update(grads, state, params, loss=loss)
+    second, _ = rule.update(grads, state, params, loss=loss)
+    for name, p in theta.items():
+        assert torch.equal(params[name], p), f"update changed its input {name} in place"
+        assert first[name].shape == p.shape, f"update changed the shape of {name}"
+        assert torch.equal(first[name], second[name]), "update depends on something beside its arguments"
 
 
 def check_sampler(sampler: EpisodeSampler, *, episodes: int = 50) -> None:
-    """Check that a sampler is a pure function of the index and that its episodes are well formed.
+    """Check that a sampler is a pure function of the index, and that its episodes are well formed.
 
     Raises:
         AssertionError: With the part of the contract that is broken.
     """
-    found = [sampler[i] for i in range(episodes)]
+    forwards = [sampler[i] for i in range(episodes)]
     backwards = [sampler[i] for i in reversed(range(episodes))]
-    assert found == backwards[::-1], "an episode depends on the order of asking"
-    assert len({repr(e) for e in found}) > 1, "all episodes are the same"
-    for episode in found:
+    assert forwards == backwards[::-1], "an episode depends on the order in which episodes are asked for"
+    assert len({repr(e) for e in forwards}) > 1, "all episodes are the same"
+    for episode in forwards:
         support, query = set(episode.support), set(episode.query)
         assert episode.support, "an empty support set"
         assert episode.query, "an empty query set"
         assert not support & query, f"{episode.task}: support and query set share an example"
-        if episode.kind == "classification":
-            wanted = set(range(len(episode.label_names)))
-            assert {e.label for e in support} == wanted, f"{episode.task}: a label without support"
-            assert {e.label for e in query} <= wanted, f"{episode.task}: a query label out of range"
+        if positions := set(range(len(episode.label_names))):
+            assert {e.label for e in support} == positions, f"{episode.task}: a label without support"
+            assert {e.label for e in query} <= positions, f"{episode.task}: a query label out of range"
 
 
 def check_task(task: Task) -> None:
-    """Check a task's rows: texts are there, labels are in range, pairs are pairs.
+    """Check the rows of a task: texts are there, labels are in range, and pairs are pairs.
 
     Raises:
         AssertionError: With the part of the contract that is broken.
@@ -209,14 +218,19 @@ def check_task(task: Task) -> None:
             row, place = split[i], f"{task.name}, {name}[{i}]"
             assert row.text.strip(), f"{place}: an empty text"
             assert (row.text_pair is not None) == task.pair, f"{place}: the second text"
-            if task.kind == "classification":
+            if task.label_names:
                 assert row.label in range(len(task.label_names)), f"{place}: the label {row.label!r}"
             else:
                 assert isinstance(row.label, float), f"{place}: the score {row.label!r}"
 
 
+def _target(task: Task) -> Target:
+    return make_target(task.kind, task.label_names)
+
+
 def _rows(task: Task, split: str) -> list[Example]:
-    return [task.split(split)[i] for i in range(len(task.split(split)))]
+    rows = task.split(split)
+    return [rows[i] for i in range(len(rows))]
 
 
 def _episode(encoder: Encoder, task: Task) -> EncodedEpisode:

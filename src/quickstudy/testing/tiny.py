@@ -1,6 +1,7 @@
-"""Tiny: random encoders of every family with a real tokenizer, and tasks that can be learned from their words.
+"""Tiny: random encoders of every family, with a real tokenizer, and tasks that can be learned from their words.
 
-For tests: an encoder of some ten thousand parameters is made in milliseconds, and float64 checks through it take seconds.
+For tests: an encoder of some ten thousand parameters is made in milliseconds, and float64 checks through it take
+seconds.
 """
 
 from typing import Any
@@ -9,7 +10,9 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
+from quickstudy.models.batch import EncodedSet, encode_set
 from quickstudy.models.encoder import Encoder, EncoderSettings
+from quickstudy.models.target import Target, make_target
 from quickstudy.seeding import rng
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
@@ -52,7 +55,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with BERT's special tokens."""
+    """Return a word-level tokenizer with BERT's special tokens."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = {word: i for i, word in enumerate([*specials, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -71,19 +74,19 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_encoder(family: str = "bert", dtype: torch.dtype = torch.float32, **settings: Any) -> Encoder:
-    """A random encoder of one family; the same weights every time."""
+    """Return a random encoder of a family. It has the same weights every time."""
     config = AutoConfig.for_model(family, vocab_size=64, max_position_embeddings=64, pad_token_id=0, **FAMILIES[family])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModel.from_config(config)
-        for parameter in model.parameters():  # HF's 0.02 makes all texts look alike to so small a model
+        for parameter in model.parameters():  # with the usual 0.02 all texts look alike to such a small model
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.15)
     return Encoder(model.to(dtype), tiny_tokenizer(), EncoderSettings(**{"max_length": 32, **settings}))
 
 
 def word_task(name: str = "tone", *, rows: int = 60, n_way: int = 2, pair: bool = False, seed: int = 0) -> Task:
-    """A task whose label follows from one word of the text; rows is per split, balanced."""
+    """Return a task whose label follows from a word of the text. Each split has so many rows, and labels are balanced."""
     cues: list[tuple[str, ...]] = [
         ("good", "great", "fine"),
         ("bad", "awful", "poor"),
@@ -107,7 +110,7 @@ def word_task(name: str = "tone", *, rows: int = 60, n_way: int = 2, pair: bool 
 
 
 def score_task(name: str = "score", rows: int = 60) -> Task:
-    """A regression task: the score follows from how many good words a text has."""
+    """Return a regression task. The score is the number of good words in a text."""
     splits = {}
     for split in ("train", "test"):
         random = rng(0, name, split)
@@ -117,3 +120,15 @@ def score_task(name: str = "score", rows: int = 60) -> Task:
             for words in texts
         )
     return Task(name, splits, kind="regression", metric="pearson_spearman")
+
+
+def tiny_support(encoder: Encoder) -> tuple[EncodedSet, Target]:
+    """Return four labelled texts in tokens, and their target, to adapt a learner to.
+
+    >>> support, target = tiny_support(tiny_encoder())
+    >>> support.labels.tolist(), target.label_names
+    ([0, 0, 1, 1], ('good', 'bad'))
+    """
+    texts = ("a good film", "a great book", "a bad film", "an awful book")
+    examples = [Example(text, label=position // 2) for position, text in enumerate(texts)]
+    return encode_set(encoder, examples), make_target("classification", ("good", "bad"))

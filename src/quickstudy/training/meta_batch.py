@@ -1,8 +1,9 @@
-"""MetaBatch: one process's episodes of every meta-batch: made ahead of time, as many at once as memory allows.
+"""MetaBatch: the episodes of one process in every meta-batch, made ahead of time, as many at once as memory allows.
 
-While a step is computed a thread samples and tokenises the episodes of the next one. Before the first step their memory is
-reckoned, and when it runs out all the same, the step begins again with half as many episodes at once; a single episode takes the
-next leaner way of its method (`MetaLearner.use_less_memory`). The sum over episodes is the same, so the meta-gradient is.
+While a step is computed, a thread samples and tokenises the episodes of the next step. Before the first step their
+memory is estimated, so that only as many episodes are worked on at once as fit. If memory runs out all the same, the
+step begins again with half as many at once. A single episode takes the next way of its method that needs less memory
+(`MetaLearner.use_less_memory`). The sum over the episodes stays the same, and so does the meta-gradient.
 """
 
 import gc
@@ -22,21 +23,21 @@ from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.plan import plan
 
-_SHARE = 0.8  # of the free memory that a step may be reckoned to take
+_MEMORY_FRACTION = 0.8  # of the free memory; a step may take so much by its estimate
 
 
 class MetaBatch:
-    """This process's part of the meta-batches.
+    """The episodes of this process in the meta-batches.
 
     Args:
-        learner: What is trained.
-        sampler: Where episodes come from.
+        learner: The learner that is trained.
+        sampler: Gives the episodes.
         size: Episodes of a meta-batch over all processes (M).
         steps: Outer steps.
         accelerator: Device, precision and processes.
 
     Attributes:
-        at_once: Episodes that are worked on at once.
+        at_once: How many episodes are worked on at once.
         waited: Seconds that the last step waited for its episodes.
     """
 
@@ -52,10 +53,15 @@ class MetaBatch:
         self._fits = False
 
     def add(self, totals: Tensor, step: int) -> None:
-        """Add a step's loss · episodes, right and scored query examples to `totals`, (3,), and set `.grad` to its meta-gradient.
+        """Take the meta-gradient of a step, and leave it in `.grad`.
+
+        Args:
+            totals: (3,), to which are added: the sum of the losses, the query examples that were labelled rightly, and
+                all query examples that were scored.
+            step: Number of the step, from 0.
 
         Raises:
-            RunError: Not even one episode fits into memory.
+            RunError: Not even a single episode fits into memory.
         """
         episodes = self._take(step)
         if not self._fits and episodes:
@@ -76,17 +82,17 @@ class MetaBatch:
                 )
 
     def _add(self, totals: Tensor, step: int, episodes: list[EncodedEpisode]) -> bool:
-        """Return whether there was enough memory; if not, what was added so far is worth nothing."""
+        """Return whether there was enough memory. If not, what was added so far must be thrown away."""
         try:
             for start in range(0, len(episodes), self.at_once):
-                part = episodes[start : start + self.at_once]
+                group = episodes[start : start + self.at_once]
                 with self.accelerator.autocast(), _attention(self.accelerator):
-                    found = self.learner.meta_loss(part, step / self.steps)
-                self.accelerator.backward(found.loss * (len(part) / self.size))
-                # Counted in examples, so that the accuracy is the same however the episodes are dealt.
-                scored = sum(len(episode.query.labels) for episode in part if episode.kind == "classification")
-                right = scored * found.accuracy if scored else 0.0
-                totals += torch.tensor([len(part) * float(found.loss.detach()), right, scored], device=totals.device)
+                    result = self.learner.meta_loss(group, step / self.steps)
+                self.accelerator.backward(result.loss * (len(group) / self.size))
+                # Accuracy is counted in examples, so that it does not depend on how the episodes are divided.
+                right = result.scored * result.accuracy if result.scored else 0.0
+                counts = [len(group) * float(result.loss.detach()), right, result.scored]
+                totals += torch.tensor(counts, device=totals.device)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -94,9 +100,9 @@ class MetaBatch:
         return True
 
     def _fit(self, episodes: list[EncodedEpisode]) -> None:
-        """Work on as many at once as are reckoned to fit into the memory that is free."""
+        """Work on as many episodes at once as fit into the free memory by their estimate."""
         self._fits, free = True, free_mib(self.accelerator.device)
-        while free is not None and plan(self.learner, episodes, self.at_once).memory_mib > _SHARE * free:
+        while free is not None and plan(self.learner, episodes, self.at_once).memory_mib > _MEMORY_FRACTION * free:
             if not self._shrink():
                 break
 
@@ -125,11 +131,11 @@ class MetaBatch:
 
 
 def _attention(accelerator: Accelerator) -> AbstractContextManager[None]:
-    """Choose the attention kernel where the usual choice is slow: going back through the fused one of a processor in bf16."""
+    """Choose the attention kernel: the exact one on a processor in bf16, where the fused one has a slow gradient."""
     slow = accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16"
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    said = "DefaultCPUAllocator", "std::bad_alloc", "ALLOC_FAILED", "out of memory"  # in a plain RuntimeError
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in str(error) for part in said)
+    phrases = "DefaultCPUAllocator", "std::bad_alloc", "ALLOC_FAILED", "out of memory"  # in a plain RuntimeError
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(phrase in str(error) for phrase in phrases)

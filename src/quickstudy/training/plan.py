@@ -1,12 +1,12 @@
-"""Plan: what an episode will cost, before it is run: operations, memory traffic, memory.
+"""Plan: an estimate of what an episode will cost, before it is run: operations, memory traffic and memory.
 
     operations   passes · (2 · weights of the layers · tokens + attention)     passes: see `methods.passes`
-    traffic      passes · (weights of the layers + 2 · activations)            each read or written once
+    traffic      passes · (weights of the layers + 2 · activations)            each is read or written once
     memory       gradients + copies of φ + activations that graphs hold        beyond weights and moments
 
-Operations are those of the layers' matrix products and attention: the head's own and what is elementwise are left out, and the
-lowest layer that is trained needs no gradient of its input (0.3 to 6 % less than reckoned). Memory is an estimate: how much a
-layer keeps per token was measured on MiniLM (dev/LOG.md).
+Operations are those of the layers' matrix products and of attention. The operations of the head and elementwise
+operations are left out. The lowest layer that is trained needs no gradient of its input, so real operations are 0.3
+to 6 % fewer than the estimate. The memory that a layer takes per token was measured on MiniLM (dev/LOG.md).
 """
 
 from collections.abc import Sequence
@@ -20,22 +20,23 @@ from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.tokens import Sequences
 
-# Numbers per token and hidden unit that a layer's graph holds: of a pass, of a second-order step.
+# How many numbers the graph of a layer holds per token and hidden unit: in a pass, and in a second-order step.
 _FIRST, _SECOND = 26, 42
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an episode is reckoned to cost, the mean over some; memory is that of the largest.
+    """The estimated cost of an episode: the mean over some episodes, except for memory.
 
     Attributes:
         way: How the encoder runs; see `EncoderPasses`.
-        why: Why so.
-        tokens: Of the support and the query set, without padding.
-        computed: The same with padding.
-        operations: Floating-point operations; None where the passes are not known beforehand.
+        why: Why it runs in this way.
+        tokens: Tokens of the support and the query set, without padding.
+        computed: Tokens with padding.
+        operations: Floating-point operations; None if the passes are not known beforehand.
         traffic: Bytes of weights and activations that are read or written, each once per pass; None likewise.
-        memory_mib: Memory beyond what is there before, while the meta-gradient of all that are worked on at once is taken.
+        memory_mib: Memory for the meta-gradient of all episodes that are worked on at once, beyond what was held
+            before.
     """
 
     way: str
@@ -48,24 +49,24 @@ class Plan:
 
 
 def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int = 1) -> Plan:
-    """Return what an episode costs; meta-parameters are the encoder's parameters that require a gradient.
+    """Return the estimated cost of an episode.
 
     Args:
-        learner: The learner as it would be trained.
-        episodes: Some to count the tokens of.
-        at_once: Episodes that are worked on at once; memory is for so many of the largest, the rest for one.
+        learner: The learner as it is trained: the encoder's meta-parameters require a gradient, its others do not.
+        episodes: The episodes whose tokens are counted.
+        at_once: How many episodes are worked on at once. Memory is that of so many of the largest ones.
     """
     encoder, passes, fraction = learner.encoder, learner.encoder_passes(), learner.partition.layer_fraction
-    shape = _Shape.of(encoder)
-    loads = [(_Load.of(encoder, e.support.sequences), _Load.of(encoder, e.query.sequences)) for e in episodes]
-    support, query = (_mean(part) for part in zip(*loads, strict=True))
+    shape = _Shape.measure(encoder)
+    loads = [(_Load.count(encoder, e.support.sequences), _Load.count(encoder, e.query.sequences)) for e in episodes]
+    support, query = (_mean(column) for column in zip(*loads, strict=True))
     operations = traffic = None
     if passes.support is not None:
         counts = [below * (1 - fraction) + above * fraction for below, above in (passes.support, passes.query)]
         operations = sum(n * shape.operations(load) for n, load in zip(counts, (support, query), strict=True))
         traffic = sum(n * shape.traffic(load) for n, load in zip(counts, (support, query), strict=True))
     trained = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad)
-    kept = sorted(_kept(learner, passes, shape, e, both) for e, both in zip(episodes, loads, strict=True))
+    held = sorted(_numbers_held(learner, passes, shape, e, both) for e, both in zip(episodes, loads, strict=True))
     return Plan(
         passes.way,
         passes.why,
@@ -73,39 +74,40 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
         support.computed + query.computed,
         operations,
         traffic,
-        (trained + sum(kept[-at_once:])) * shape.bytes / 2**20,
+        (trained + sum(held[-at_once:])) * shape.bytes / 2**20,
     )
 
 
-def _kept(
+def _numbers_held(
     learner: MetaLearner,
     passes: EncoderPasses,
     shape: "_Shape",
     episode: EncodedEpisode,
     loads: tuple["_Load", "_Load"],
 ) -> float:
-    """Return how many numbers an episode keeps while its meta-gradient is taken."""
+    """Return how many numbers an episode holds while its meta-gradient is taken."""
     support, query = map(shape.activations, loads)
-    share = learner.partition.layer_fraction
-    played = learner.partition.in_play(episode.support.sequences, episode.query.sequences) if passes.rows else None
-    adapted = passes.copies * sum(p.numel() for p in learner.partition.initial(played).values())
+    partition, fraction, tokens = learner.partition, learner.partition.layer_fraction, None
+    if passes.rows:
+        tokens = partition.tokens_in_use(episode.support.sequences, episode.query.sequences)
+    adapted = passes.copies * sum(p.numel() for p in partition.initial(tokens).values())
     flows = passes.support is None or passes.support[0] > 1
-    held = _SECOND * passes.graphs * share + (_FIRST * (1 - share) if flows else 0)  # of the support set's tokens
-    kept = adapted + held * support + _FIRST * query
-    # The graph of a first-order step is gone before that of the query loss.
-    return kept if passes.graphs else max(kept, adapted + _FIRST * support)
+    per_support_token = _SECOND * passes.graphs * fraction + (_FIRST * (1 - fraction) if flows else 0)
+    held = adapted + per_support_token * support + _FIRST * query
+    # The graph of a first-order step has gone before the graph of the query loss is made.
+    return held if passes.graphs else max(held, adapted + _FIRST * support)
 
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """What the sequences of a set ask for: tokens, tokens with padding, and pairs of tokens in a row."""
+    """The sizes of a set: tokens, tokens with padding, and pairs of tokens that share a row."""
 
     tokens: float
     computed: float
     pairs: float
 
     @classmethod
-    def of(cls, encoder: Encoder, sequences: Sequences) -> "_Load":
+    def count(cls, encoder: Encoder, sequences: Sequences) -> "_Load":
         rows = [batch.inputs["input_ids"].shape for batch in encoder.batches(sequences)]
         return cls(sum(map(len, sequences.ids)), sum(b * t for b, t in rows), sum(b * t * t for b, t in rows))
 
@@ -116,7 +118,7 @@ def _mean(loads: Sequence[_Load]) -> _Load:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """An encoder's layers: how many, their weights, their width, and bytes per number."""
+    """The layers of an encoder: how many there are, their weights, their width, and the bytes of a number."""
 
     layers: int
     weights: int
@@ -124,20 +126,20 @@ class _Shape:
     bytes: int
 
     @classmethod
-    def of(cls, encoder: Encoder) -> "_Shape":
+    def measure(cls, encoder: Encoder) -> "_Shape":
         stack = layer_stack(encoder.model)[1]
         weights = sum(p.numel() for p in stack.parameters() if p.dim() == 2)
         like = next(encoder.model.parameters())
         return cls(len(stack), weights, int(encoder.model.config.hidden_size), like.element_size())
 
     def operations(self, load: _Load) -> float:
-        """Of one pass forward."""
+        """Return the operations of a pass forward."""
         return 2 * self.weights * load.computed + 4 * self.width * self.layers * load.pairs
 
     def activations(self, load: _Load) -> float:
-        """Numbers: one per token, layer and hidden unit."""
+        """Return how many numbers there are, with one for each token, layer and hidden unit."""
         return self.layers * self.width * load.computed
 
     def traffic(self, load: _Load) -> float:
-        """Bytes of one pass forward."""
+        """Return the bytes that a pass forward reads or writes."""
         return self.bytes * (self.weights + 2 * _FIRST * self.activations(load))

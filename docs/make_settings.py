@@ -1,0 +1,72 @@
+"""Make settings.md: the settings of every method, read from the signatures and docstrings of the catalog.
+
+    python docs/make_settings.py
+
+A test fails if the page is not what this script writes.
+"""
+
+from pathlib import Path
+
+from quickstudy.methods.catalog import METHODS
+from quickstudy.methods.setting import Setting, read_settings
+
+PAGE = Path(__file__).with_name("settings.md")
+
+_HEAD = """# Settings of the methods
+
+`docs/make_settings.py` writes this page from the signatures and docstrings in `quickstudy/methods/catalog`. A recipe sets
+these keys in its section `[method]`; the command line sets them with `--set method.<setting>=<value>`. All numbers are
+finite. What each method is good for, its equation and an example are in its docstring.
+
+## The inner loop
+
+Most methods with an inner loop share these settings. Each method below lists its defaults.
+
+| setting | values | meaning |
+|---|---|---|
+"""
+
+
+def write_page() -> str:
+    """Return the page."""
+    inner = read_settings(METHODS["maml"]).values()
+    rows = "".join(f"| `{s.name}` | {_values(s)} | {s.meaning} |\n" for s in inner if s.group)
+    return _HEAD + rows + "".join(_section(name) for name in METHODS)
+
+
+def _section(name: str) -> str:
+    title = (METHODS[name].__doc__ or "").splitlines()[0]
+    settings = read_settings(METHODS[name]).values()
+    shared = [f"`{s.name} = {_toml(s.default)}`" for s in settings if s.group and s.default is not None]
+    listed = [_row(s) for s in settings if not s.group]
+    blocks = [f"## `{name}`", title]
+    if shared:
+        blocks.append(f"Inner loop: {', '.join(shared)}.")
+    if listed:
+        blocks.append("| setting | values | default | meaning |\n|---|---|---|---|\n" + "\n".join(listed))
+    if not settings:
+        blocks.append("It has no settings.")
+    return "\n" + "\n\n".join(blocks) + "\n"
+
+
+def _row(setting: Setting) -> str:
+    default = "-" if setting.default is None else f"`{_toml(setting.default)}`"
+    return f"| `{setting.name}` | {_values(setting)} | {default} | {setting.meaning} |"
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _values(setting: Setting) -> str:
+    """Return what a setting can be, in words."""
+    if setting.words:
+        return " or ".join(f"`{_toml(word)}`" for word in setting.words)
+    if str in setting.kinds:
+        return "a word"
+    number = "a number" if float in setting.kinds else "a whole number"
+    return f"{number}, 0 or more" if setting.zero else f"{number} above 0"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(write_page(), encoding="utf-8")

@@ -1,0 +1,180 @@
+"""Feature family: methods whose head is made from the features of the support set in one go, without an inner loop.
+
+    head = rule(f(x_1), y_1, .., f(x_B), y_B)
+
+Adapting costs one pass through the encoder. The methods differ in the rule.
+"""
+
+from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.closed_form import Ridge, SupportVectors
+from quickstudy.methods.feature import FeatureMetaLearner
+from quickstudy.methods.matching import Matching
+from quickstudy.methods.protonet import Prototypes
+from quickstudy.methods.setting import AboveZero, NotNegative, Positive
+from quickstudy.methods.support_net_rule import SupportNetRule
+from quickstudy.models.encoder import Encoder
+from quickstudy.models.support_net import InContext, LSTMReader, Relation
+
+
+def protonet(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
+    """Prototypical networks: classify by the distance to the mean feature of each label.
+
+    The method to try first: fast, steady, and hard to beat at few shots. Nothing but the features has to be learned.
+
+        c_n = mean of f(x) over label n,        p(y=n | x) = softmax_n(-scale ||f(x) - c_n||^2)
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        scale: Initial factor of the squared distances, learned. About 10 suits features of unit length.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = protonet(tiny_encoder(normalize=True), scale=5.0)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Snell, Swersky and Zemel 2017, arXiv:1703.05175. The scale: Oreshkin et al. 2018, arXiv:1805.10123.
+    """
+    return FeatureMetaLearner(encoder, Prototypes(scale), name="protonet")
+
+
+def matching(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
+    """Matching networks: attention over the support examples; each votes for its own label.
+
+    A label may consist of several clusters, because its examples are not averaged. It suits tasks with many shots and
+    labels that are mixed.
+
+        a_i = softmax_i(scale cos(f(x), f(x_i))),        p(y=n | x) = Σ_{i: y_i=n} a_i
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        scale: Initial factor of the cosines, learned.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = matching(tiny_encoder(normalize=True))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Vinyals et al. 2016, arXiv:1606.04080.
+    """
+    return FeatureMetaLearner(encoder, Matching(scale), name="matching")
+
+
+def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0) -> MetaLearner:
+    """R2D2: ridge regression on the support set, differentiated through its solution.
+
+    The head is a solved linear classifier, not a mean, so it can weigh features. It costs the solution of a linear
+    system as large as the support set. It also predicts scores well.
+
+        W = argmin_W ||F W^T - Y||^2 + λ ||W||^2,        logits α W f(x)
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        penalty: Initial penalty λ, learned.
+        scale: Initial factor α of the logits, learned.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = r2d2(tiny_encoder(normalize=True), penalty=0.5)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Bertinetto et al. 2019, arXiv:1805.08136.
+    """
+    return FeatureMetaLearner(encoder, Ridge(penalty, scale), name="r2d2")
+
+
+def metaoptnet(
+    encoder: Encoder, *, c: AboveZero = 1.0, penalty: AboveZero = 1.0, scale: AboveZero = 5.0
+) -> MetaLearner:
+    """MetaOptNet: a support vector machine on the support set, differentiated through its optimality.
+
+    The head depends on the examples near the boundary alone, so far ones do not disturb it. Solving it takes longer
+    than ridge regression.
+
+        A = argmin_A 1/2 tr(A^T K A) - <A, Y>  s.t.  A <= C Y, A 1 = 0,        logits α A^T F f(x)
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        c: Upper bound C of a dual variable: how strongly a single example can pull.
+        penalty: Penalty of the ridge regression that predicts scores.
+        scale: Initial factor α of the logits, learned.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = metaoptnet(tiny_encoder(normalize=True), c=0.5)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Lee et al. 2019, arXiv:1904.03758.
+    """
+    return FeatureMetaLearner(encoder, SupportVectors(c, penalty, scale), name="metaoptnet")
+
+
+def relation(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0) -> MetaLearner:
+    """Relation networks: a small network learns how to compare a text with the mean of a label.
+
+    It starts as a prototypical network and learns a correction, so it can learn another distance than the Euclidean
+    one.
+
+        s_n = -prior ||f(x) - c_n||^2 + g(|f(x) - c_n|, f(x) ∘ c_n)
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        hidden: Hidden units of the network.
+        prior: Initial factor of the squared distances, learned; with 0 the network stands alone, as in the paper.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = relation(tiny_encoder(normalize=True), hidden=8)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Sung et al. 2018, arXiv:1711.06025.
+    """
+    rule = SupportNetRule(lambda: Relation(encoder.feature_sizes, hidden), prior)
+    return FeatureMetaLearner(encoder, rule, name="relation")
+
+
+def in_context(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0) -> MetaLearner:
+    """In-context learning: a small set transformer reads the (text, label) pairs and answers in one pass.
+
+    It can learn any way to read a support set, and it sees all examples at once. It starts as a prototypical network
+    and learns a correction.
+
+        s_n = -prior ||f(x) - c_n||^2 + attend(f(x), self-attention over {(f(x_i), [y_i = n])})
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        hidden: Width of the transformer; a multiple of its 4 attention heads.
+        prior: Initial factor of the squared distances, learned; with 0 the network stands alone.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = in_context(tiny_encoder(normalize=True), hidden=8)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    In the manner of Garnelo et al. 2018, arXiv:1807.01613, and Hollmann et al. 2023, arXiv:2207.01848.
+    """
+    rule = SupportNetRule(lambda: InContext(encoder.feature_sizes, hidden), prior)
+    return FeatureMetaLearner(encoder, rule, name="in-context")
+
+
+def lstm_reader(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0) -> MetaLearner:
+    """LSTM reader: an LSTM reads the support set example by example, each label one step late, then answers the query.
+
+    The oldest way to learn to learn: all that adapts is the LSTM's state. The answer is the mean over several orders
+    of the examples. It starts as a prototypical network and learns a correction.
+
+        h_t = LSTM([P f(x_t), y_{t-1}], h_{t-1}),        s_n = -prior ||f(x) - c_n||^2 + w h(query)
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        hidden: Hidden units of the LSTM.
+        prior: Initial factor of the squared distances, learned; with 0 the network stands alone.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = lstm_reader(tiny_encoder(normalize=True), hidden=8)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Hochreiter, Younger and Conwell 2001; Santoro et al. 2016.
+    """
+    rule = SupportNetRule(lambda: LSTMReader(encoder.feature_sizes, hidden), prior)
+    return FeatureMetaLearner(encoder, rule, name="lstm-reader")

@@ -1,0 +1,257 @@
+"""Gradient family: methods that adapt by plain gradient steps from a meta-learned start.
+
+    φ_0 = θ,      φ_{s+1} = φ_s - α ∇ L_support(φ_s),      s = 0 .. S-1
+
+θ are the encoder's parameters and a head; α is `inner_lr` for the encoder and `head_lr` for the head. The methods
+differ in where the head starts, in what adapts, and in how the gradient of L_query(φ_S) goes back to θ.
+"""
+
+from quickstudy.errors import RecipeError
+from quickstudy.inner.unroll import Order
+from quickstudy.methods import objective
+from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.gradient import GradientMetaLearner
+from quickstudy.methods.inner_loop import InnerLoop
+from quickstudy.methods.setting import AboveZero, Count, NotNegative, Positive
+from quickstudy.methods.start import PrototypeStart
+from quickstudy.models.encoder import Encoder
+from quickstudy.models.parameter_filter import rank_of
+
+
+def maml(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, exact_steps: Count | None = None) -> MetaLearner:
+    """MAML: learns a start from which a few gradient steps solve a new task, with the exact meta-gradient.
+
+    It is the reference of its family, and the most general: whatever adapts, the start is trained for exactly that. It
+    costs about twice as much as first order, and memory grows with the inner steps.
+
+        min_θ L_query(φ_S),        dφ_S/dθ = Π_s (I - α ∇² L_support(φ_s))
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        inner: The inner loop; see `InnerLoop`.
+        exact_steps: How many of the last inner steps the meta-gradient goes through; if it is not given, all. The steps
+            before them count as first order.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = maml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Finn, Abbeel and Levine 2017, arXiv:1703.03400. Truncation: Shaban et al. 2019, arXiv:1810.10667.
+    """
+    return GradientMetaLearner(encoder, inner, exact_steps=exact_steps, name="maml")
+
+
+def fomaml(encoder: Encoder, inner: InnerLoop = InnerLoop()) -> MetaLearner:
+    """First-order MAML: MAML without second derivatives, at about half the cost.
+
+    It is what to try before MAML when an episode takes long or does not fit into memory. The gradient of the query
+    loss at φ_S is taken for the meta-gradient, as if each inner step added a constant.
+
+        θ ← θ - η ∇ L_query(φ_S)
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        inner: The inner loop; see `InnerLoop`.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = fomaml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Finn, Abbeel and Levine 2017, arXiv:1703.03400.
+    """
+    return GradientMetaLearner(encoder, inner, order="first", name="fomaml")
+
+
+def reptile(encoder: Encoder, inner: InnerLoop = InnerLoop()) -> MetaLearner:
+    """Reptile: moves the start towards the parameters that the inner loop finds.
+
+    It needs no query set and no second derivatives. The inner loop sees support and query examples together. Only the
+    parameters that adapt are meta-trained, so `adapts = "head"` is refused.
+
+        θ ← θ - η (θ - φ_S)
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        inner: The inner loop; see `InnerLoop`.
+
+    Raises:
+        RecipeError: Only the head adapts.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = reptile(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Nichol, Achiam and Schulman 2018, arXiv:1803.02999.
+    """
+    if inner.adapts == "head":
+        raise RecipeError("reptile trains what adapts, and the head is new in every task", fix="Use layers:-m or all.")
+    return GradientMetaLearner(encoder, inner, order="first", objective=objective.reptile, name="reptile")
+
+
+def anil(
+    encoder: Encoder, *, head_lr: NotNegative = 3.0, inner_steps: Count = 5, adapt_steps: Count | None = None
+) -> MetaLearner:
+    """ANIL: only the head adapts in the inner loop, and the encoder is trained for that.
+
+    The encoder runs once per episode, so it is the cheapest method with an inner loop, and its meta-gradient is exact.
+    It is the first gradient method to try.
+
+        min_θ L_query(W_S),        W_{s+1} = W_s - α ∇_W L_support(W_s)  on the features f_θ(x)
+
+    Args:
+        encoder: The encoder that is meta-trained; it does not adapt.
+        head_lr: Inner rate of the head.
+        inner_steps: Inner steps in meta-training.
+        adapt_steps: Inner steps when adapting to a task for use. If it is not given, it is `inner_steps`.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = anil(tiny_encoder(normalize=True), inner_steps=2)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Raghu et al. 2020, arXiv:1909.09157.
+    """
+    inner = InnerLoop("head", head_lr=head_lr, inner_steps=inner_steps, adapt_steps=adapt_steps)
+    return GradientMetaLearner(encoder, inner, name="anil")
+
+
+def boil(
+    encoder: Encoder,
+    *,
+    adapts: str = "all",
+    inner_lr: NotNegative = 0.05,
+    inner_steps: Count = 5,
+    adapt_steps: Count | None = None,
+    order: Order = "second",
+    scale: AboveZero = 10.0,
+) -> MetaLearner:
+    """BOIL: only the encoder adapts; the head stays that of the prototypes before the first step.
+
+    It is ANIL the other way round: the features have to change for every task, instead of being used as they are. Take
+    it for tasks that are far from each other.
+
+        φ_{s+1} = φ_s - α ∇ L_support(φ_s, W),        W = the prototypes' head at θ
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        adapts: Which encoder parameters adapt: `layers:-m` (the top m layers), `bias`, `lora:r`, or `all`.
+        inner_lr: Inner rate.
+        inner_steps: Inner steps in meta-training.
+        adapt_steps: Inner steps when adapting to a task for use. If it is not given, it is `inner_steps`.
+        order: `second` (exact) or `first`.
+        scale: Initial factor of the squared distances in the head, learned.
+
+    Raises:
+        RecipeError: Only the head would adapt.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = boil(tiny_encoder(normalize=True), adapts="layers:-1", inner_steps=2)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Oh et al. 2021, arXiv:2008.08882.
+    """
+    if adapts == "head":
+        raise RecipeError(
+            "boil adapts the encoder, and adapts = 'head' leaves it as it is", fix="Use layers:-m or all."
+        )
+    inner = InnerLoop(adapts, inner_lr, None, inner_steps, adapt_steps)
+    start = PrototypeStart(scale)
+    return GradientMetaLearner(encoder, inner, start=start, head_adapts=False, order=order, name="boil")
+
+
+def imaml(
+    encoder: Encoder,
+    inner: InnerLoop = InnerLoop(inner_steps=10),
+    *,
+    strength: AboveZero = 0.1,
+    cg_steps: Positive = 5,
+) -> MetaLearner:
+    """iMAML: takes the meta-gradient from the optimality of the adapted parameters, so it does not look at the steps.
+
+    Memory does not grow with the inner steps, so there can be many. The adapted parameters are pulled back to their
+    start, and the meta-gradient is exact where the inner loop has converged.
+
+        φ* = argmin_φ L_support(φ) + λ/2 ||φ - θ||^2,      dL/dθ = (I + ∇² L_support / λ)^-1 ∇ L_query(φ*)
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        inner: The inner loop; see `InnerLoop`.
+        strength: Strength λ of the pull back to the start.
+        cg_steps: Steps of conjugate gradients that solve for the meta-gradient.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = imaml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Rajeswaran et al. 2019, arXiv:1909.04630.
+    """
+    implicit = objective.implicit(strength=strength, cg_steps=cg_steps)
+    return GradientMetaLearner(encoder, inner, objective=implicit, strength=strength, name="imaml")
+
+
+def maml_lora(
+    encoder: Encoder, inner: InnerLoop = InnerLoop(adapts="lora:4"), *, order: Order = "second"
+) -> MetaLearner:
+    """MAML whose inner loop moves low-rank corrections of the weights.
+
+    Few numbers adapt, so a task's own part of the model is small and the inner loop can overfit less. The encoder and
+    the start of the corrections are both meta-learned. Set `outer.method_lr = 1e-4`: the corrections are weights of
+    the encoder, and they need an outer rate like its own.
+
+        W' = W + 2 B A,        A and B adapt
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        inner: The inner loop; see `InnerLoop`. What adapts is `lora` or `lora:r`.
+        order: `second` (exact) or `first`.
+
+    Raises:
+        RecipeError: Something else than corrections would adapt.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = maml_lora(tiny_encoder(normalize=True), InnerLoop(adapts="lora:2", inner_steps=2))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Hu et al. 2022, arXiv:2106.09685, in the inner loop of Finn et al. 2017, arXiv:1703.03400.
+    """
+    if not rank_of(inner.adapts):
+        raise RecipeError(
+            f"maml-lora cannot adapt {inner.adapts!r}", fix="Use lora or lora:r; method maml has the others."
+        )
+    return GradientMetaLearner(encoder, inner, order=order, name="maml-lora")
+
+
+def proto_maml(
+    encoder: Encoder,
+    inner: InnerLoop = InnerLoop(head_lr=0.5),
+    *,
+    order: Order = "second",
+    scale: AboveZero = 10.0,
+) -> MetaLearner:
+    """Proto-MAML: the head starts at the prototypes, and the gradient flows through them.
+
+    It starts where a prototypical network ends and then adapts the encoder, so it does well from the first step on.
+    Take it where both `protonet` and `maml` work.
+
+        w_n = 2 s c_n,  b_n = -s ||c_n||^2  at the start, then the inner loop of MAML
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        inner: The inner loop; see `InnerLoop`.
+        order: `second` (exact) or `first`.
+        scale: Initial factor s of the squared distances, learned.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = proto_maml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Triantafillou et al. 2020, arXiv:1903.03096.
+    """
+    return GradientMetaLearner(encoder, inner, start=PrototypeStart(scale), order=order, name="proto-maml")

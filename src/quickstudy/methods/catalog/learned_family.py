@@ -1,0 +1,206 @@
+"""Learned family: methods that learn more than a start.
+
+They also learn inner rates, an update rule, the start of the head, or how the encoder changes.
+"""
+
+import math
+from functools import partial
+
+from quickstudy.inner.lstm_optimizer import LearnedOptimizer, LSTMOptimizer
+from quickstudy.inner.rates import Granularity, LearnedRates
+from quickstudy.inner.unroll import Order
+from quickstudy.methods import objective
+from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.controller import Controller
+from quickstudy.methods.gradient import GradientMetaLearner
+from quickstudy.methods.inner_loop import InnerLoop
+from quickstudy.methods.setting import AboveZero, NotNegative, Positive
+from quickstudy.methods.start import GeneratedStart, LearnedStart
+from quickstudy.models.encoder import Encoder
+from quickstudy.models.parameter_filter import shapes
+
+
+def meta_sgd(
+    encoder: Encoder,
+    inner: InnerLoop = InnerLoop(inner_steps=3),
+    *,
+    rates: Granularity = "entry",
+    order: Order = "second",
+) -> MetaLearner:
+    """Meta-SGD: MAML that also learns the inner rates, and with them what adapts, and in which direction.
+
+    A learned rate replaces a search for `inner_lr`, and few steps are enough. A rate per entry doubles the number of
+    meta-parameters; `layer` is a light version.
+
+        φ_{s+1} = φ_s - α ∘ ∇ L_support(φ_s),        α learned
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        inner: The inner loop; see `InnerLoop`. Its rates are where the learned rates start.
+        rates: What has a rate: each `entry` of a parameter, each parameter tensor (`layer`), or each tensor in each
+            inner step (`layer-step`).
+        order: `second` (exact) or `first`.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = meta_sgd(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Li et al. 2017, arXiv:1707.09835. Rates per layer and step: Antoniou et al. 2019, arXiv:1810.09502.
+    """
+    adapted = shapes(encoder.model, inner.adapts)
+    rule = partial(LearnedRates, shapes=adapted, granularity=rates, steps=inner.inner_steps)
+    return GradientMetaLearner(encoder, inner, rule, order=order, name="meta-sgd")
+
+
+def mamlpp(
+    encoder: Encoder,
+    inner: InnerLoop = InnerLoop(),
+    *,
+    annealed: NotNegative = 0.5,
+    first_order: NotNegative = 0.3,
+) -> MetaLearner:
+    """MAML++: MAML made steadier - a rate per layer and step, a query loss after every step, and first order at first.
+
+    Early in training every inner step gets a gradient of its own, and second derivatives come in only later. Take it
+    where MAML is unstable.
+
+        min_θ Σ_s w_s L_query(φ_s),        w goes from equal weights to the last step alone
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        inner: The inner loop; see `InnerLoop`. Its rates are where the learned rates start.
+        annealed: Fraction of the training in which the weights w go from equal ones to the last step alone.
+        first_order: Fraction of the training, at its start, that is first order.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = mamlpp(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Antoniou, Edwards and Storkey 2019, arXiv:1810.09502.
+    """
+    adapted = shapes(encoder.model, inner.adapts)
+    rule = partial(LearnedRates, shapes=adapted, granularity="layer-step", steps=inner.inner_steps)
+    every_step = objective.multi_step(annealed=annealed, first_order=first_order)
+    return GradientMetaLearner(encoder, inner, rule, objective=every_step, name="maml++")
+
+
+def leopard(
+    encoder: Encoder,
+    inner: InnerLoop = InnerLoop(head_lr=0.5),
+    *,
+    hidden: Positive = 128,
+    order: Order = "first",
+    scale: AboveZero = 10.0,
+) -> MetaLearner:
+    """LEOPARD: a network writes the head from the class means, and each layer has a learned rate.
+
+    It was made for language encoders and for tasks with different numbers of labels. Here the network corrects the
+    prototypes' head and starts at zero, so that the start already works.
+
+        (w_n, b_n) = the prototypes' row + g(c_n),        g a network with one hidden layer
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        inner: The inner loop; see `InnerLoop`. Its rates are where the learned rates start.
+        hidden: Hidden units of the network.
+        order: `second` (exact) or `first`.
+        scale: Initial factor of the squared distances in the prototypes' head, learned.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = leopard(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), hidden=4)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Bansal, Jha and McCallum 2020, arXiv:1911.03863.
+    """
+    rule = partial(LearnedRates, shapes=shapes(encoder.model, inner.adapts), granularity="layer")
+    start = GeneratedStart(encoder.feature_sizes, hidden, scale)
+    return GradientMetaLearner(encoder, inner, rule, start=start, order=order, name="leopard")
+
+
+def lstm_optimizer(
+    encoder: Encoder,
+    inner: InnerLoop = InnerLoop(adapts="head"),
+    *,
+    hidden: Positive = 20,
+    order: Order = "first",
+) -> MetaLearner:
+    """LSTM optimizer: an LSTM takes the inner steps, and its cell state is the adapted parameters.
+
+    The forget gate learns when to let go of a parameter, and the input gate learns the rate, from gradient and loss.
+    The start of the head is learned too. All coordinates share one small LSTM, which costs memory for every entry
+    that adapts.
+
+        φ_t = f_t φ_{t-1} - i_t ∇_t,        f_t and i_t from an LSTM that reads ∇_t and L_t
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        inner: The inner loop; see `InnerLoop`. Its rates are where the input gate starts.
+        hidden: Hidden units per coordinate.
+        order: `second` (exact) or `first`.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = lstm_optimizer(tiny_encoder(normalize=True), hidden=4)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Ravi and Larochelle 2017, openreview rJY0-Kcll.
+    """
+    rule, start = partial(LSTMOptimizer, hidden=hidden), LearnedStart(encoder.feature_sizes)
+    return GradientMetaLearner(encoder, inner, rule, start=start, order=order, name="lstm-optimizer")
+
+
+def learned_optimizer(
+    encoder: Encoder,
+    inner: InnerLoop = InnerLoop(adapts="head"),
+    *,
+    hidden: Positive = 20,
+    order: Order = "first",
+) -> MetaLearner:
+    """Learned optimizer: two LSTM layers per coordinate correct the gradient; trained on the loss after every step.
+
+    It starts as gradient descent and learns how to do better. The LSTM is the same for all coordinates and all tasks.
+
+        φ_t = φ_{t-1} - α (∇_t + w h_t + b),        h_t = LSTM(LSTM(∇_t)),        min Σ_t L_query(φ_t) / S
+
+    Args:
+        encoder: The encoder that is meta-trained.
+        inner: The inner loop; see `InnerLoop`. Its rates are the α of the equation.
+        hidden: Hidden units per coordinate and layer.
+        order: `second` (exact) or `first`.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = learned_optimizer(tiny_encoder(normalize=True), hidden=4)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    Andrychowicz et al. 2016, arXiv:1606.04474.
+    """
+    rule = partial(LearnedOptimizer, hidden=hidden)
+    every_step = objective.multi_step(annealed=math.inf, first_order=0.0)
+    return GradientMetaLearner(encoder, inner, rule, order=order, objective=every_step, name="learned-optimizer")
+
+
+def lstm_controller(encoder: Encoder, *, hidden: Positive = 64, scale: AboveZero = 10.0) -> MetaLearner:
+    """LSTM controller: an LSTM reads the support set and sets a gate and a shift for every branch of the encoder.
+
+    The encoder adapts to a task in one pass, without gradient steps. It starts as a prototypical network, with all
+    gates open.
+
+        branch_l(x) → g_l branch_l(x) + s_l,        g_l and s_l from the LSTM's last state
+
+    Args:
+        encoder: The encoder that is meta-trained and adapts.
+        hidden: Hidden units of the LSTM.
+        scale: Initial factor of the squared distances to the prototypes, learned.
+
+    >>> from quickstudy.testing import tiny_encoder, tiny_support
+    >>> learner = lstm_controller(tiny_encoder(normalize=True), hidden=4)
+    >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
+    ['good', 'bad']
+
+    This project; after FiLM (Perez et al. 2018, arXiv:1709.07871) and CNAPs (Requeima et al. 2019, arXiv:1906.07697).
+    """
+    return Controller(encoder, hidden=hidden, scale=scale)

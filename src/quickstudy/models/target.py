@@ -1,0 +1,222 @@
+"""Target: what a task asks for. It owns everything that differs between classes and scores.
+
+    Classes    one of N labels     loss  cross-entropy                              answer  softmax(s), (B, N)
+    Scores     a number            loss  (s - z)^2  with  z = (y - mean) / std      answer  s, (B, 1)
+
+Methods ask the target and never test which kind it is. A rule that works on labels as columns (`columns`) serves every
+target as it is. A rule that differs has one method for each target, and `Target.apply` picks the right one.
+
+A third target, for texts that carry several labels at once, would have to give the same members: `size` N, the binary
+cross-entropy of each label as `loss`, `Unscaled` as `scale`, columns of zeros and ones with several ones in a row,
+one entry per label in `mark_right`, the sigmoid as `answer`, a list of names per text from `decide`, and the names of
+its labels from `encode_names`. `ByTarget` would get a third method for the rules that differ, and `make_target` a
+third kind.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from quickstudy.errors import DataError
+from quickstudy.models.encoder import Encoder
+from quickstudy.models.scale import Scale, Unscaled, measure_scale
+from quickstudy.models.tokens import Sequences
+from quickstudy.tasks.split import Example
+from quickstudy.tasks.task import Kind
+
+Result = TypeVar("Result", covariant=True)
+
+
+class ByTarget(Protocol[Result]):
+    """A rule that treats classes and scores differently; `Target.apply` picks one of its two methods."""
+
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> Result:
+        """Return the result for features (B, F), label positions (B,) and the number of labels N."""
+        ...
+
+    def for_scores(self, features: Tensor, labels: Tensor) -> Result:
+        """Return the result for features (B, F) and standardised scores (B,)."""
+        ...
+
+
+class Target(ABC):
+    """What a task asks for.
+
+    Attributes:
+        kind: Its name in tasks and in saved models.
+        inner_weight: Factor of its loss in the inner loop, so that the same inner rates suit every target.
+        label_names: The names of the labels, in their order; empty for scores.
+    """
+
+    kind: ClassVar[Kind]
+    inner_weight: ClassVar[float]
+    label_names: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many numbers a head gives per example: N for classes, 1 for scores."""
+
+    @abstractmethod
+    def scale(self, labels: Tensor) -> Scale:
+        """Return the scale that the labels (B,) of a support set set for their task."""
+
+    @abstractmethod
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss, (), of what a head gives, (B, N) or (B, 1), against labels (B,) in standard units."""
+
+    @abstractmethod
+    def columns(self, labels: Tensor, like: Tensor) -> Tensor:
+        """Return labels (B,) as columns: one-hot, (B, N), of the type and device of `like`; or the scores, (B, 1)."""
+
+    @abstractmethod
+    def mark_right(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return which examples a head labels rightly, (B,) booleans; empty where there is no right and wrong."""
+
+    @abstractmethod
+    def translate(self, labels: Tensor, source: "Target") -> Tensor:
+        """Return labels (B,) of another target as labels of this one: in an episode, a label has another position."""
+
+    @abstractmethod
+    def apply(self, rule: ByTarget[Result], features: Tensor, labels: Tensor) -> Result:
+        """Return what a rule makes of features (B, F) and labels (B,), by its method for this target."""
+
+    @abstractmethod
+    def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
+        """Return the label names as token ids, one example per label; no examples where labels have no names.
+
+        Args:
+            encoder: Gives the tokenizer, and says how pairs are read.
+            pair: Whether the task's examples carry two texts. The second text of a name is then left empty.
+        """
+
+    @abstractmethod
+    def answer(self, scores: Tensor) -> Tensor:
+        """Return what a model answers, given what its head gives: probabilities (B, N), or numbers (B, 1)."""
+
+    @abstractmethod
+    def decide(self, answers: Tensor) -> list[str] | list[float]:
+        """Return the most probable label name of each example, or its number."""
+
+    @abstractmethod
+    def check_probabilities(self) -> None:
+        """Raise `DataError` if the answers are not probabilities of labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classes(Target):
+    """One of N labels.
+
+    Attributes:
+        label_names: N names; a label is a position in them.
+
+    >>> target = Classes(("no", "yes"))
+    >>> scores, labels = torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([1, 1])
+    >>> target.mark_right(scores, labels).tolist(), target.decide(target.answer(scores))
+    ([True, False], ['yes', 'no'])
+    """
+
+    kind: ClassVar[Kind] = "classification"
+    inner_weight: ClassVar[float] = 1.0
+    label_names: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.label_names)
+
+    def scale(self, labels: Tensor) -> Scale:
+        return Unscaled()
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(scores, labels)
+
+    def columns(self, labels: Tensor, like: Tensor) -> Tensor:
+        return nn.functional.one_hot(labels, self.size).to(like)
+
+    def mark_right(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return scores.detach().argmax(-1) == labels
+
+    def translate(self, labels: Tensor, source: Target) -> Tensor:
+        positions = [self.label_names.index(name) for name in source.label_names]
+        return torch.tensor(positions, device=labels.device)[labels]
+
+    def apply(self, rule: ByTarget[Result], features: Tensor, labels: Tensor) -> Result:
+        return rule.for_classes(features, labels, self.size)
+
+    def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
+        second = "" if pair else None
+        return encoder.tokenize(Example(name.replace("_", " "), second) for name in self.label_names)
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return torch.softmax(scores, dim=-1)
+
+    def decide(self, answers: Tensor) -> list[str] | list[float]:
+        return [self.label_names[position] for position in answers.argmax(-1).tolist()]
+
+    def check_probabilities(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Scores(Target):
+    """A number, for regression.
+
+    The squared error has curvature 2 (||f||^2 + 1), which is about 4, and gradient descent diverges above a rate of
+    2 / curvature. Rates that suit cross-entropy are far above that, so the inner loss is scaled down.
+
+    >>> target, labels = Scores(), torch.tensor([1.0, 3.0])
+    >>> target.loss(torch.tensor([[-1.0], [2.0]]), target.scale(labels).standardise(labels)).item()
+    0.5
+    """
+
+    kind: ClassVar[Kind] = "regression"
+    inner_weight: ClassVar[float] = 0.1
+    label_names: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    def scale(self, labels: Tensor) -> Scale:
+        return measure_scale(labels)
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.mse_loss(scores.squeeze(-1), labels)
+
+    def columns(self, labels: Tensor, like: Tensor) -> Tensor:
+        return labels.unsqueeze(-1)
+
+    def mark_right(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return labels.new_zeros(0, dtype=torch.bool)
+
+    def translate(self, labels: Tensor, source: Target) -> Tensor:
+        return labels
+
+    def apply(self, rule: ByTarget[Result], features: Tensor, labels: Tensor) -> Result:
+        return rule.for_scores(features, labels)
+
+    def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
+        return Sequences((), None, pairs=False)
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return scores
+
+    def decide(self, answers: Tensor) -> list[str] | list[float]:
+        return [float(number) for number in answers.squeeze(-1)]
+
+    def check_probabilities(self) -> None:
+        raise DataError("a regression model has no label probabilities", fix="Use predict().")
+
+
+def make_target(kind: Kind, label_names: Sequence[str]) -> Target:
+    """Return the target of a task.
+
+    Args:
+        kind: The task's kind.
+        label_names: The names of its labels; empty for regression.
+    """
+    return Classes(tuple(label_names)) if kind == "classification" else Scores()
