@@ -2,9 +2,10 @@
 
     python recipes/twin_maml.py FOLDER_OR_HUB_ID train_a.csv train_b.csv ...      (CSV files with the columns text and label)
 
-A test holds that `meta_loss` here and in the library agree to 1e-6, with the same gradient. The library adds what makes it
-fast and safe: texts are tokenised once, layers that do not adapt run once per episode, batches hold texts of similar length. It
-also scales the features of sentence encoders to unit length, which is not done here: give this file a plain encoder.
+A test checks that `meta_loss` here and in the library agree to 1e-6, and that their gradients are the same. The library adds
+what makes it fast and safe: texts are tokenised once, layers that do not adapt run once per episode, and batches hold texts
+of similar length. It also scales the features of sentence encoders to unit length. This file does not, so give it a plain
+encoder.
 """
 
 import csv
@@ -22,7 +23,7 @@ INNER_LR, HEAD_LR, INNER_STEPS = 0.05, 3.0, 3
 
 
 def features(model, params, tokens):
-    """Mean of the token states, under parameters `params` (by name; others are the model's own)."""
+    """Mean of the token states, under parameters `params` by name; all others are those of the model."""
     states = functional_call(model, params, kwargs=dict(tokens)).last_hidden_state
     mask = tokens["attention_mask"].unsqueeze(-1).to(states.dtype)
     return (states * mask).sum(1) / mask.sum(1)
@@ -31,7 +32,7 @@ def features(model, params, tokens):
 def meta_loss(model, tokenizer, support, query, n_way, *, inner_lr=INNER_LR, head_lr=HEAD_LR, inner_steps=INNER_STEPS):
     """Query loss after adapting to the support set, differentiable in the model's parameters; each set is (texts, labels)."""
     tokens = [tokenizer(texts, padding=True, return_tensors="pt") for texts, _ in (support, query)]
-    labels = [torch.tensor(found) for _, found in (support, query)]
+    labels = [torch.tensor(positions) for _, positions in (support, query)]
     phi = dict(model.named_parameters())
     like = next(iter(phi.values()))
     weight = like.new_zeros(n_way, model.config.hidden_size).requires_grad_()
@@ -50,11 +51,11 @@ def meta_loss(model, tokenizer, support, query, n_way, *, inner_lr=INNER_LR, hea
 
 def read(path):
     """Texts by label."""
-    found = {}
+    texts = {}
     with Path(path).open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            found.setdefault(row["label"], []).append(row["text"])
-    return found
+            texts.setdefault(row["label"], []).append(row["text"])
+    return texts
 
 
 def episode(task, rng, *, n_way=2, k_shot=3, n_query=3):
@@ -62,9 +63,9 @@ def episode(task, rng, *, n_way=2, k_shot=3, n_query=3):
     support, query = ([], []), ([], [])
     for label, name in enumerate(rng.sample(sorted(task), n_way)):
         texts = rng.sample(task[name], k_shot + n_query)
-        for part, own in ((support, texts[:k_shot]), (query, texts[k_shot:])):
-            part[0].extend(own)
-            part[1].extend([label] * len(own))
+        for examples, drawn in ((support, texts[:k_shot]), (query, texts[k_shot:])):
+            examples[0].extend(drawn)
+            examples[1].extend([label] * len(drawn))
     return support, query
 
 

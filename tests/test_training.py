@@ -290,7 +290,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_meta_batch(method: str, tm
     hook.remove()
     learner = _learner(method, torch.float64)
     episodes = [encode_episode(learner.encoder, sampler[i]) for i in range(5)]
-    assert {e.kind for e in episodes} == {"classification", "regression"}
+    assert {e.target.kind for e in episodes} == {"classification", "regression"}
     loss = learner.meta_loss(episodes).loss
     beside = [p for name, p in learner.named_parameters() if not name.startswith("encoder.")]
     params = [*learner.encoder.model.parameters(), *beside]

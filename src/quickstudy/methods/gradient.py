@@ -31,7 +31,7 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import LinearHead
 from quickstudy.models.low_rank import LowRank
-from quickstudy.models.parameter_filter import rank_of
+from quickstudy.models.parameter_filter import read_rank
 from quickstudy.models.partition import Prefix
 from quickstudy.models.target import Target
 
@@ -75,7 +75,7 @@ class GradientMetaLearner(MetaLearner):
         name: str = "maml",
     ) -> None:
         super().__init__(encoder, inner.adapts, name, meta_trains=meta_trains)
-        self.low_rank = LowRank(self.partition) if rank_of(inner.adapts) else None
+        self.low_rank = LowRank(self.partition) if read_rank(inner.adapts) else None
         self.optimizer, self.order, self.exact_steps = rule(inner.inner_lr, inner.head_lr), order, exact_steps
         self.start, self.head_adapts = start or ZeroStart(), head_adapts
         self.objective, self.strength = objective, strength

@@ -191,7 +191,7 @@ class Encoder(nn.Module):
         # Batches are cut when they are first asked for, in there: their size depends on PyTorch's number of threads.
         with self.run_lock.shared():
             pooled, rows = zip(*side_by_side(run, self.batches(sequences)), strict=True)
-        return in_order(pooled, rows)
+        return restore_order(pooled, rows)
 
     def batches(self, sequences: Sequences) -> Iterator[Batch]:
         """Cut sequences into batches for the model."""
@@ -232,7 +232,7 @@ class Encoder(nn.Module):
         return torch.cat([first / 2, second / 2, (first - second).abs(), product], dim=-1) / 2**0.5
 
 
-def in_order(pooled: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+def restore_order(pooled: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
     """Put the vectors of several batches back in order."""
     return torch.cat(list(pooled))[torch.cat(list(rows)).argsort()]
 

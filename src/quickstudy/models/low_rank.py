@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from quickstudy.models.cut import Params
-from quickstudy.models.parameter_filter import shapes
+from quickstudy.models.parameter_filter import list_shapes
 from quickstudy.models.partition import Partition
 
 _SCALE = 2.0  # peft's lora_alpha / r at its customary lora_alpha = 2 r
@@ -28,7 +28,7 @@ class LowRank(nn.Module):
     def __init__(self, partition: Partition) -> None:
         super().__init__()
         self._partition = partition
-        self._shapes = shapes(partition.encoder.model, partition.adapts)
+        self._shapes = list_shapes(partition.encoder.model, partition.adapts)
         random = torch.Generator().manual_seed(0)  # the same start every time, whatever ran before
         like = next(partition.encoder.model.parameters())
         self.parts = nn.ParameterList(

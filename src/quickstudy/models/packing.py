@@ -113,7 +113,7 @@ def _rooms(lengths: Sequence[int], most: int) -> set[int]:
     longest, total = max(lengths), sum(lengths)
     most = max(longest, min(3 * longest, most))
     full = [-(-total // count) for count in range(1, len(lengths) + 1)]
-    return {longest} | {room + spare for room in full for spare in (0, 1) if longest <= room + spare <= most}
+    return {longest} | {room + more for room in full for more in (0, 1) if longest <= room + more <= most}
 
 
 def _cost(rows: int, length: int) -> float:
@@ -136,9 +136,9 @@ def _batch(sequences: Sequences, rows: list[list[int]], room: int, pad_id: int, 
             owner[r][place] = [i] * size
             if sequences.types is not None:
                 types[r][place] = sequences.types[i]
-            spare = longest - size
-            where.append([*range(r * room + start, r * room + start + size), *[0] * spare])
-            mask.append([1] * size + [0] * spare)
+            padding = longest - size
+            where.append([*range(r * room + start, r * room + start + size), *[0] * padding])
+            mask.append([1] * size + [0] * padding)
             start += size
 
     def tensor(values: list[list[int]]) -> Tensor:

@@ -42,7 +42,7 @@ def select(model: nn.Module, adapts: str) -> frozenset[str]:
         return _biases(names)
     if adapts == "branches":
         return _branches(model, names)
-    if rank_of(adapts):
+    if read_rank(adapts):
         return _linear_weights(model)
     if match := _LAYERS.fullmatch(adapts):
         return _top_layers(model, names, int(match[1]))
@@ -52,21 +52,21 @@ def select(model: nn.Module, adapts: str) -> frozenset[str]:
     )
 
 
-def rank_of(adapts: str) -> int:
+def read_rank(adapts: str) -> int:
     """Return the rank that a filter `lora` or `lora:r` asks for, 0 for any other filter.
 
-    >>> rank_of("lora:8"), rank_of("lora"), rank_of("layers:-2")
+    >>> read_rank("lora:8"), read_rank("lora"), read_rank("layers:-2")
     (8, 4, 0)
     """
     match = _LORA.fullmatch(adapts)
     return int(match[1] or _DEFAULT_RANK) if match else 0
 
 
-def shapes(model: nn.Module, adapts: str) -> dict[str, tuple[int, ...]]:
+def list_shapes(model: nn.Module, adapts: str) -> dict[str, tuple[int, ...]]:
     """Return the shape of every encoder parameter of the inner loop, by name; see `select` and `LowRank`."""
     names = select(model, adapts)
     selected = {name: tuple(p.shape) for name, p in model.named_parameters() if name in names}
-    if not (rank := rank_of(adapts)):
+    if not (rank := read_rank(adapts)):
         return selected
     corrections: dict[str, tuple[int, ...]] = {}
     for name, (outputs, inputs) in selected.items():

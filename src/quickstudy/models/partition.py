@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quickstudy.errors import RunError
 from quickstudy.models.cut import Params
-from quickstudy.models.encoder import Encoder, in_order
+from quickstudy.models.encoder import Encoder, restore_order
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.parameter_filter import select
 from quickstudy.models.tokens import Batch, Sequences
@@ -121,7 +121,7 @@ class Partition:
             for started, batch in zip(prefix.started, prefix.batches, strict=True):
                 states = self.way.finish(adapted, started, prefix.place)
                 pooled.append(self.encoder.pool(batch.states(states), batch.mask))
-        return self.encoder.join(in_order(pooled, [batch.rows for batch in prefix.batches]), pairs=prefix.pairs)
+        return self.encoder.join(restore_order(pooled, [batch.rows for batch in prefix.batches]), pairs=prefix.pairs)
 
     def _refuse_checkpointing(self) -> None:
         model = self.encoder.model

@@ -19,7 +19,7 @@ from quickstudy.models.support_net import InContext, LSTMReader, Relation
 def protonet(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
     """Prototypical networks: classify by the distance to the mean feature of each label.
 
-    The method to try first: fast, steady, and hard to beat at few shots. Nothing but the features has to be learned.
+    The method to try first: it is fast, and there is nothing to tune. Only the features and a scale are learned.
 
         c_n = mean of f(x) over label n,        p(y=n | x) = softmax_n(-scale ||f(x) - c_n||^2)
 
@@ -38,10 +38,10 @@ def protonet(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
 
 
 def matching(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
-    """Matching networks: attention over the support examples; each votes for its own label.
+    """Matching networks: attention over the support examples, each of which votes for its label.
 
-    A label may consist of several clusters, because its examples are not averaged. It suits tasks with many shots and
-    labels that are mixed.
+    The examples of a label are not averaged, so a label may consist of several clusters. It can suit tasks whose labels
+    are mixed.
 
         a_i = softmax_i(scale cos(f(x), f(x_i))),        p(y=n | x) = Σ_{i: y_i=n} a_i
 
@@ -62,8 +62,8 @@ def matching(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
 def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0) -> MetaLearner:
     """R2D2: ridge regression on the support set, differentiated through its solution.
 
-    The head is a solved linear classifier, not a mean, so it can weigh features. It costs the solution of a linear
-    system as large as the support set. It also predicts scores well.
+    The head is a fitted linear classifier and not a mean, so it can weigh features. It costs the solution of a linear
+    system as large as the support set. Scores are predicted by the same regression.
 
         W = argmin_W ||F W^T - Y||^2 + λ ||W||^2,        logits α W f(x)
 
@@ -87,8 +87,8 @@ def metaoptnet(
 ) -> MetaLearner:
     """MetaOptNet: a support vector machine on the support set, differentiated through its optimality.
 
-    The head depends on the examples near the boundary alone, so far ones do not disturb it. Solving it takes longer
-    than ridge regression.
+    The head depends only on the examples near the boundary, so examples far from it have no influence. It takes longer
+    to solve than ridge regression.
 
         A = argmin_A 1/2 tr(A^T K A) - <A, Y>  s.t.  A <= C Y, A 1 = 0,        logits α A^T F f(x)
 

@@ -15,14 +15,14 @@ from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.setting import AboveZero, Count, NotNegative, Positive
 from quickstudy.methods.start import PrototypeStart
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.parameter_filter import rank_of
+from quickstudy.models.parameter_filter import read_rank
 
 
 def maml(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, exact_steps: Count | None = None) -> MetaLearner:
     """MAML: learns a start from which a few gradient steps solve a new task, with the exact meta-gradient.
 
-    It is the reference of its family, and the most general: whatever adapts, the start is trained for exactly that. It
-    costs about twice as much as first order, and memory grows with the inner steps.
+    It is the reference of its family, and the most general method: the start is trained for exactly what adapts. It
+    costs about twice as much as first order, and its memory grows with the inner steps.
 
         min_θ L_query(φ_S),        dφ_S/dθ = Π_s (I - α ∇² L_support(φ_s))
 
@@ -130,8 +130,8 @@ def boil(
 ) -> MetaLearner:
     """BOIL: only the encoder adapts; the head stays that of the prototypes before the first step.
 
-    It is ANIL the other way round: the features have to change for every task, instead of being used as they are. Take
-    it for tasks that are far from each other.
+    It is ANIL the other way round: the features must change for every task, while ANIL uses them as they are. It can
+    help if tasks need different features.
 
         φ_{s+1} = φ_s - α ∇ L_support(φ_s, W),        W = the prototypes' head at θ
 
@@ -199,9 +199,9 @@ def maml_lora(
 ) -> MetaLearner:
     """MAML whose inner loop moves low-rank corrections of the weights.
 
-    Few numbers adapt, so a task's own part of the model is small and the inner loop can overfit less. The encoder and
-    the start of the corrections are both meta-learned. Set `outer.method_lr = 1e-4`: the corrections are weights of
-    the encoder, and they need an outer rate like its own.
+    Few numbers adapt, so what is saved for a task is small. The encoder and the start of the corrections are both
+    meta-learned. Set `outer.method_lr = 1e-4`: the corrections are weights of the encoder, and they need an outer rate
+    like the encoder's.
 
         W' = W + 2 B A,        A and B adapt
 
@@ -220,7 +220,7 @@ def maml_lora(
 
     Hu et al. 2022, arXiv:2106.09685, in the inner loop of Finn et al. 2017, arXiv:1703.03400.
     """
-    if not rank_of(inner.adapts):
+    if not read_rank(inner.adapts):
         raise RecipeError(
             f"maml-lora cannot adapt {inner.adapts!r}", fix="Use lora or lora:r; method maml has the others."
         )
@@ -236,8 +236,8 @@ def proto_maml(
 ) -> MetaLearner:
     """Proto-MAML: the head starts at the prototypes, and the gradient flows through them.
 
-    It starts where a prototypical network ends and then adapts the encoder, so it does well from the first step on.
-    Take it where both `protonet` and `maml` work.
+    It starts where a prototypical network ends, and then it adapts the encoder. Take it if both `protonet` and `maml`
+    work.
 
         w_n = 2 s c_n,  b_n = -s ||c_n||^2  at the start, then the inner loop of MAML
 

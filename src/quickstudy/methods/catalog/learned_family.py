@@ -17,7 +17,7 @@ from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.setting import AboveZero, NotNegative, Positive
 from quickstudy.methods.start import GeneratedStart, LearnedStart
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.parameter_filter import shapes
+from quickstudy.models.parameter_filter import list_shapes
 
 
 def meta_sgd(
@@ -48,7 +48,7 @@ def meta_sgd(
 
     Li et al. 2017, arXiv:1707.09835. Rates per layer and step: Antoniou et al. 2019, arXiv:1810.09502.
     """
-    adapted = shapes(encoder.model, inner.adapts)
+    adapted = list_shapes(encoder.model, inner.adapts)
     rule = partial(LearnedRates, shapes=adapted, granularity=rates, steps=inner.inner_steps)
     return GradientMetaLearner(encoder, inner, rule, order=order, name="meta-sgd")
 
@@ -60,10 +60,10 @@ def mamlpp(
     annealed: NotNegative = 0.5,
     first_order: NotNegative = 0.3,
 ) -> MetaLearner:
-    """MAML++: MAML made steadier - a rate per layer and step, a query loss after every step, and first order at first.
+    """MAML++: a more stable MAML, which learns a rate per layer and step.
 
-    Early in training every inner step gets a gradient of its own, and second derivatives come in only later. Take it
-    where MAML is unstable.
+    Early in training the loss after every inner step counts, and the gradient is first order. Later only the loss after
+    the last step counts, in second order. Take it where MAML is unstable.
 
         min_θ Σ_s w_s L_query(φ_s),        w goes from equal weights to the last step alone
 
@@ -80,7 +80,7 @@ def mamlpp(
 
     Antoniou, Edwards and Storkey 2019, arXiv:1810.09502.
     """
-    adapted = shapes(encoder.model, inner.adapts)
+    adapted = list_shapes(encoder.model, inner.adapts)
     rule = partial(LearnedRates, shapes=adapted, granularity="layer-step", steps=inner.inner_steps)
     every_step = objective.multi_step(annealed=annealed, first_order=first_order)
     return GradientMetaLearner(encoder, inner, rule, objective=every_step, name="maml++")
@@ -115,7 +115,7 @@ def leopard(
 
     Bansal, Jha and McCallum 2020, arXiv:1911.03863.
     """
-    rule = partial(LearnedRates, shapes=shapes(encoder.model, inner.adapts), granularity="layer")
+    rule = partial(LearnedRates, shapes=list_shapes(encoder.model, inner.adapts), granularity="layer")
     start = GeneratedStart(encoder.feature_sizes, hidden, scale)
     return GradientMetaLearner(encoder, inner, rule, start=start, order=order, name="leopard")
 
