@@ -55,11 +55,11 @@ def gradient(folder: Path, method: str, dtype: str, size: int, summed: bool = Tr
 
     def keep(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        found = {str(i): p.grad.clone() for i, p in enumerate(params) if p.grad is not None}
-        save_file(found, folder / f"{rank()}.safetensors")
+        gradients = {str(i): p.grad.clone() for i, p in enumerate(params) if p.grad is not None}
+        save_file(gradients, folder / f"{rank()}.safetensors")
 
     if not summed:
-        reduction.all_reduce = lambda _: None
+        vars(reduction)["all_reduce"] = lambda _: None
     hook = register_optimizer_step_pre_hook(keep)
     tasks = [word_task("a"), word_task("b", n_way=3, pair=True), score_task()]
     with together():
@@ -99,8 +99,8 @@ def cache(folder: Path, rows: int, start: float) -> None:
     os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
     while time.time() < start:
         time.sleep(0.001)
-    found = table.read_table(folder / "rows.csv", table.Columns(), "classification")
-    _write(folder, [len(found), found[0], found[rows - 1]])
+    rows_read = table.read_table(folder / "rows.csv", table.Columns(), "classification")
+    _write(folder, [len(rows_read), rows_read[0], rows_read[rows - 1]])
 
 
 def _after(calls: int, function: Callable[..., Any], then: Callable[[], Any]) -> Callable[..., Any]:
@@ -125,8 +125,8 @@ def _nan() -> None:
     good = FeatureMetaLearner.meta_loss
 
     def bad(self: Any, episodes: Any, progress: float = 1.0) -> Any:
-        found = good(self, episodes, progress)
-        return type(found)(found.loss * (float("nan") if progress > 0 else 1.0), found.accuracy)
+        loss = good(self, episodes, progress)
+        return type(loss)(loss.loss * (float("nan") if progress > 0 else 1.0), loss.accuracy)
 
     FeatureMetaLearner.meta_loss = bad  # type: ignore[method-assign]
 
@@ -164,11 +164,17 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 def _train(folder: Path, learner: Any, sampler: Any, validate: Any = None, **settings: Any) -> list[StepRecord]:
     records: list[StepRecord] = []
-    values = {"outer_steps": 1, "meta_batch_size": 2, "warmup_steps": 0, "clip_norm": 1e9, "trains": "all"} | settings
+    values: dict[str, Any] = {
+        "outer_steps": 1,
+        "meta_batch_size": 2,
+        "warmup_steps": 0,
+        "clip_norm": 1e9,
+        "trains": "all",
+    } | settings
     outer.train(
         learner,
         sampler,
-        OuterSettings(**values),
+        OuterSettings(**values | settings),
         accelerator=Accelerator(cpu=True),
         folder=folder / "checkpoints",
         on_step=records.append,

@@ -160,8 +160,8 @@ def test_a_recipe_that_ships_can_be_used(file: Path) -> None:
 
 
 def test_every_method_that_meta_trains_has_a_recipe() -> None:
-    found = {load_recipe(file).method.name for file in RECIPES}
-    assert found == {name for name in METHODS if make(name, tiny_encoder()).meta_trains}
+    methods = {load_recipe(file).method.name for file in RECIPES}
+    assert methods == {name for name in METHODS if make(name, tiny_encoder()).meta_trains}
 
 
 def _write(folder: Path, text: str) -> Path:

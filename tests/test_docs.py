@@ -37,11 +37,11 @@ def test_the_method_that_the_guide_adds_works_from_the_check_to_a_classifier(
     task, encoder = word_task(), tiny_encoder()
     support = encode_set(encoder, [task.train_split[i] for i in range(8)])
     tests = [task.test_split[i] for i in range(8)]
-    found = [
+    probabilities = [
         learner.adapt(support, Classes(task.label_names)).predict_proba(tests)
         for learner in (known["shrunken"](encoder, fraction=0.0), make("protonet", encoder))
     ]
-    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(probabilities[0], probabilities[1])
 
 
 def test_every_method_has_a_row_that_names_its_recipe() -> None:

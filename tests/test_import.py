@@ -61,9 +61,9 @@ def test_the_installed_command_and_the_module_say_the_version() -> None:
 
 @pytest.mark.parametrize("name", quickstudy.__all__)
 def test_every_public_name_resolves(name: str) -> None:
-    found = getattr(quickstudy, name)
-    assert found.__name__ == name
-    assert found.__doc__
+    value = getattr(quickstudy, name)
+    assert value.__name__ == name
+    assert value.__doc__
     assert name in dir(quickstudy)
 
 

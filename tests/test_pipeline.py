@@ -144,20 +144,20 @@ def test_progress_in_a_pipe_is_plain_lines_with_the_loss_of_every_step_and_nothi
     start, *steps, kept, end = done.stdout.splitlines()
     assert re.fullmatch(rf"step 0/{STEPS}  validation \d+\.\d %", start)
     line = r"step {}/{}  loss (\d+\.\d{{4}})  mean \d+\.\d{{4}}  lr \S+  [\d.]+ episodes/s  left \d+ s( .*)?"
-    found = [re.fullmatch(line.format(i, STEPS), text) for i, text in enumerate(steps, 1)]
-    assert len(found) == STEPS
+    lines = [re.fullmatch(line.format(i, STEPS), text) for i, text in enumerate(steps, 1)]
+    assert len(lines) == STEPS
     losses = [json.loads(text)["loss"] for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][1:]
-    assert [match and match[1] for match in found] == [f"{loss:.4f}" for loss in losses]
+    assert [match and match[1] for match in lines] == [f"{loss:.4f}" for loss in losses]
     assert re.fullmatch(rf"kept: step [1-9] of {STEPS}, meta-validation score \d+\.\d %", kept)
     assert end == f"encoder and report: {tmp_path / 'run'}"
 
 
 def test_json_is_all_that_is_printed_when_asked_for(made: Path, tmp_path: Path, command: Command) -> None:
     done = command("pretrain", made / "recipe.toml", "--out", tmp_path / "run", "--json")
-    found = _json(done.out)
-    assert found["run"] == str(tmp_path / "run")
-    assert found["steps"] == STEPS
-    assert 0 <= found["best"] <= 1
+    told = _json(done.out)
+    assert told["run"] == str(tmp_path / "run")
+    assert told["steps"] == STEPS
+    assert 0 <= told["best"] <= 1
     few = _write(tmp_path / "few.csv", word_task().train_split, 12)
     adapted = command("adapt", made / "run", "--data", few, "--out", tmp_path / "model", "--json")
     assert _json(adapted.out)["labels"] == ["0", "1"]
@@ -292,7 +292,7 @@ def test_a_run_is_not_resumed_with_another_recipe(made: Path, tmp_path: Path, co
     done = command("pretrain", recipe, "--out", run, "--resume", *settings)
     assert done.code == 2
     for text in (str(caught.value), done.err):
-        assert [part for part in parts if part not in text] == []
+        assert [words for words in parts if words not in text] == []
     with pytest.raises(RecipeError, match=r"seed: the run has 0, asked for 9"):
         quickstudy.pretrain(tomllib.loads(recipe.read_text(encoding="utf-8")) | {"seed": 9}, run, resume=True)
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
@@ -380,7 +380,7 @@ def test_options_that_full_fine_tuning_cannot_follow_are_refused(made: Path) -> 
 def test_a_recipe_is_explained_and_nothing_is_trained(made: Path, tmp_path: Path, command: Command) -> None:
     with chdir(tmp_path):
         done = command("pretrain", made / "recipe.toml", "--explain")
-        found = _json(
+        told = _json(
             command("pretrain", made / "recipe.toml", "--explain", "--json", "--set", "outer.meta_batch_size=3").out
         )
     assert (done.code, [p.name for p in tmp_path.iterdir()]) == (0, ["cache"])
@@ -389,8 +389,8 @@ def test_a_recipe_is_explained_and_nothing_is_trained(made: Path, tmp_path: Path
     assert setting.startswith("2 episodes, 2 at once; single precision on cpu")
     assert head.split("  ")[0] == "an outer step"
     assert [row.split(",")[0].split("  ")[0] for row in rows[:3]] == ["operations", "seconds", "memory"]
-    assert (found["episodes"], found["at_once"], found["plan"]["way"]) == (3, 3, "features once")
-    assert found["operations"] > 0 < found["seconds"]
+    assert (told["episodes"], told["at_once"], told["plan"]["way"]) == (3, 3, "features once")
+    assert told["operations"] > 0 < told["seconds"]
 
 
 def test_explaining_goes_with_no_run(made: Path, tmp_path: Path, command: Command) -> None:
@@ -439,9 +439,9 @@ def test_a_report_is_written_again_from_the_files(evaluated: Path, tmp_path: Pat
 def test_one_draw_is_valid_json_though_it_has_no_interval(made: Path, tmp_path: Path, command: Command) -> None:
     run = _copy_of(made / "run", tmp_path)
     held = made / "held" / "alpha.csv"
-    found = _json(command("evaluate", run, "--tasks", held, "--shots", "2", "--draws", 1, "--json").out)
-    assert {row["sd"] for row in found["summary"]} == {None}
-    assert found == json.loads((run / "results.json").read_text(encoding="utf-8"))
+    told = _json(command("evaluate", run, "--tasks", held, "--shots", "2", "--draws", 1, "--json").out)
+    assert {row["sd"] for row in told["summary"]} == {None}
+    assert told == json.loads((run / "results.json").read_text(encoding="utf-8"))
 
 
 def test_tasks_met_in_meta_training_are_named(made: Path, tmp_path: Path, command: Command) -> None:
@@ -507,25 +507,25 @@ def test_adapting_changes_neither_the_run_nor_its_learner(made: Path) -> None:
 
 
 def test_tasks_are_listed_with_examples(made: Path, command: Command) -> None:
-    found = _json(command("tasks", made / "held", "--show", 1, "--json").out)
-    assert [task["name"] for task in found] == ["held/alpha", "held/beta"]
-    assert found[1]["labels"] == ["0", "1", "2"]
-    assert found[1]["rows"] == {"train": 60}
-    assert [example["label"] for example in found[1]["examples"]] == ["0", "1", "2"]
+    told = _json(command("tasks", made / "held", "--show", 1, "--json").out)
+    assert [task["name"] for task in told] == ["held/alpha", "held/beta"]
+    assert told[1]["labels"] == ["0", "1", "2"]
+    assert told[1]["rows"] == {"train": 60}
+    assert [example["label"] for example in told[1]["examples"]] == ["0", "1", "2"]
     table = command("tasks", made / "held", "--show", 1).out
-    assert all(example["text"] in table for example in found[1]["examples"])
+    assert all(example["text"] in table for example in told[1]["examples"])
 
 
 def _write_tasks(folder: Path) -> None:
     """Task files: two to meta-train on, two of validation, and two held out."""
-    for part, tasks in {
+    for place, tasks in {
         "corpora": [word_task("tone"), word_task("colour", n_way=3)],
         "checks": [word_task("check", n_way=3, seed=1), word_task("pairs", pair=True)],
         "held": [word_task("alpha", seed=2), word_task("beta", n_way=3, seed=2)],
     }.items():
-        (folder / part).mkdir()
+        (folder / place).mkdir()
         for task in tasks:
-            _write(folder / part / f"{task.name}.csv", task.train_split, 60)
+            _write(folder / place / f"{task.name}.csv", task.train_split, 60)
 
 
 def _recipe(folder: Path) -> str:

@@ -97,8 +97,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(made: Path, ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process; not to be changed."""
     folder = tmp_path_factory.mktemp("whole")
-    found = ranks("command", 1, folder, words=_pretrain(made, folder))
-    assert found.codes == [0], found.text()
+    ended = ranks("command", 1, folder, words=_pretrain(made, folder))
+    assert ended.codes == [0], ended.text()
     return folder / "run"
 
 
@@ -112,13 +112,13 @@ def test_the_meta_gradient_is_that_of_one_process(
     largest = max(float(g.abs().max()) for g in wanted.values())
     assert largest > 1e-4
     for world in (2, 4):  # 5 episodes: uneven in both
-        found = ranks("gradient", world, tmp_path / str(world), method=method, dtype=dtype, size=5)
-        told = found.written()
-        assert [one["drawn"] for one in told] == [list(range(i, 5, world)) for i in range(world)]
+        ended = ranks("gradient", world, tmp_path / str(world), method=method, dtype=dtype, size=5)
+        told = ended.written()
+        assert [facts_there["drawn"] for facts_there in told] == [list(range(i, 5, world)) for i in range(world)]
         assert facts["drawn"] == [0, 1, 2, 3, 4]
-        assert all(one["loss"] == pytest.approx(facts["loss"], rel=1e-6) for one in told)
-        assert all(one["accuracy"] == pytest.approx(facts["accuracy"], rel=1e-6) for one in told)
-        for grads in found.tensors():
+        assert all(facts_there["loss"] == pytest.approx(facts["loss"], rel=1e-6) for facts_there in told)
+        assert all(facts_there["accuracy"] == pytest.approx(facts["accuracy"], rel=1e-6) for facts_there in told)
+        for grads in ended.tensors():
             assert grads.keys() == wanted.keys()  # what no episode reaches has none
             assert _largest_difference(grads, wanted) <= tolerance * largest
 
@@ -126,25 +126,25 @@ def test_the_meta_gradient_is_that_of_one_process(
 def test_more_processes_than_episodes_change_nothing(ranks: Ranks, tmp_path: Path) -> None:
     options = {"method": "maml", "dtype": "float64", "size": 3}
     (wanted,) = ranks("gradient", 1, tmp_path / "1", **options).tensors()
-    found = ranks("gradient", 4, tmp_path / "4", **options)
-    assert [one["drawn"] for one in found.written()] == [[0], [1], [2], []]
-    assert all(_largest_difference(grads, wanted) <= 1e-12 for grads in found.tensors())
+    ended = ranks("gradient", 4, tmp_path / "4", **options)
+    assert [facts["drawn"] for facts in ended.written()] == [[0], [1], [2], []]
+    assert all(_largest_difference(grads, wanted) <= 1e-12 for grads in ended.tensors())
 
 
 def test_without_the_sum_the_meta_gradient_is_another(ranks: Ranks, tmp_path: Path) -> None:
     options = {"method": "maml", "dtype": "float64", "size": 4}
     (wanted,) = ranks("gradient", 1, tmp_path / "1", **options).tensors()
-    found = ranks("gradient", 2, tmp_path / "2", **options, summed=False)
+    ended = ranks("gradient", 2, tmp_path / "2", **options, summed=False)
     largest = max(float(g.abs().max()) for g in wanted.values())
-    assert all(_largest_difference(grads, wanted) > 0.01 * largest for grads in found.tensors())
+    assert all(_largest_difference(grads, wanted) > 0.01 * largest for grads in ended.tensors())
 
 
 def test_all_start_and_end_with_the_main_ones_parameters_and_stop_when_it_does(ranks: Ranks, tmp_path: Path) -> None:
-    found = ranks("patience", 2, tmp_path)
-    one, other = found.written()
-    assert one == other == [[0, 0.1], [1, 0.5], [2, 0.4], [3, 0.3]]  # two steps without a better score
-    one, other = found.tensors()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    ended = ranks("patience", 2, tmp_path)
+    main, other = ended.written()
+    assert main == other == [[0, 0.1], [1, 0.5], [2, 0.4], [3, 0.3]]  # two steps without a better score
+    main, other = ended.tensors()
+    assert all(torch.equal(main[name], other[name]) for name in main)
 
 
 def test_torchrun_leaves_one_run_folder_with_the_figures_of_one_process(
@@ -156,9 +156,11 @@ def test_torchrun_leaves_one_run_folder_with_the_figures_of_one_process(
         [*words, *_pretrain(made, tmp_path)], env=env, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stderr
+    kept = Run.open(whole).kept
+    assert kept
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [
         *(f"step {step}/{STEPS}" for step in range(STEPS + 1)),
-        f"kept: {Run.open(whole).kept.describe()}",
+        f"kept: {kept.describe()}",
         f"encoder and report: {tmp_path / 'run'}",
     ]
     files = {p.relative_to(whole) for p in whole.rglob("*")}
@@ -184,9 +186,9 @@ def test_torchrun_leaves_one_run_folder_with_the_figures_of_one_process(
 def test_when_one_process_fails_all_end_and_its_message_is_shown_once(
     fault: str, at: int, message: str, made: Path, ranks: Ranks, tmp_path: Path
 ) -> None:
-    found = ranks("command", 3, tmp_path, words=_pretrain(made, tmp_path), fault=fault, at=at)
-    assert found.codes == [2, 2, 2], found.text()
-    texts = found.text()
+    ended = ranks("command", 3, tmp_path, words=_pretrain(made, tmp_path), fault=fault, at=at)
+    assert ended.codes == [2, 2, 2], ended.text()
+    texts = ended.text()
     assert message in texts[0]
     assert "".join(texts).count("error: ") == 1
     bug = fault in {"episode", "update", "validation"}  # nothing that a user could mend: show where it happened
@@ -199,9 +201,9 @@ def test_when_one_process_is_killed_all_end_and_the_run_goes_on_with_any_number(
     at: int, made: Path, whole: Path, ranks: Ranks, tmp_path: Path
 ) -> None:
     words = [*_pretrain(made, tmp_path), "--set", "outer.validate_every=1"]
-    found = ranks("command", 4, tmp_path, words=words, fault="killed", at=at)
-    assert found.codes == [-9 if process == at else 2 for process in range(4)], found.text()
-    for process, text in enumerate(found.text()):
+    ended = ranks("command", 4, tmp_path, words=words, fault="killed", at=at)
+    assert ended.codes == [-9 if process == at else 2 for process in range(4)], ended.text()
+    for process, text in enumerate(ended.text()):
         assert (f"error: process {process} of 4 has lost the others (" in text) == (process != at)
         assert "Traceback" not in text
     resumed = ranks("command", 2, tmp_path, words=[*words, "--resume"])
@@ -211,26 +213,26 @@ def test_when_one_process_is_killed_all_end_and_the_run_goes_on_with_any_number(
 
 def test_what_is_wrong_for_all_is_said_once_as_ever(made: Path, whole: Path, ranks: Ranks, tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
-    found = ranks("command", 3, tmp_path, words=_pretrain(made, whole.parent))
-    assert found.codes == [2, 2, 2]
-    assert found.text() == [
+    ended = ranks("command", 3, tmp_path, words=_pretrain(made, whole.parent))
+    assert ended.codes == [2, 2, 2]
+    assert ended.text() == [
         f"error: {whole}: this folder exists already\n  Choose another --out, or --resume it.\n",
         "",
         "",
     ]
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
-    found = ranks("command", 3, tmp_path, words=[*_pretrain(made, tmp_path), "--set", "outer.step=1"])
-    assert found.codes == [2, 2, 2]
-    assert found.text()[0].startswith("error: --set outer.step=1: unknown setting 'outer.step'")
-    assert found.text()[1:] == ["", ""]
+    ended = ranks("command", 3, tmp_path, words=[*_pretrain(made, tmp_path), "--set", "outer.step=1"])
+    assert ended.codes == [2, 2, 2]
+    assert ended.text()[0].startswith("error: --set outer.step=1: unknown setting 'outer.step'")
+    assert ended.text()[1:] == ["", ""]
 
 
 def test_several_processes_may_fill_the_cache_at_once(ranks: Ranks, tmp_path: Path) -> None:
     rows = [(f"text {i}", i % 3) for i in range(5000)]
     _csv(tmp_path / "rows.csv", rows)
-    found = ranks("cache", 4, tmp_path, rows=len(rows), start=time.time() + 0.5)
+    ended = ranks("cache", 4, tmp_path, rows=len(rows), start=time.time() + 0.5)
     first, last = ({"text": text, "label": str(label)} for text, label in (rows[0], rows[-1]))
-    assert found.written() == [[len(rows), first, last]] * 4
+    assert ended.written() == [[len(rows), first, last]] * 4
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".arrow"]
 
 
@@ -248,20 +250,20 @@ def _largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) 
 
 
 def _assert_same_figures(run: Path, other: Path, *, same_validation: bool = True) -> None:
-    found, wanted = (Run.open(folder).metrics() for folder in (run, other))
-    assert [record.step for record in found] == list(range(STEPS + 1))
-    for record, expected in zip(found[1:], wanted[1:], strict=True):
+    log_here, log_there = (Run.open(folder).metrics() for folder in (run, other))
+    assert [record.step for record in log_here] == list(range(STEPS + 1))
+    for record, expected in zip(log_here[1:], log_there[1:], strict=True):
         for name in ("loss", "accuracy", "grad_norm", "lr"):
             assert getattr(record, name) == pytest.approx(getattr(expected, name), rel=1e-4)
     if same_validation:
-        scores = [[record.validation for record in log if record.step % 2 == 0] for log in (found, wanted)]
+        scores = [[record.validation for record in log if record.step % 2 == 0] for log in (log_here, log_there)]
         assert scores[0] == pytest.approx(scores[1], rel=1e-4)
         # Features, not weights: the keys' biases have no gradient but rounding errors, and AdamW makes whole steps of them.
         texts = [Example("a good old film"), Example("the late fee was high")]
         opened = Run.open(other)
-        one, two, before = (
+        here, there, before = (
             learner.encoder(learner.encoder.tokenize(texts))
             for learner in (Run.open(run).learner(), opened.learner(), opened.untouched())
         )
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-5)
-        assert (before - two).abs().max() > 1e-3
+        torch.testing.assert_close(here, there, rtol=0, atol=1e-5)
+        assert (before - there).abs().max() > 1e-3

@@ -275,11 +275,11 @@ def test_micro_batches_give_the_gradient_of_the_whole_meta_batch(method: str, tm
     settings = OuterSettings(outer_steps=1, meta_batch_size=5, clip_norm=1e9, trains="all")
     tasks = [word_task("a"), word_task("b", n_way=3, pair=True), score_task()]
     sampler = EpisodeSampler(tasks, EpisodeSpec((2, 3), (1, 3), 2), seed=3)
-    found: list[list[Tensor]] = []
+    gradients: list[list[Tensor]] = []
 
     def keep(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params])
+        gradients.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in params])
 
     hook = register_optimizer_step_pre_hook(keep)
     losses = []
@@ -297,7 +297,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_meta_batch(method: str, tm
     wanted = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
     assert losses == pytest.approx([loss.item()] * 3, rel=1e-6)  # the log is kept in float32
     assert sum(g.abs().sum() for g in wanted) > 0.1
-    for grads in found:
+    for grads in gradients:
         for grad, expected in zip(grads, wanted, strict=True):
             torch.testing.assert_close(grad, expected, rtol=1e-9, atol=1e-12)
 

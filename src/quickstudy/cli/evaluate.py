@@ -24,6 +24,7 @@ def evaluate(
     from quickstudy import api
     from quickstudy.cli.progress import RowProgress
     from quickstudy.cli.tables import print_results
+    from quickstudy.layout import RunFiles
 
     with RowProgress(quiet=as_json) as progress:
         results = api.evaluate(
@@ -41,4 +42,5 @@ def evaluate(
         print_json(results)
     else:
         print_results(results)
-        print(f"results and report: {run / 'results.json'}, {run / 'report.html'}")
+        files = RunFiles(run)
+        print(f"results and report: {files.results}, {files.report}")

@@ -205,16 +205,16 @@ class _Loop:
 
     def _record(self, gradient: _MetaGradient, rate: float, speed: float, score: float | None) -> StepRecord:
         return StepRecord(
-            self.state.step,
-            gradient.loss,
-            gradient.accuracy,
-            self.settings.outer_lr * rate,
-            gradient.norm,
-            self.state.seconds,
-            speed,
-            score,
-            peak_mib(self.accelerator.device),
-            self.meta_batch.waited,
+            step=self.state.step,
+            loss=gradient.loss,
+            accuracy=gradient.accuracy,
+            lr=self.settings.outer_lr * rate,
+            grad_norm=gradient.norm,
+            seconds=self.state.seconds,
+            episodes_per_second=speed,
+            validation=score,
+            peak_mib=peak_mib(self.accelerator.device),
+            waited=self.meta_batch.waited,
         )
 
     def _save(self, folder: Path, optimizer: torch.optim.Optimizer | None = None) -> None:
