@@ -50,10 +50,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "config.toml").is_file():
         raise RunError("this is not a run folder", where=str(folder), fix="Make one with: quickstudy pretrain")
-    text = (folder / "config.toml").read_text(encoding="utf-8")
     log, results = folder / "metrics.jsonl", folder / "results.json"
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
     try:
+        text = (folder / "config.toml").read_text(encoding="utf-8")
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
         return {
             "name": folder.resolve().name,
             "recipe": tomllib.loads(text),
@@ -62,7 +62,7 @@ def read_run(folder: Path) -> dict[str, Any]:
             "metrics": [json.loads(line) for line in lines if line.endswith("\n")],
             "results": json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
         }
-    except ValueError as error:  # TOML's and JSON's errors both are
+    except ValueError as error:  # the errors of TOML, of JSON and of UTF-8
         raise RunError(
             f"config.toml, metrics.jsonl or results.json is damaged ({error})",
             where=str(folder),
