@@ -19,6 +19,7 @@ from quickstudy.methods.catalog import make
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
+from quickstudy.report.page import read_run
 from quickstudy.runs import Run
 from quickstudy.seeding import rng
 
@@ -246,3 +247,18 @@ def test_a_saved_model_has_a_card_without_texts_and_paths(
         assert part in card
     assert str(tmp_path) not in card
     assert all(row.text not in card for row in (task.train_split[i] for i in range(len(task.train_split))))
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"meta_train": 3}', b"\xff"])
+def test_damaged_names_of_the_meta_train_tasks_are_refused(content: bytes, saved: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(saved / "run", tmp_path / "run"))
+    (run / "tasks.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"tasks\.json: it is damaged"):
+        Run.open(run).meta_train_tasks()
+
+
+def test_a_log_that_is_no_text_is_refused(saved: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(saved / "run", tmp_path / "run"))
+    (run / "metrics.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl or results\.json is damaged"):
+        read_run(run)

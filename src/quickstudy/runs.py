@@ -86,9 +86,16 @@ class Run:
             )
 
     def meta_train_tasks(self) -> set[str]:
-        """Return the names of the tasks that the run was meta-trained on."""
+        """Return the names of the tasks that the run was meta-trained on.
+
+        Raises:
+            RunError: The file with the names is damaged.
+        """
         file = self.files.tasks
-        return set(json.loads(file.read_text(encoding="utf-8"))["meta_train"]) if file.is_file() else set()
+        try:
+            return set(json.loads(file.read_text(encoding="utf-8"))["meta_train"]) if file.is_file() else set()
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"it is damaged ({error})", where=str(file), fix=_COPY_AGAIN) from error
 
     def metrics(self) -> list[StepRecord]:
         """Return the records of all outer steps so far.

@@ -14,6 +14,7 @@ Only safetensors files are read: unpickling can run code. Code that comes with a
 asked whether it should be.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def read_encoder(
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the tensors that hold NaN or infinity."""
-    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    # NaN and infinity make a sum NaN or infinite, and a sum is ten times as fast. Large finite numbers may do so too.
+    suspects = {name: tensor for name, tensor in tensors.items() if not math.isfinite(tensor.sum())}
+    return [name for name, tensor in suspects.items() if not tensor.isfinite().all()]
 
 
 def copy_weights(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:

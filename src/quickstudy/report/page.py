@@ -51,10 +51,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     files = RunFiles(folder)
     files.check_exist()
-    text = files.config.read_text(encoding="utf-8")
     log, results = files.metrics, files.results
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
     try:
+        text = files.config.read_text(encoding="utf-8")
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
         return {
             "name": folder.resolve().name,
             "recipe": tomllib.loads(text),
@@ -63,7 +63,7 @@ def read_run(folder: Path) -> dict[str, Any]:
             "metrics": [json.loads(line) for line in lines if line.endswith("\n")],
             "results": json.loads(results.read_text(encoding="utf-8")) if results.exists() else None,
         }
-    except ValueError as error:  # TOML's and JSON's errors both are
+    except ValueError as error:  # the errors of TOML, of JSON and of UTF-8
         raise RunError(
             f"{files.config.name}, {log.name} or {results.name} is damaged ({error})",
             where=str(folder),
