@@ -20,15 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from quickstudy.build import build_encoder, build_learner
+from quickstudy.build import build_learner
 from quickstudy.config import Recipe, dump_recipe, load_recipe
-from quickstudy.data.reference import load_tasks
-from quickstudy.errors import DataError, RunError
-from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
+from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
 from quickstudy.storage import refuse_existing, write_json, write_text
-from quickstudy.tasks.task import Task
 from quickstudy.training.outer import StepRecord
 
 _TASKS = "tasks.json"
@@ -117,31 +114,6 @@ class Run:
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut off by a kill
 
-    def overlap(self, tasks: Sequence[Task], *, allow: bool) -> list[dict[str, Any]] | None:
-        """Return what of the scored texts was meta-trained on; None if that could not be looked up and need not be.
-
-        Args:
-            tasks: What is scored, as their test splits.
-            allow: Go on although there is overlap, or although it cannot be looked up.
-
-        Raises:
-            DataError: One of the two, and it is not allowed.
-        """
-        try:
-            trained = load_tasks(self.recipe.tasks.train)
-        except DataError as error:
-            if allow:
-                return None
-            raise DataError(
-                f"overlap with the meta-train tasks cannot be checked: {error.what}",
-                where=error.where or str(self.folder / "config.toml"),
-                fix="Put the data back where they were, or go on unchecked with --allow-overlap.",
-            ) from error
-        found = find_overlap(trained, tasks)
-        if not allow:
-            refuse_overlap(found)
-        return [{**asdict(overlap), "share": overlap.share} for overlap in found]
-
     def save(self, learner: MetaLearner) -> None:
         """Write the trained encoder and what was learned beside it."""
         learner.encoder.save(self.folder / "encoder")
@@ -168,10 +140,6 @@ class Run:
                 fix="Copy the run again, or train again.",
             ) from error
         return learner
-
-    def untouched(self) -> MetaLearner:
-        """Return the same method on the encoder as it was before the run."""
-        return build_learner(self.recipe, build_encoder(self.recipe))
 
 
 def _beside(learner: MetaLearner) -> dict[str, Tensor]:
