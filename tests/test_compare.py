@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,26 @@ import pytest
 
 import quickstudy
 from conftest import score_task, word_task
-from quickstudy.comparison import cell as module
+from quickstudy.comparison import job
 from quickstudy.comparison.compare import compare
-from quickstudy.comparison.learner import LearnerSpec
-from quickstudy.errors import DataError, QuickstudyError
+from quickstudy.comparison.learner import named_learner
+from quickstudy.errors import DataError, QuickstudyError, RunError
 from quickstudy.evaluation.protocol import Protocol
-from quickstudy.evaluation.recommend import Limits, recommend
+from quickstudy.evaluation.record import (
+    Costs,
+    Draw,
+    Learner,
+    LearnerMean,
+    Measured,
+    Results,
+    ShotsTable,
+    UsedProtocol,
+    Versions,
+)
+from quickstudy.evaluation.results_file import figure_rows, read_results
 from quickstudy.evaluation.statistics import compare_all, over_tasks
+from quickstudy.report.comparison.recommend import Limits, recommend
 from quickstudy.runs import Run
-from quickstudy.storage import finite
 from quickstudy.tasks.task import Task
 
 SHOTS = (1, 2)
@@ -55,7 +67,7 @@ def _write(task: Task, folder: Path) -> None:
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _compare(made: Path, out: str, learners: list[str] | None = None, **options: Any) -> dict[str, Any]:
+def _compare(made: Path, out: str, learners: list[str] | None = None, **options: Any) -> Results:
     learners = learners or [str(made / "run"), "linear-probe", "finetune"]
     options = {"protocol": Protocol(shots=SHOTS, draws=2), "encoder": str(made / "tiny")} | options
     return compare(learners, [str(made / "held")], made / out, **options)
@@ -69,29 +81,27 @@ def test_an_interrupted_comparison_ends_in_the_same_bytes_and_computes_no_cell_t
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _compare(made, "whole")
-    computed: list[tuple[str, str, int]] = []
-    write = module.write_json
+    computed: list[Path] = []
+    write = job.write_draws
 
-    def stopping(target: Path, value: Any, **options: Any) -> None:
-        if target.parent.name == "cells":
-            if len(computed) in (1, 7):  # in the middle of a task's cells, and later
-                computed.append(("", "", 0))
-                raise KeyboardInterrupt
-            computed.append((value[0]["learner"], value[0]["task"], value[0]["shots"]))
-        write(target, value, **options)
+    def stopping(file: Path, draws: list[Draw]) -> None:
+        if len(computed) in (1, 7):  # in the middle of a task's cells, and later
+            computed.append(Path())
+            raise KeyboardInterrupt
+        computed.append(file)
+        write(file, draws)
 
-    monkeypatch.setattr(module, "write_json", stopping)
+    monkeypatch.setattr(job, "write_draws", stopping)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             _compare(made, "stopped")
         assert not (made / "stopped" / "results.json").exists()
     resumed = _compare(made, "stopped")
     assert _figures(made, "stopped") == _figures(made, "whole")
-    cells = [cell for cell in computed if cell[0]]
+    cells = [file for file in computed if file.name]
     assert len(cells) == len(set(cells)) == 3 * 3 * 2
-    for shots, found in whole["by_shots"].items():
-        assert found["pairs"] == resumed["by_shots"][shots]["pairs"]
-        assert found["ranks"] == resumed["by_shots"][shots]["ranks"]
+    for before, after in zip(whole.tables, resumed.tables, strict=True):
+        assert (before.pairs, before.ranks) == (after.pairs, after.ranks)
 
 
 def test_one_more_learner_costs_its_own_cells_only(made: Path) -> None:
@@ -108,13 +118,16 @@ def test_one_more_learner_costs_its_own_cells_only(made: Path) -> None:
 def test_the_figures_are_those_of_evaluate(made: Path) -> None:
     _compare(made, "out", [str(made / "run")])
     table = pq.read_table(made / "out" / "results.parquet").to_pylist()
-    rows = quickstudy.evaluate(made / "run", made / "held", shots=SHOTS, draws=2)["rows"]
-    wanted = {(r["task"], r["shots"], r["draw"]): r for r in rows if r["learner"] == "meta-trained"}
+    draws = quickstudy.evaluate(made / "run", made / "held", shots=SHOTS, draws=2).draws
+    wanted = {(each.task, each.shots, each.draw): each for each in draws if each.learner == "meta-trained"}
     assert len(table) == len(wanted) == 12
     for row in table:
         other = wanted[row["task"], row["shots"], row["draw"]]
-        assert [row[key] for key in ("accuracy", "f1", "mcc")] == [other[key] for key in ("accuracy", "f1", "mcc")]
-        assert row["log_loss"] == pytest.approx(other["log_loss"], abs=1e-5)
+        assert [row[name] for name in ("accuracy", "f1", "mcc")] == [
+            other.scores[name] for name in ("accuracy", "f1", "mcc")
+        ]
+        assert other.calibration is not None
+        assert row["log_loss"] == pytest.approx(other.calibration.log_loss, abs=1e-5)
 
 
 def test_two_processes_give_the_same_bytes(made: Path) -> None:
@@ -169,71 +182,73 @@ def test_a_folder_that_is_no_comparison_and_what_was_meta_trained_on_are_refused
     assert not (made / "out").exists()
 
 
-def _results(means: dict[str, float], noise: float, seconds: dict[str, float] | None = None) -> dict[str, Any]:
-    """Results of four tasks and ten draws: a mean per learner, what is particular to a task, and noise."""
+def _results(scores: dict[str, dict[str, list[float]]], seconds: dict[str, float] | None = None) -> Results:
+    """Results at 4 shots of learner → task → score of each draw; the second learner needs more memory than the first."""
+    means = []
+    for place, (name, by_task) in enumerate(scores.items()):
+        mean, time = over_tasks(by_task), (seconds or {}).get(name, 1.0)
+        costs = Costs(seconds_adapt=time, adapt_peak_mib=500.0 * (place + 1), predict_peak_mib=600.0)
+        means.append(LearnerMean(name, mean.mean, mean.low, mean.high, mean.n, costs))
+    learners = {
+        name: Learner(name, {}, "e", False, "0", measured=Measured("cuda" if name == "slow" else "cpu"))
+        for name in scores
+    }
+    table = ShotsTable(4, tuple(means), tuple(compare_all(dict(scores))), dict.fromkeys(scores, 1.0), None)
+    protocol = UsedProtocol("few-shot", 1, (4,), 10, 0, None, None, None)
+    return Results(Versions(*"123456"), protocol, learners, {}, (table,), ())
+
+
+def _noisy(means: dict[str, float], noise: float) -> dict[str, dict[str, list[float]]]:
+    """Scores of four tasks and ten draws: a mean per learner, what is particular to a task, and noise."""
     random = np.random.default_rng(0)
-    own = random.standard_normal(4)
-    scores = {
-        name: {str(i): 0.5 + mean + 0.1 * own[i] + noise * random.standard_normal(10) for i in range(4)}
+    levels = random.standard_normal(4)
+    return {
+        name: {str(i): list(0.5 + mean + 0.1 * levels[i] + noise * random.standard_normal(10)) for i in range(4)}
         for name, mean in means.items()
     }
-    learners = [
-        {
-            "learner": name,
-            **over_tasks(of),
-            "seconds_adapt": (seconds or {}).get(name, 1.0),
-            "adapt_peak_mib": 500.0 * (place + 1),
-            "predict_peak_mib": 600.0,
-        }
-        for place, (name, of) in enumerate(scores.items())
-    ]
-    return {
-        "learners": {name: {"costs": {"device": "cuda" if name == "slow" else "cpu"}} for name in scores},
-        "by_shots": {"4": {"learners": learners, "pairs": compare_all(scores)}},
-    }
+
+
+def _mean(results: Results, learner: str) -> LearnerMean:
+    return next(mean for mean in results.tables[-1].learners if mean.learner == learner)
 
 
 def test_the_better_one_is_recommended_with_its_figures() -> None:
-    results = _results({"a": 0.0, "b": 0.1, "c": 0.01}, 0.03)
-    found = recommend(results)
-    (row,) = [one for one in results["by_shots"]["4"]["learners"] if one["learner"] == "b"]
-    assert (found["learner"], found["decided"], found["equals"]) == ("b", True, [])
-    assert all(found[key] == row[key] for key in ("mean", "low", "high", "seconds_adapt"))
-    assert {one["learner"] for one in found["worse"]} == {"a", "c"}
-    assert "is ahead of a, c" in found["why"]
+    results = _results(_noisy({"a": 0.0, "b": 0.1, "c": 0.01}, 0.03))
+    choice, mean = recommend(results), _mean(results, "b")
+    assert (choice.learner, choice.decided, choice.equals) == ("b", True, ())
+    assert (choice.mean, choice.low, choice.high) == (mean.mean, mean.low, mean.high)
+    assert choice.seconds_adapt == mean.costs.seconds_adapt
+    assert {worse.learner for worse in choice.worse} == {"a", "c"}
+    assert "is ahead of a, c" in choice.why
 
 
 def test_of_equals_the_fastest_is_recommended() -> None:
-    found = recommend(_results({"a": 0.0, "b": 0.2, "c": 0.2}, 0.03, {"b": 9.0, "c": 0.1}))
-    assert (found["learner"], found["equals"], found["decided"]) == ("c", ["b"], True)
+    choice = recommend(_results(_noisy({"a": 0.0, "b": 0.2, "c": 0.2}, 0.03), {"b": 9.0, "c": 0.1}))
+    assert (choice.learner, choice.equals, choice.decided) == ("c", ("b",), True)
 
 
 def test_noise_alone_is_called_noise() -> None:
-    found = recommend(_results(dict.fromkeys("abcdefgh", 0.0), 0.05, {"d": 0.2}))
-    assert (found["learner"], found["decided"], found["worse"]) == ("d", False, [])
-    assert found["why"].startswith("Nothing is better than anything else here")
+    choice = recommend(_results(_noisy(dict.fromkeys("abcdefgh", 0.0), 0.05), {"d": 0.2}))
+    assert (choice.learner, choice.decided, choice.worse) == ("d", False, ())
+    assert choice.why.startswith("Nothing is better than anything else here")
 
 
 @pytest.mark.parametrize("draws", [1, 10])
 def test_where_no_test_can_tell_the_better_mean_stands(draws: int) -> None:
     """One draw, or learners that do not look at the support set: their difference is the same in every draw."""
     scores = {"a": {"x": [0.2] * draws, "y": [0.3] * draws}, "b": {"x": [0.9] * draws, "y": [0.5] * draws}}
-    results = _results({"a": 0.0, "b": 0.0}, 0.03, {"a": 0.1, "b": 9.0})
-    for row in results["by_shots"]["4"]["learners"]:
-        row |= over_tasks(scores[row["learner"]])
-    results["by_shots"]["4"]["pairs"] = finite(compare_all(scores))
-    found = recommend(results)
-    assert (found["learner"], found["decided"], found["equals"]) == ("b", False, [])
-    assert "cannot be tested" in found["why"]
+    choice = recommend(_results(scores, {"a": 0.1, "b": 9.0}))
+    assert (choice.learner, choice.decided, choice.equals) == ("b", False, ())
+    assert "cannot be tested" in choice.why
 
 
 def test_limits_are_kept_or_refused() -> None:
-    results = _results({"slow": 0.3, "fast": 0.0}, 0.03, {"slow": 5.0, "fast": 0.1})
-    assert recommend(results)["learner"] == "slow"
+    results = _results(_noisy({"slow": 0.3, "fast": 0.0}, 0.03), {"slow": 5.0, "fast": 0.1})
+    assert recommend(results).learner == "slow"
     for limits in (Limits(seconds=1.0), Limits(no_gpu=True)):
-        assert recommend(results, limits)["learner"] == "fast"
-    assert recommend(results, Limits(mib=700))["learner"] == "slow"  # the first has 600, the second 1,000 MiB
-    assert recommend(results, Limits(shots=9))["shots"] == 4
+        assert recommend(results, limits).learner == "fast"
+    assert recommend(results, Limits(mib=700)).learner == "slow"  # the first has 600, the second 1,000 MiB
+    assert recommend(results, Limits(shots=9)).shots == 4
     with pytest.raises(DataError, match=r"no learner is within the limits\n  There are: slow \(5 s, 600 MiB\), fast"):
         recommend(results, Limits(seconds=0.01))
     with pytest.raises(DataError, match=r"no figures of 3 shots or fewer\n  It has 4"):
@@ -241,20 +256,24 @@ def test_limits_are_kept_or_refused() -> None:
 
 
 def test_of_equals_that_are_as_fast_the_best_mean_is_recommended() -> None:
-    results = _results({"a": 0.0, "b": 0.2, "c": 0.201}, 0.03, {"b": 1.0, "c": 1.05})
-    assert (
-        max(results["by_shots"]["4"]["learners"], key=lambda row: row["mean"])["learner"]
-        == recommend(results)["learner"]
-    )
+    results = _results(_noisy({"a": 0.0, "b": 0.2, "c": 0.201}, 0.03), {"b": 1.0, "c": 1.05})
+    assert max(results.tables[-1].learners, key=lambda mean: mean.mean).learner == recommend(results).learner
+
+
+def test_a_learner_that_was_not_timed_is_not_called_fast() -> None:
+    results = _results(_noisy({"a": 0.2, "b": 0.2}, 0.03), {"a": 1.0, "b": 1.0})
+    table = results.tables[0]
+    untimed = replace(table, learners=(replace(table.learners[0], costs=Costs()), table.learners[1]))
+    assert recommend(replace(results, tables=(untimed,))).learner == "b"
 
 
 def test_own_tasks_are_compared_with_baselines_before_a_recommendation(made: Path) -> None:
     """More shots are asked for than the tasks have examples: the most there can be are measured."""
     words = ["--tasks", str(made / "held"), "--learner", str(made / "run"), "--encoder", str(made / "tiny")]
     found = json.loads(_cli("recommend", made / "mine", *words, "--shots", "30", "--json"))
-    results = json.loads((made / "mine" / "results.json").read_text(encoding="utf-8"))
+    results = read_results(made / "mine" / "results.json", "")
     assert found["shots"] == 8
-    assert set(results["learners"]) == {
+    assert set(results.learners) == {
         "run",
         "majority",
         "label-names",
@@ -262,12 +281,13 @@ def test_own_tasks_are_compared_with_baselines_before_a_recommendation(made: Pat
         "linear-probe",
         "protonet",
     }
-    (row,) = [row for row in results["by_shots"]["8"]["learners"] if row["learner"] == found["learner"]]
-    assert all(found[key] == row[key] for key in ("mean", "low", "high", "seconds_adapt"))
+    mean = _mean(results, found["learner"])
+    assert [found[key] for key in ("mean", "low", "high")] == [mean.mean, mean.low, mean.high]
+    assert found["seconds_adapt"] == mean.costs.seconds_adapt
     assert json.loads(_cli("recommend", made / "mine", "--json")) == found
 
 
-def test_rows_bear_the_name_that_the_learner_has_now(made: Path) -> None:
+def test_draws_bear_the_name_that_the_learner_has_now(made: Path) -> None:
     before = _compare(made, "out")
     (made / "run").rename(made / "renamed")
     seen: list[Any] = []
@@ -275,15 +295,15 @@ def test_rows_bear_the_name_that_the_learner_has_now(made: Path) -> None:
         made, "out", [str(made / "renamed"), "linear-probe", "finetune"], on_cell=lambda *cell: seen.append(cell)
     )
     assert not seen  # nothing is computed again
-    assert [row["learner"] for row in after["rows"]] == [
-        "renamed" if row["learner"] == "run" else row["learner"] for row in before["rows"]
+    assert [each.learner for each in after.draws] == [
+        "renamed" if each.learner == "run" else each.learner for each in before.draws
     ]
-    assert set(after["learners"]) == {"renamed", "linear-probe", "finetune"}
+    assert set(after.learners) == {"renamed", "linear-probe", "finetune"}
 
 
 def test_another_encoder_or_another_run_of_the_same_name_is_another_learner(made: Path) -> None:
     one, other = (
-        LearnerSpec("protonet", name).fingerprint() for name in ("org/one", "org/other")
+        named_learner("protonet", name).fingerprint() for name in ("org/one", "org/other")
     )  # not on this machine
     assert one != other
     before = _compare(made, "out", [str(made / "run")])
@@ -291,8 +311,8 @@ def test_another_encoder_or_another_run_of_the_same_name_is_another_learner(made
     shutil.rmtree(made / "run")
     quickstudy.pretrain(recipe | {"outer": recipe["outer"] | {"outer_steps": 2}}, made / "run")
     after = _compare(made, "out", [str(made / "run")])
-    assert [row["log_loss"] for row in before["rows"]] != [row["log_loss"] for row in after["rows"]]
-    assert before["learners"]["run"]["weights"] != after["learners"]["run"]["weights"]
+    assert [each.calibration for each in before.draws] != [each.calibration for each in after.draws]
+    assert before.learners["run"].fingerprint != after.learners["run"].fingerprint
     assert len(list((made / "out" / "cells").iterdir())) == 12
 
 
@@ -311,14 +331,14 @@ def test_tables_have_the_columns_of_all_kinds_of_tasks(made: Path) -> None:
     for row in rows:
         own = "pearson" if row["kind"] == "regression" else "accuracy"
         assert row[own] is not None
-    assert set(results["tasks"]) == {"score", "held/tone", "held/colour", "held/count"}
+    assert set(results.tasks) == {"score", "held/tone", "held/colour", "held/count"}
 
 
 def test_a_task_that_was_meta_trained_on_is_named(made: Path) -> None:
     results = compare(
         str(made / "run"), made / "seen", made / "out", protocol=Protocol(shots=(1,), draws=2), allow_overlap=True
     )
-    assert results["learners"]["run"]["seen"] == ["seen"]
+    assert results.learners["run"].seen == ("seen",)
     assert "meta-trained on, not held out: seen" in (made / "out" / "report.html").read_text(encoding="utf-8")
 
 
@@ -347,39 +367,124 @@ def test_through_ray_the_figures_are_the_same(made: Path) -> None:
 
 def test_results_tell_what_figures_follow_from_and_what_they_cost(made: Path) -> None:
     results = _compare(made, "out", [str(made / "run"), "label-names"])
+    assert read_results(made / "out" / "results.json", "") == results
     table = pq.read_table(made / "out" / "results.parquet")
     source = json.loads(table.schema.metadata[b"quickstudy"])
-    assert source["protocol"] == results["protocol"]
+    assert source["protocol"] == {**asdict(results.protocol), "shots": list(SHOTS)}
     assert source["protocol"]["name"] == "standard"
-    assert source["data"] == {name: task["data"] for name, task in results["tasks"].items()}
+    assert source["trials"] == {name: task.trials for name, task in results.tasks.items()}
+    assert source["fingerprints"] == {name: learner.fingerprint for name, learner in results.learners.items()}
     assert [json.loads(line) for line in (made / "out" / "results.jsonl").read_text().splitlines()] == table.to_pylist()
-    trained, untouched = results["learners"]["run"], results["learners"]["label-names"]
-    assert (trained["method"], trained["trained"], trained["overlap"]) == ("protonet", True, [])
-    assert trained["curve"]["step"] == [1]
-    assert (untouched["curve"], untouched["costs"]["train_seconds"]) == (None, None)
+    trained, untouched = results.learners["run"], results.learners["label-names"]
+    assert (trained.method, trained.trained, trained.overlap) == ("protonet", True, ())
+    assert trained.training is not None
+    assert trained.training.curve is not None
+    assert (trained.training.outer_steps, trained.training.curve.step, untouched.training) == (1, (1,), None)
     parameters = sum(p.numel() for p in Run.open(made / "run").learner().parameters())
-    costs = trained["costs"]
-    assert (costs["parameters"], costs["outer_steps"], costs["device"]) == (parameters, 1, "cpu, 1 thread")
-    assert min(costs[key] for key in ("train_seconds", "seconds_adapt", "seconds_predict_1000")) > 0
+    costs = trained.measured.costs
+    assert (trained.measured.parameters, trained.measured.device) == (parameters, "cpu, 1 thread")
+    assert min(trained.training.seconds or 0, costs.seconds_adapt or 0, costs.seconds_predict_1000 or 0) > 0
     if sys.platform == "linux":
-        assert min(costs[key] for key in ("train_peak_mib", "adapt_peak_mib", "predict_peak_mib")) > 100  # torch alone
+        peaks = trained.training.peak_mib, costs.adapt_peak_mib, costs.predict_peak_mib
+        assert min(peak or 0 for peak in peaks) > 100  # torch alone
     assert str(made) not in (made / "out" / "results.json").read_text()  # results are handed on: no local path
-    for row in results["rows"]:
-        assert np.sum(row["confusion"]) == row["n_test"] == sum(row["reliability"]["count"])
-        right = np.trace(row["confusion"]) / row["n_test"]
-        assert (
-            right == pytest.approx(row["accuracy"]) == pytest.approx(sum(row["reliability"]["right"]) / row["n_test"])
-        )
-        assert ("wrong" in row) == (row["draw"] == 0)
-        if row["learner"] == "label-names":  # it does not look at the support set
-            assert row["accuracy"] == next(
-                r["accuracy"] for r in results["rows"] if r["task"] == row["task"] and r["learner"] == "label-names"
-            )
-    wrong = [one for row in results["rows"] for one in row.get("wrong", ())]
-    assert all(one["label"] != one["predicted"] for one in wrong)
-    quiet = _compare(made, "out", [str(made / "run"), "label-names"], texts=False)  # after a comparison with texts
-    assert not any(task["supports"] for task in quiet["tasks"].values())
-    assert "text" not in json.dumps(quiet["rows"])
+    for each in results.draws:
+        assert each.labels is not None
+        assert each.calibration is not None
+        reliability = each.calibration.reliability
+        assert np.sum(each.labels.confusion) == each.n_test == sum(reliability.count)
+        right = np.trace(each.labels.confusion) / each.n_test
+        assert right == pytest.approx(each.scores["accuracy"]) == pytest.approx(sum(reliability.right) / each.n_test)
+        assert (each.mistakes is not None) == (each.draw == 0)
+        if each.learner == "label-names":  # it does not look at the support set
+            same = [other for other in results.draws if (other.task, other.learner) == (each.task, each.learner)]
+            assert {other.score for other in same} == {each.score}
+
+
+def test_mistakes_are_shown_with_their_texts(made: Path) -> None:
+    results = _compare(made, "out", ["label-names"])
+    shown = 0
+    for each in results.draws:
+        first = next(first for first in results.tasks[each.task].first_draws if first.shots == each.shots)
+        for mistake in each.mistakes or ():
+            assert first.scored[mistake.row].label != mistake.predicted
+            shown += 1
+    assert shown > 10
+
+
+def _shown(made: Path) -> int:
+    """How many wrong predictions the page can look up."""
+    page = (made / "out" / "report.html").read_text(encoding="utf-8")
+    _, _, rest = page.partition('id="episode-data">')
+    data = json.loads(rest.split("</script>")[0]) if rest else {"wrong": []}
+    return sum(len(wrong or []) for of_task in data["wrong"] for of_shots in of_task for wrong in of_shots)
+
+
+def test_texts_can_be_asked_for_later_and_left_out_again_without_computing_anything(made: Path) -> None:
+    """Cells hold no texts, so they serve results with and without them."""
+    seen: list[Any] = []
+    quiet = _compare(made, "out", ["linear-probe"], texts=False)
+    assert not any(task.first_draws for task in quiet.tasks.values())
+    assert "text" not in json.dumps([figure_rows(quiet.draws), [each.name for each in (made / "out").iterdir()]])
+    assert not any('"text"' in file.read_text(encoding="utf-8") for file in (made / "out" / "cells").iterdir())
+    assert _shown(made) == 0
+    figures = _figures(made, "out")
+    _compare(made, "out", ["linear-probe"], on_cell=lambda *cell: seen.append(cell))
+    assert _shown(made) > 10
+    assert not seen
+    assert _figures(made, "out") == figures
+    again = _compare(made, "out", ["linear-probe"], texts=False)
+    assert (again.tasks, _shown(made)) == (quiet.tasks, 0)
+
+
+def test_cells_of_the_version_before_are_used_with_and_without_their_texts(made: Path) -> None:
+    """They hold the texts of wrong predictions, or, after --no-texts, nothing of them; the page says which are not there."""
+    results = _compare(made, "out", ["linear-probe", "label-names"])
+    texts = {(name, first.shots): first.scored for name, task in results.tasks.items() for first in task.first_draws}
+    for file in (made / "out" / "cells").iterdir():
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        for row in rows:
+            scored = texts[row["task"], row["shots"]]
+            mistakes = row.pop("mistakes", None)
+            if mistakes is not None and row["learner"] == "linear-probe":
+                kept = ("predicted", "probability")
+                row["wrong"] = [asdict(scored[m["row"]]) | {key: m[key] for key in kept} for m in mistakes]
+        file.write_text(json.dumps(rows), encoding="utf-8")
+    seen: list[Any] = []
+    again = _compare(made, "out", ["linear-probe", "label-names"], on_cell=lambda *cell: seen.append(cell))
+    assert not seen
+    by_learner = [[each for each in of.draws if each.learner == "linear-probe"] for of in (results, again)]
+    assert by_learner[0] == by_learner[1]
+    assert all(each.mistakes is None for each in again.draws if each.learner == "label-names")
+    said = "an earlier version computed them without texts"
+    assert said in (made / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ['[{"task": "tone"', "{}", '[{"task": "tone"}]'])
+def test_a_damaged_cell_is_named_with_the_way_out(made: Path, text: str) -> None:
+    _compare(made, "out", ["linear-probe"])
+    file = next((made / "out" / "cells").iterdir())
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match="Remove this file: the next comparison computes it again") as caught:
+        _compare(made, "out", ["linear-probe"])
+    assert caught.value.where == str(file)
+    file.unlink()
+    _compare(made, "out", ["linear-probe"])
+
+
+def test_results_of_the_version_before_say_how_to_renew_them(made: Path) -> None:
+    _compare(made, "out", ["linear-probe"])
+    file = made / "out" / "results.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values.pop("format")
+    file.write_text(json.dumps(values), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "quickstudy", "report", str(made / "out")], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "format 1" in done.stderr
+    assert "Give the same `quickstudy compare` again" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def _cli(*words: Any) -> str:

@@ -1,6 +1,7 @@
 """Evaluation: metrics, intervals and draws against scikit-learn, scipy and closed forms."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ from quickstudy.data.glue import GLUE
 from quickstudy.errors import DataError
 from quickstudy.evaluation import draws as draw
 from quickstudy.evaluation import evaluate as evaluation
-from quickstudy.evaluation.evaluate import COSTS, evaluate_learners, summarize_rows
-from quickstudy.evaluation.metrics import calibration, classes, main_metric, score
+from quickstudy.evaluation.evaluate import evaluate_learners
+from quickstudy.evaluation.metrics import calibration, label_figures, main_metric, score
+from quickstudy.evaluation.plan import plan_tasks
 from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.record import Costs, Draw
+from quickstudy.evaluation.results_file import read_results
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.methods.feature import FeatureMetaLearner
+from quickstudy.methods.label_names import LabelNames
 from quickstudy.methods.linear_probe import LinearProbe
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.adapted import AdaptedModel
@@ -60,11 +65,11 @@ def test_classification_metrics_are_those_of_scikit_learn(n_way: int, seed: int)
 @pytest.mark.parametrize("n_way", [2, 3, 6])
 def test_scores_and_confusions_of_each_class_are_those_of_scikit_learn(n_way: int) -> None:
     y, p = np.random.default_rng(n_way).integers(n_way - 1, size=(2, 40))  # the last label never comes
-    found = classes(y, p, n_way, range(n_way))
+    found = label_figures(y, p, n_way, range(n_way))
     each: dict[str, Any] = {"average": None, "labels": range(n_way), "zero_division": 0.0}
     for name, of in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
-        assert found["per_class"][name] == pytest.approx(of(y, p, **each).tolist(), **EXACT)
-    assert found["confusion"] == sk.confusion_matrix(y, p, labels=range(n_way)).tolist()
+        assert getattr(found.per_class, name) == pytest.approx(of(y, p, **each).tolist(), **EXACT)
+    assert np.array_equal(found.confusion, sk.confusion_matrix(y, p, labels=range(n_way)))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -89,15 +94,15 @@ def test_calibration_is_scikit_learn_s_log_loss_and_the_definition_of_guo_et_al(
     random = np.random.default_rng(n_way)
     y, p = random.integers(n_way, size=400), random.dirichlet(np.full(n_way, 0.3), size=400)
     found = calibration(y, p)
-    assert found["log_loss"] == pytest.approx(sk.log_loss(y, p, labels=range(n_way)), **EXACT)
+    assert found.log_loss == pytest.approx(sk.log_loss(y, p, labels=range(n_way)), **EXACT)
     confidence, right, wanted = p.max(1), p.argmax(1) == y, 0.0
     for low in np.arange(15) / 15:
         inside = (confidence >= low) & (confidence < low + 1 / 15 + (low > 0.9) * 1e-9)
         if inside.any():
             wanted += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
-    assert found["ece"] == pytest.approx(wanted, abs=1e-12)
-    sure = np.eye(n_way)[y]
-    assert [calibration(y, sure)[key] for key in ("log_loss", "ece")] == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert found.ece == pytest.approx(wanted, abs=1e-12)
+    sure = calibration(y, np.eye(n_way)[y])
+    assert (sure.log_loss, sure.ece) == pytest.approx((0.0, 0.0), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(GLUE))
@@ -147,20 +152,19 @@ def test_the_interval_is_student_s(n: int) -> None:
     values = np.random.default_rng(n).normal(0.7, 0.1, size=n)
     found = summarize(list(values))
     low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
-    wanted = {"mean": values.mean(), "sd": values.std(ddof=1), "low": low, "high": high, "n": n}
-    assert found == pytest.approx(wanted, **EXACT)
+    wanted = values.mean(), values.std(ddof=1), low, high, n
+    assert (found.mean, found.sd, found.low, found.high, found.n) == pytest.approx(wanted, **EXACT)
 
 
 def test_the_interval_covers_the_mean_in_95_of_100_evaluations() -> None:
     values = np.random.default_rng(0).normal(0.6, 0.05, size=(2000, 10))
     found = [summarize(list(row)) for row in values]
-    assert 0.93 <= np.mean([row["low"] <= 0.6 <= row["high"] for row in found]) <= 0.97
+    assert 0.93 <= np.mean([mean.low <= 0.6 <= mean.high for mean in found]) <= 0.97
 
 
 def test_one_draw_has_a_mean_and_no_interval() -> None:
     found = summarize([0.4])
-    assert (found["mean"], found["n"]) == (0.4, 1)
-    assert all(np.isnan(found[key]) for key in ("sd", "low", "high"))
+    assert (found.mean, found.n, found.sd, found.low, found.high) == (0.4, 1, None, None, None)
 
 
 def test_draws_are_a_function_of_seed_task_shots_and_number() -> None:
@@ -201,10 +205,10 @@ def test_published_draws_are_used_where_there_are_any() -> None:
     assert {d: [e.text for e in support] for d, support in found.items()} == {1: ["draw 1"] * 8, 2: ["draw 2"] * 8}
     assert draw.support_sets(fixed, 4, 5, seed=3) == found
     assert draw.support_sets(fixed, 16, 5, seed=0) == {}
-    rows = evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], Protocol(shots=(4, 16), draws=5))
-    assert [(row["shots"], row["draw"]) for row in rows] == [(4, 1), (4, 2)]
+    draws = _evaluate({"probe": LinearProbe(tiny_encoder())}, [fixed], Protocol(shots=(4, 16), draws=5))
+    assert [(each.shots, each.draw) for each in draws] == [(4, 1), (4, 2)]
     with pytest.raises(DataError, match="no task has draws of 16 shots"):
-        evaluate_learners({"probe": LinearProbe(tiny_encoder())}, [fixed], Protocol(shots=(16,)))
+        plan_tasks(Protocol(shots=(16,)), [fixed])
 
 
 @pytest.mark.parametrize("labels", [[0] * 4, [0] * 4 + [1] * 3, [0] * 4 + [1] * 5])
@@ -257,15 +261,16 @@ def test_every_learner_adapts_to_the_same_examples() -> None:
         learner.seen = []
     task = word_task()
     told: list[Any] = []
-    rows = evaluate_learners(learners, [task], Protocol(shots=(2, 4), draws=3, seed=5), on_row=told.append)
-    assert told == rows
+    planned = plan_tasks(Protocol(shots=(2, 4), draws=3, seed=5), [task])
+    draws = evaluate_learners(learners, planned, on_draw=told.append)
+    assert told == draws
     assert learners["a"].seen == learners["b"].seen
     encoder = tiny_encoder()
     drawn = [list(draw.support_sets(task, k, 3, seed=5).values()) for k in (2, 4)]
     wanted = [support for of_k in drawn for support in of_k]
     assert [ids for ids, _ in learners["a"].seen] == [encoder.tokenize(support).ids for support in wanted]
-    numbers = [{k: v for k, v in row.items() if k not in (*COSTS, "learner")} for row in rows]
-    assert numbers[:6] == numbers[6:]  # two learners that are alike get the same figures
+    figures = [replace(_figures(each), learner="") for each in draws]
+    assert figures[:6] == figures[6:]  # two learners that are alike get the same figures
 
 
 @pytest.mark.parametrize("method", ["protonet", "linear-probe", "fomaml", "maml", "finetune"])
@@ -277,42 +282,42 @@ def test_a_separable_task_is_solved_fully(method: str) -> None:
     }
     task = Task("separable", splits, tuple(words), domain="tests")
     settings = {} if method in ("protonet", "linear-probe") else {"adapts": "head"}
-    (row,) = evaluate_learners(
-        {"x": make(method, tiny_encoder(normalize=True), settings)}, [task], Protocol(shots=(2,), draws=1)
-    )
-    assert [row[key] for key in ("accuracy", "precision", "recall", "f1", "mcc", "metric")] == pytest.approx([1.0] * 6)
-    assert (row["task"], row["domain"], row["learner"], row["n_test"]) == ("separable", "tests", "x", 21)
-    assert min(row["seconds_adapt"], row["seconds_predict"]) >= 0
+    learners = {"x": make(method, tiny_encoder(normalize=True), settings)}
+    (only,) = _evaluate(learners, [task], Protocol(shots=(2,), draws=1))
+    names = ("accuracy", "precision", "recall", "f1", "mcc", "metric")
+    assert [only.scores[name] for name in names] == pytest.approx([1.0] * 6)
+    assert (only.task, only.domain, only.learner, only.n_test) == ("separable", "tests", "x", 21)
+    assert min(only.costs.seconds_adapt or 0, only.costs.seconds_predict or 0) > 0
 
 
-def test_rows_are_what_the_adapted_model_predicts() -> None:
+def test_scores_are_of_what_the_adapted_model_predicts() -> None:
     task, learner = word_task(n_way=3), make("fomaml", tiny_encoder(normalize=True), {"inner_steps": 2})
-    rows = evaluate_learners({"x": learner}, [task], Protocol(shots=(3,), draws=2, limit=25))
+    draws = _evaluate({"x": learner}, [task], Protocol(shots=(3,), draws=2, limit=25))
     tests = draw.scored_examples(task, 25, seed=0)
-    for row, support in zip(rows, draw.support_sets(task, 3, 2, seed=0).values(), strict=True):
+    for each, support in zip(draws, draw.support_sets(task, 3, 2, seed=0).values(), strict=True):
         model = learner.adapt(encode_set(learner.encoder, support), Classes(task.label_names))
         predicted = [task.label_names.index(str(name)) for name in model.predict(tests)]
         wanted = score(task, [e.label for e in tests], predicted)
-        assert {key: row[key] for key in wanted} == wanted
-        assert row["n_test"] == 25
+        assert each.scores == wanted
+        assert each.n_test == 25
 
 
 @pytest.mark.parametrize("adapts", ["head", "layers:-1", "all"])
 @pytest.mark.parametrize("pair", [False, True])
-def test_kept_and_recomputed_prefixes_give_the_same_rows(
+def test_kept_and_recomputed_prefixes_give_the_same_figures(
     adapts: str, pair: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = tiny_encoder(normalize=True, pair="separate")
     learner = make("fomaml", encoder, {"adapts": adapts, "inner_steps": 1})
     monkeypatch.setattr(evaluation, "_CHUNK", 16)
 
-    def rows() -> list[dict[str, Any]]:
-        found = evaluate_learners({"x": learner}, [word_task(pair=pair)], Protocol(shots=(2,), draws=2))
-        return [{k: v for k, v in row.items() if k not in COSTS} for row in found]
+    def figures() -> list[Draw]:
+        draws = _evaluate({"x": learner}, [word_task(pair=pair)], Protocol(shots=(2,), draws=2))
+        return [_figures(each) for each in draws]
 
-    kept = rows()
+    kept = figures()
     monkeypatch.setattr(evaluation, "_KEEP_TOKENS", 0)
-    assert rows() == kept
+    assert figures() == kept
     assert len(kept) == 2
 
 
@@ -347,79 +352,38 @@ def test_the_linear_probe_of_scores_is_scikit_learn_s_ridge(normalize: bool) -> 
 @pytest.mark.parametrize("method", ["linear-probe", "protonet", "fomaml"])
 def test_a_regression_task_is_scored_by_its_correlations(method: str) -> None:
     task, learner = score_task(), make(method, tiny_encoder(normalize=True))
-    (row,) = evaluate_learners({"x": learner}, [task], Protocol(shots=(8,), draws=1))
+    (only,) = _evaluate({"x": learner}, [task], Protocol(shots=(8,), draws=1))
     support = draw.support_sets(task, 8, 1, seed=0)[0]
     tests = draw.scored_examples(task, None, seed=0)
     predicted = learner.adapt(encode_set(learner.encoder, support), Scores()).predict(tests)
     truth = [e.label for e in tests]
-    assert (row["kind"], row["main"], "accuracy" in row) == ("regression", "metric", False)
+    assert (only.kind, only.main, "accuracy" in only.scores) == ("regression", "metric", False)
     wanted = stats.pearsonr(truth, predicted).statistic, stats.spearmanr(truth, predicted).statistic
-    assert (row["pearson"], row["spearman"]) == pytest.approx(wanted, abs=1e-6)
-    assert row["metric"] == pytest.approx(sum(wanted) / 2, abs=1e-6)
+    assert (only.scores["pearson"], only.scores["spearman"]) == pytest.approx(wanted, abs=1e-6)
+    assert only.score == only.scores["metric"] == pytest.approx(sum(wanted) / 2, abs=1e-6)
     if method == "linear-probe":  # the others were never trained
-        assert row["metric"] > 0.2
+        assert only.score > 0.2
 
 
-def test_the_summary_is_mean_interval_and_paired_difference() -> None:
-    after, before = [0.9, 0.8, 0.7, 0.8], [0.5, 0.6, 0.4, 0.7]
-    summary = summarize_rows(_rows({"one": {"after": after, "before": before}}), reference="after")
-    assert [(row["task"], row["shots"], row["learner"]) for row in summary] == [
-        ("one", 4, "after"),
-        ("one", 4, "before"),
-    ]
-    assert {key: summary[0][key] for key in ("mean", "sd", "low", "high", "n")} == summarize(after)
-    assert "difference" not in summary[0]
-    differences = np.array(after) - before
-    low, high = stats.t.interval(0.95, 3, loc=differences.mean(), scale=stats.sem(differences))
-    wanted = {"mean": differences.mean(), "sd": differences.std(ddof=1), "low": low, "high": high, "n": 4}
-    assert summary[1]["difference"] == pytest.approx(wanted, **EXACT)
-    paired = stats.ttest_rel(after, before).confidence_interval()
-    assert (low, high) == pytest.approx((paired.low, paired.high), **EXACT)
+def test_costs_of_every_draw_are_those_of_a_user_who_has_nothing_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that takes 20 ms a pass: whatever earlier draws have encoded, adapting and predicting take a pass each."""
+    run = Encoder._run
 
+    def slow(encoder: Encoder, sequences: Any) -> Any:
+        time.sleep(0.02)
+        return run(encoder, sequences)
 
-def test_the_average_is_the_mean_over_tasks_of_each_draw() -> None:
-    values = {
-        "one": {"after": [0.9, 0.8, 0.7], "before": [0.5, 0.6, 0.4]},
-        "two": {
-            "after": [0.3, 0.2, 0.1, 0.9],
-            "before": [0.2, 0.2, 0.2, 0.2],
-        },  # one draw more, left out of the average
-    }
-    summary = summarize_rows(_rows(values), reference="after")
-    average = {row["learner"]: row for row in summary if row["task"] == "average"}
-    after, before = [0.6, 0.5, 0.4], [0.35, 0.4, 0.3]
-    for learner, wanted in (("after", after), ("before", before)):
-        found = {key: average[learner][key] for key in ("mean", "sd", "low", "high", "n")}
-        assert found == pytest.approx(summarize(wanted), **EXACT)
-    assert average["before"]["difference"] == pytest.approx(
-        summarize([a - b for a, b in zip(after, before, strict=True)]), **EXACT
-    )
-    assert [row["n"] for row in summary if row["task"] == "two"] == [4, 4]
-    assert list(dict.fromkeys(row["task"] for row in summary)) == ["one", "two", "average"]
-
-
-def test_a_task_without_draws_of_some_shots_is_left_out_of_that_average_only() -> None:
-    rows = _rows({"one": {"after": [0.5, 0.7]}, "two": {"after": [0.1, 0.3]}})
-    rows += [row | {"shots": 8} for row in rows if row["task"] == "one"]
-    summary = summarize_rows(rows, reference="after")
-    assert [(row["task"], row["shots"], round(row["mean"], 12)) for row in summary] == [
-        ("one", 4, 0.6),
-        ("two", 4, 0.2),
-        ("average", 4, 0.4),
-        ("one", 8, 0.6),
-    ]
-
-
-def test_tasks_whose_draws_have_no_number_in_common_have_no_average() -> None:
-    rows = _rows({"one": {"after": [0.5, 0.7]}, "two": {"after": [0.1, 0.3]}})
-    rows = [row for row in rows if (row["task"] == "one") == (row["draw"] == 0)]
-    summary = summarize_rows(rows, reference="after")
-    assert [(row["task"], row["mean"]) for row in summary] == [("one", 0.5), ("two", 0.3)]
-
-
-def test_scores_of_regression_tasks_enter_by_their_own_metric() -> None:
-    rows = [{"task": "s", "shots": 4, "learner": "after", "draw": 0, "main": "metric", "metric": 0.25, "accuracy": 0.9}]
-    assert summarize_rows(rows, reference="after")[0]["mean"] == 0.25
+    monkeypatch.setattr(Encoder, "_run", slow)
+    encoder = tiny_encoder(normalize=True)
+    learners = {"names": LabelNames(encoder), "probe": LinearProbe(encoder), "prototypes": make("protonet", encoder)}
+    draws = _evaluate(learners, [word_task()], Protocol(shots=(2,), draws=3, limit=64))
+    assert len(draws) == 9
+    for each in draws:
+        # Two label names are a pass; four support texts cost 4 of the 64 texts of the pass that is timed for all learners.
+        least = 0.02 if each.learner == "names" else 0.02 * 4 / 64 / 4
+        assert each.costs.seconds_adapt >= least, each.learner
+        assert each.costs.seconds_predict >= 0.02
+        assert each.costs.seconds_predict_1000 == pytest.approx(1000 * each.costs.seconds_predict / each.n_test)
 
 
 def test_a_run_is_evaluated_beside_two_baselines_on_identical_draws(tiny_folder: Path, tmp_path: Path) -> None:
@@ -435,24 +399,26 @@ def test_a_run_is_evaluated_beside_two_baselines_on_identical_draws(tiny_folder:
     results = quickstudy.evaluate(run, tasks, shots=(2, 4), draws=3, seed=1, limit=30)
     names = ("meta-trained", "untouched", "linear probe")
     wanted = {(t, n, k, d) for t in ("tone", "colour") for n in names for k in (2, 4) for d in range(3)}
-    assert {(r["task"], r["learner"], r["shots"], r["draw"]) for r in results["rows"]} == wanted
-    assert len(results["rows"]) == len(wanted)
+    assert {(each.task, each.learner, each.shots, each.draw) for each in results.draws} == wanted
+    assert len(results.draws) == len(wanted)
     untouched = Encoder.load(str(tiny_folder), normalize=True)
     learners: dict[str, MetaLearner] = {
         "meta-trained": Run.open(tmp_path / "run").learner(),
         "untouched": make("protonet", untouched),
         "linear probe": make("linear-probe", untouched),
     }
-    again = evaluate_learners(learners, tasks, Protocol(shots=(2, 4), draws=3, seed=1, limit=30))
-    assert [_figures(row) for row in again] == [_figures(row) for row in results["rows"]]
-    by_name = {name: [_figures(r) for r in again if r["learner"] == name] for name in names}
-    assert by_name["meta-trained"] != [f | {"learner": "meta-trained"} for f in by_name["untouched"]]
-    assert {row["task"] for row in results["summary"]} == {"tone", "colour", "average"}
-    assert [("difference" in row) for row in results["summary"]] == [
-        row["learner"] != names[0] for row in results["summary"]
-    ]
-    assert (results["shots"], results["draws"], results["seed"], results["limit"]) == ([2, 4], 3, 1, 30)
-    assert results["seen_in_meta_training"] == []
+    protocol = Protocol(shots=(2, 4), draws=3, seed=1, limit=30)
+    again = _evaluate(learners, tasks, protocol)
+    assert [_figures(each) for each in again] == [_figures(each) for each in results.draws]
+    by_name = {name: [_figures(each) for each in again if each.learner == name] for name in names}
+    assert by_name["meta-trained"] != [replace(each, learner="meta-trained") for each in by_name["untouched"]]
+    assert tuple(results.learners) == names
+    assert [learner.trained for learner in results.learners.values()] == [True, False, False]
+    assert [learner.method for learner in results.learners.values()] == ["protonet", "protonet", "linear-probe"]
+    assert [mean.learner for table in results.tables for mean in table.learners] == [*names, *names]
+    assert results.protocol == replace(protocol.used, n_way=None, n_query=None)
+    assert results.learners["meta-trained"].seen == ()
+    assert read_results(tmp_path / "run" / "results.json", "") == results
 
 
 def _task(n_way: int, kind: Any = "classification", metric: str = "accuracy") -> Task:
@@ -464,15 +430,10 @@ def _features(encoder: Encoder, examples: Sequence[Example]) -> np.ndarray:
         return encoder(encoder.tokenize(examples)).numpy()
 
 
-def _rows(values: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
-    """Rows as `evaluate_learners` gives them, of task → learner → accuracy of each draw."""
-    return [
-        {"task": task, "shots": 4, "learner": learner, "draw": d, "main": "accuracy", "accuracy": value}
-        for task, learners in values.items()
-        for learner, found in learners.items()
-        for d, value in enumerate(found)
-    ]
+def _evaluate(learners: Mapping[str, MetaLearner], tasks: Sequence[Task], protocol: Protocol) -> list[Draw]:
+    return evaluate_learners(learners, plan_tasks(protocol, tasks))
 
 
-def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in COSTS}
+def _figures(draw: Draw) -> Draw:
+    """The draw without what differs from run to run."""
+    return replace(draw, costs=Costs())

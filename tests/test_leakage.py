@@ -10,18 +10,29 @@ import quickstudy
 from conftest import word_task
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError
+from quickstudy.evaluation.draws import all_examples
 from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
+from quickstudy.evaluation.trial import PlannedTask, Trial
 from quickstudy.seeding import rng
-from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.split import Example, ListSplit, Split
 from quickstudy.tasks.task import Task
 
 LONG = "the company said on tuesday that profit before tax had fallen by a third in the quarter after a fire"
 
 
-def _task(name: str, texts: list[str | tuple[str, str]], split: str = "train", lineage: str = "") -> Task:
+def _task(name: str, texts: list[str | tuple[str, str]], lineage: str = "") -> Task:
     rows = [Example(t, label=i % 2) if isinstance(t, str) else Example(*t, label=i % 2) for i, t in enumerate(texts)]
     pair = not isinstance(texts[0], str)
-    return Task(name, {split: ListSplit(rows)}, ("a", "b"), pair=pair, lineage=frozenset(lineage.split()))
+    return Task(name, {"train": ListSplit(rows)}, ("a", "b"), pair=pair, lineage=frozenset(lineage.split()))
+
+
+def _scored(name: str, texts: list[str | tuple[str, str]], lineage: str = "") -> PlannedTask:
+    task = _task(name, texts, lineage=lineage)
+    return _planned(task, task.train_split)
+
+
+def _planned(task: Task, scored: Split) -> PlannedTask:
+    return PlannedTask(task, (Trial(1, 0, task.label_names, (), all_examples(scored)),))
 
 
 @pytest.mark.parametrize(
@@ -41,11 +52,11 @@ def _task(name: str, texts: list[str | tuple[str, str]], split: str = "train", l
     ],
 )
 def test_kinds_of_overlap(trained: str | tuple[str, str], scored: str | tuple[str, str], kind: str | None) -> None:
-    found = find_overlap([_task("seen", [trained] * 2)], [_task("held", [scored, scored], "test")])
-    assert [one.rows for one in found] == ([{kind: 2}] if kind else [])
+    found = find_overlap([_task("seen", [trained] * 2)], [_scored("held", [scored])])
+    assert [overlap.rows for overlap in found] == ([{kind: 1}] if kind else [])
     if kind:
         assert found[0].sources == ("seen",)
-        assert found[0].share == 1.0
+        assert found[0].overlapping_fraction == 1.0
         assert found[0].examples[0] == (scored if isinstance(scored, str) else " | ".join(scored))
 
 
@@ -57,18 +68,16 @@ def test_a_planted_overlap_of_one_percent_is_found_in_full_among_100_000_texts_w
     planted = [*texts[:80], *(f"{t.upper()}!" for t in texts[80:140]), *(f"so {t} then" for t in texts[140:200])]
     trained = _task("seen", list(texts))
     tick = time.perf_counter()
-    found = find_overlap(
-        [trained], [_task("clean", list(fresh), "test"), _task("held", [*fresh[200:], *planted], "test")]
-    )
+    found = find_overlap([trained], [_scored("clean", list(fresh)), _scored("held", [*fresh[200:], *planted])])
     assert time.perf_counter() - tick < 60
-    assert [one.task for one in found] == ["held"]  # the clean one gives no alarm
+    assert [overlap.task for overlap in found] == ["held"]  # the clean one gives no alarm
     assert found[0].rows == {"exact": 80, "normalised": 60, "13-gram": 60}
     with pytest.raises(DataError, match=r"1\.0 % of the scored rows of task 'held'.*\n.*--allow-overlap"):
         refuse_overlap(found)
 
 
 def test_a_shared_source_is_refused_though_no_text_is_shared() -> None:
-    mr = _task("mr", ["fine", "poor"], "test", lineage="reviews")
+    mr = _scored("mr", ["fine", "poor"], lineage="reviews")
     found = find_overlap([_task("sst2", ["good", "bad"], lineage="reviews other")], [mr])
     assert (found[0].rows, found[0].lineage, found[0].sources) == ({}, ("reviews",), ("sst2",))
     with pytest.raises(DataError, match="'mr' is made from the same source as sst2: reviews"):
@@ -78,14 +87,15 @@ def test_a_shared_source_is_refused_though_no_text_is_shared() -> None:
 
 def test_a_stray_row_is_reported_and_not_refused() -> None:
     scored = [f"text number {i}" for i in range(400)]
-    found = find_overlap([_task("seen", ["text number 7", "else"])], [_task("held", list(scored), "test")])
+    found = find_overlap([_task("seen", ["text number 7", "else"])], [_scored("held", list(scored))])
     assert found[0].rows == {"exact": 1}
     refuse_overlap(found)
 
 
 def test_the_bundled_meta_test_tasks_share_nothing_with_the_others() -> None:
     trained = load_tasks(["samples:meta-train", "samples:meta-validation"])
-    assert find_overlap(trained, load_tasks("samples:meta-test")) == []
+    held_out = [_planned(task, task.test_split) for task in load_tasks("samples:meta-test")]
+    assert find_overlap(trained, held_out) == ()
 
 
 def test_glue_declares_its_sources_and_files_can(write_csv: Callable[..., Path]) -> None:
@@ -118,7 +128,8 @@ def test_evaluate_refuses_before_anything_is_written_and_says_so_when_it_is_allo
         quickstudy.evaluate(run, tmp_path / "held", shots=[2], draws=1)
     assert not (run.folder / "results.json").exists()
     results = quickstudy.evaluate(run, tmp_path / "held", shots=[2], draws=1, allow_overlap=True)
-    assert results["overlap"][0]["rows"] == {"exact": 20}
+    (overlap,) = results.learners["meta-trained"].overlap or ()
+    assert overlap.rows == {"exact": 20}
     said = "20 of 20 scored rows of held were meta-trained on (seen)"
     assert said in (run.folder / "report.html").read_text()
     assert said in (run.folder / "README.md").read_text()
@@ -126,4 +137,4 @@ def test_evaluate_refuses_before_anything_is_written_and_says_so_when_it_is_allo
     with pytest.raises(DataError, match=r"overlap with the meta-train tasks cannot be checked.*\n.*--allow-overlap"):
         quickstudy.evaluate(run, tmp_path / "held", shots=[2], draws=1, overwrite=True)
     unchecked = quickstudy.evaluate(run, tmp_path / "held", shots=[2], draws=1, overwrite=True, allow_overlap=True)
-    assert unchecked["overlap"] is None
+    assert unchecked.learners["meta-trained"].overlap is None

@@ -14,13 +14,16 @@ import torch
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy.adaptation.full import finetune_task
 from quickstudy.adaptation.settings import FullSettings
-from quickstudy.comparison.cell import trials_hash
 from quickstudy.comparison.compare import compare
 from quickstudy.errors import DataError, RunError
-from quickstudy.evaluation.draws import most_shots, scored_examples, support_sets
-from quickstudy.evaluation.evaluate import evaluate_learners, row_of
+from quickstudy.evaluation.draws import draw_trials, most_shots, scored_examples, support_sets
+from quickstudy.evaluation.evaluate import evaluate_learners, scored_draw
 from quickstudy.evaluation.metrics import score
-from quickstudy.evaluation.protocol import Protocol, Trial, load_protocol, save_draws, scored, trials
+from quickstudy.evaluation.plan import plan_tasks
+from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.record import Costs, Footprint
+from quickstudy.evaluation.saved_draws import load_protocol, save_draws
+from quickstudy.evaluation.trial import Trial, trials_hash
 from quickstudy.methods.catalog import make
 from quickstudy.methods.label_names import LabelNames
 from quickstudy.models.batch import encode_set
@@ -33,12 +36,13 @@ SAVED = [
     Protocol("episodic", (1, 2), 4, n_way=2, n_query=3),
     Protocol("full", draws=2),
 ]
+SIZE = Footprint("cpu", 1, 0, 0, 0)
 DIGESTS = ["5258f9357c89db12", "ed99841039ed3eef", "cbcf50a489ab8e39"]
 
 
 def test_few_shot_draws_from_train_and_scores_the_test_split() -> None:
     task = word_task(n_way=3)
-    found = trials(Protocol("few-shot", (2, 4), 3, seed=1, limit=25), task)
+    found = draw_trials(Protocol("few-shot", (2, 4), 3, seed=1, limit=25), task)
     assert [(t.shots, t.draw) for t in found] == [(k, d) for k in (2, 4) for d in range(3)]
     assert [t.support for t in found[3:]] == list(support_sets(task, 4, 3, seed=1).values())
     assert all(t.tests is found[0].tests for t in found)
@@ -49,16 +53,16 @@ def test_standard_takes_published_draws_and_the_others_say_which_they_take() -> 
     task = word_task()
     own = {(4, d): ListSplit([Example(f"draw {d}", label=i) for i in (0, 1) * 4]) for d in (1, 2)}
     fixed = replace(task, fixed_draws=own)
-    assert trials(Protocol("standard", (4,), 3), fixed) == trials(Protocol("fixed-draws", (4,), 3), fixed)
-    assert [t.draw for t in trials(Protocol("standard", (4,), 3), fixed)] == [1, 2]
-    assert trials(Protocol("few-shot", (4,), 3), fixed) == trials(Protocol("standard", (4,), 3), task)
+    assert draw_trials(Protocol("standard", (4,), 3), fixed) == draw_trials(Protocol("fixed-draws", (4,), 3), fixed)
+    assert [t.draw for t in draw_trials(Protocol("standard", (4,), 3), fixed)] == [1, 2]
+    assert draw_trials(Protocol("few-shot", (4,), 3), fixed) == draw_trials(Protocol("standard", (4,), 3), task)
     with pytest.raises(DataError, match="no published draws"):
-        trials(Protocol("fixed-draws"), task)
+        draw_trials(Protocol("fixed-draws"), task)
 
 
 def test_an_episode_has_n_ways_k_shots_and_q_queries_from_the_test_split() -> None:
     task = word_task(n_way=5, rows=100)
-    found = trials(Protocol("episodic", (2,), 30, n_way=3, n_query=4), task)
+    found = draw_trials(Protocol("episodic", (2,), 30, n_way=3, n_query=4), task)
     tests = {task.test_split[i].text for i in range(len(task.test_split))}
     for t in found:
         assert [np.bincount([int(e.label or 0) for e in part]).tolist() for part in (t.support, t.tests)] == [
@@ -68,8 +72,8 @@ def test_an_episode_has_n_ways_k_shots_and_q_queries_from_the_test_split() -> No
         assert {e.text for e in (*t.support, *t.tests)} <= tests
         assert not {e.text for e in t.support} & {e.text for e in t.tests} or len(tests) < 50
     assert len({t.label_names for t in found}) > 10
-    assert found == trials(Protocol("episodic", (2,), 30, n_way=3, n_query=4), task)
-    (fewer,) = trials(Protocol("episodic", (2,), 1, n_way=20, n_query=4), task)
+    assert found == draw_trials(Protocol("episodic", (2,), 30, n_way=3, n_query=4), task)
+    (fewer,) = draw_trials(Protocol("episodic", (2,), 1, n_way=20, n_query=4), task)
     assert len(fewer.label_names) == 5
 
 
@@ -77,17 +81,18 @@ def test_episodes_are_scored_by_their_own_labels() -> None:
     task = word_task(n_way=5, rows=100)
     protocol = Protocol("episodic", (2,), 4, n_way=3, n_query=4)
     learner = make("protonet", tiny_encoder(normalize=True))
-    rows = evaluate_learners({"x": learner}, [task], protocol)
-    for row, t in zip(rows, trials(protocol, task), strict=True):
+    draws = evaluate_learners({"x": learner}, plan_tasks(protocol, [task]))
+    for each, t in zip(draws, draw_trials(protocol, task), strict=True):
         model = learner.adapt(encode_set(learner.encoder, t.support), Classes(t.label_names))
         predicted = [t.label_names.index(str(name)) for name in model.predict(t.tests)]
         wanted = score(replace(task, label_names=t.label_names), [e.label for e in t.tests], predicted)
-        assert {key: row[key] for key in wanted} == wanted
+        assert each.scores == wanted
         inside = [task.label_names.index(name) for name in t.label_names]
-        confusion = np.array(row["confusion"])
+        assert each.labels is not None
+        confusion, f1 = np.array(each.labels.confusion), each.labels.per_class.f1
         assert confusion.shape == (5, 5)
-        assert [not np.isnan(v) for v in row["per_class"]["f1"]] == [i in inside for i in range(5)]
-        assert np.nanmean(row["per_class"]["f1"]) == pytest.approx(row["f1"])
+        assert [value is not None for value in f1] == [i in inside for i in range(5)]
+        assert np.mean([value for value in f1 if value is not None]) == pytest.approx(each.scores["f1"])
         assert confusion[np.ix_(inside, inside)].sum() == confusion.sum() == 12
 
 
@@ -107,16 +112,16 @@ def test_full_fine_tunes_on_all_of_train_and_scores_the_task_s_own_metric(tiny_f
         protocol=Protocol("full", draws=2),
         encoder=str(tiny_folder),
     )
-    assert [(row["shots"], row["draw"], row["main"]) for row in results["rows"]] == [
+    assert [(each.shots, each.draw, each.main) for each in results.draws] == [
         ("all", 0, "metric"),
         ("all", 1, "metric"),
     ]
-    assert list(results["by_shots"]) == ["all"]
+    assert [table.shots for table in results.tables] == ["all"]
     learner = make("protonet", tiny_encoder())
     model = finetune_task(learner.encoder, task, FullSettings(seed=1))
     tests = [task.test_split[i] for i in range(len(task.test_split))]
     predicted = [task.label_names.index(str(name)) for name in model.predict(tests)]
-    assert results["rows"][1]["accuracy"] == score(task, [e.label for e in tests], predicted)["accuracy"]
+    assert results.draws[1].scores["accuracy"] == score(task, [e.label for e in tests], predicted)["accuracy"]
 
 
 @pytest.mark.parametrize("protocol", SAVED, ids=lambda protocol: protocol.name)
@@ -125,9 +130,9 @@ def test_saved_draws_bring_the_trials_back_whatever_the_order_of_the_rows(
     protocol: Protocol, kind: str, tmp_path: Path
 ) -> None:
     task = word_task(n_way=3) if kind == "classification" else score_task()
-    found = trials(protocol, task)
+    found = draw_trials(protocol, task)
     file = tmp_path / "draws.json"
-    file.write_text(json.dumps(save_draws(protocol, {task.name: found})), encoding="utf-8")
+    save_draws(file, protocol, plan_tasks(protocol, [task]))
     loaded = load_protocol(file)
     assert (loaded.name, loaded.shots, loaded.draws, loaded.limit) == (
         protocol.name,
@@ -136,22 +141,22 @@ def test_saved_draws_bring_the_trials_back_whatever_the_order_of_the_rows(
         protocol.limit,
     )
     shuffled = _shuffled(task)
-    assert trials(loaded, shuffled) == found
-    assert trials(protocol, shuffled) != found
-    again = trials(loaded, shuffled)
+    (again,) = (list(planned.trials) for planned in plan_tasks(loaded, [shuffled]))
+    assert again == found
+    assert draw_trials(protocol, shuffled) != found
     assert len({id(t.tests) for t in again}) == len({id(t.tests) for t in found})
 
 
 def test_saved_draws_whose_texts_are_gone_are_refused(tmp_path: Path) -> None:
     task = word_task(n_way=3)
     file = tmp_path / "draws.json"
-    file.write_text(json.dumps(save_draws(SAVED[0], {task.name: trials(SAVED[0], task)})), encoding="utf-8")
+    save_draws(file, SAVED[0], plan_tasks(SAVED[0], [task]))
     rows = [task.train_split[i] for i in range(1, len(task.train_split))]
     cut = replace(task, splits={"train": ListSplit(rows), "test": ListSplit(rows)})
     with pytest.raises(DataError, match="are not in task 'tone': its data changed"):
-        trials(load_protocol(file), cut)
+        plan_tasks(load_protocol(file), [cut])
     with pytest.raises(DataError, match="there are no draws of task 'other'"):
-        trials(load_protocol(file), word_task("other"))
+        plan_tasks(load_protocol(file), [word_task("other")])
     (tmp_path / "odd.json").write_text("{}", encoding="utf-8")
     for wrong in ("odd.json", "none.json"):
         with pytest.raises(DataError, match="this is no file of draws"):
@@ -179,7 +184,7 @@ def test_an_impossible_protocol_is_refused(settings: dict[str, Any], message: st
 def test_draws_of_version_1_never_change(protocol: Protocol, digest: str) -> None:
     """The draws of a version are a promise: these digests were written down when it was made."""
     task = word_task(n_way=3)
-    assert trials_hash(trials(protocol, task))[:16] == digest
+    assert trials_hash(draw_trials(protocol, task))[:16] == digest
 
 
 def test_a_number_of_shots_that_is_given_twice_counts_once() -> None:
@@ -193,34 +198,36 @@ def test_an_episode_s_metric_does_not_depend_on_the_order_of_its_labels(monkeypa
     turned = tuple(replace(e, label=1 - int(e.label or 0)) for e in tests)
     scores = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
     names = task.label_names
-    one, other = (
-        row_of("x", task, Trial(1, 0, labels, (), rows), of, show_wrong=False)
-        for labels, rows, of in ((names, tests, scores), (names[::-1], turned, scores.flip(-1)))
+    straight, reversed_labels = (
+        scored_draw("x", task, Trial(1, 0, labels, (), rows), values, SIZE, Costs(), with_mistakes=False).scores[
+            "metric"
+        ]
+        for labels, rows, values in ((names, tests, scores), (names[::-1], turned, scores.flip(-1)))
     )
-    assert one["metric"] == other["metric"] == score(task, [e.label for e in tests], scores.argmax(-1))["metric"]
+    assert straight == reversed_labels == score(task, [e.label for e in tests], scores.argmax(-1))["metric"]
 
 
 def test_scores_that_are_not_finite_are_refused_by_name() -> None:
     task = word_task()
     trial = Trial(1, 3, task.label_names, (), (task.test_split[0],))
     with pytest.raises(RunError, match=r"maml gives scores of 'tone' that are not finite \(1 shots, draw 3\)"):
-        row_of("maml", task, trial, torch.full((1, 2), float("nan")), show_wrong=False)
+        scored_draw("maml", task, trial, torch.full((1, 2), float("nan")), SIZE, Costs(), with_mistakes=False)
 
 
-def test_what_is_scored_is_looked_up_whatever_split_it_stands_in_now() -> None:
-    task = word_task()
-    found = trials(Protocol(shots=(1,), draws=2, limit=7), task)
-    moved = replace(task, splits={"train": task.test_split, "test": task.train_split})
-    rows = scored(moved, found).test_split
-    assert tuple(rows[i] for i in range(len(rows))) == tuple(dict.fromkeys(found[0].tests))
+def test_a_planned_task_holds_each_scored_example_once_and_no_other_row() -> None:
+    (planned,) = plan_tasks(Protocol("episodic", (1, 2), 4, n_way=2, n_query=3), [word_task(n_way=3)])
+    assert set(planned.scored) == {example for trial in planned.trials for example in trial.tests}
+    assert len(set(planned.scored)) == len(planned.scored)
+    assert (planned.task.splits, planned.task.fixed_draws) == ({}, {})
+    assert [len(trials) for trials in planned.by_shots.values()] == [4, 4]
 
 
 def test_most_shots_is_what_support_sets_can_have() -> None:
     for task in (word_task(n_way=3), replace(word_task(), splits={"train": word_task().train_split}), score_task()):
         most = most_shots(task)
-        assert trials(Protocol(shots=(most,), draws=1), task)
+        assert draw_trials(Protocol(shots=(most,), draws=1), task)
         with pytest.raises(DataError, match="fewer"):
-            trials(Protocol(shots=(most + 1,), draws=1), task)
+            draw_trials(Protocol(shots=(most + 1,), draws=1), task)
 
 
 def test_label_names_are_the_nearest_of_their_embeddings() -> None:

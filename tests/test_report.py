@@ -14,12 +14,25 @@ import pytest
 from html_page import parse
 from quickstudy.config import check_recipe, dump_recipe
 from quickstudy.errors import RunError
-from quickstudy.evaluation.evaluate import summarize_rows
-from quickstudy.report.card import write_card
-from quickstudy.report.page import write_report
-from quickstudy.storage import write_json
+from quickstudy.evaluation.record import (
+    Costs,
+    Draw,
+    EvaluatedTask,
+    Footprint,
+    Learner,
+    Results,
+    UsedProtocol,
+    Versions,
+)
+from quickstudy.evaluation.results_file import read_results, write_results
+from quickstudy.evaluation.statistics import summarize
+from quickstudy.evaluation.summary import shots_tables
+from quickstudy.report.number import interval, plus_minus
+from quickstudy.report.run.card import write_card
+from quickstudy.report.run.page import write_report
 
 LEARNERS = ("meta-trained", "untouched", "linear probe")
+TASKS = ("tone", "<b>bold</b> & co")
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +61,14 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path, results: bool, metr
     assert page.open == []
     assert page.misplaced == []
     assert {"html", "head", "title", "body", "main", "h1"} <= page.tags.keys()
-    assert page.tags["svg"] == results + metrics
+    assert page.tags["svg"] == 6 * results + metrics  # the mean and two tasks, three symbols of a legend
     assert not {"script", "iframe", "link", "object", "embed", "base"} & page.tags.keys()
     loads = [v for name, v in page.attributes if name in ("src", "srcset", "href", "xlink:href", "data", "action")]
     loads += re.findall(r"url\(\s*['\"]?([^)'\"]*)", page.source) + re.findall(r"@import\s+(\S+)", page.source)
     assert [load for load in loads if not load.startswith("#")] == []
     assert len(page.source) < 500_000
     assert (run / "plots" / "training.svg").is_file() == metrics
-    assert (run / "plots" / "shots.svg").is_file() == results
+    assert (run / "plots" / "scores-0.svg").is_file() == results
 
 
 def test_ids_are_unique_and_every_reference_meets_one(whole: Path) -> None:
@@ -71,7 +84,7 @@ def test_ids_are_unique_and_every_reference_meets_one(whole: Path) -> None:
 
 def test_names_are_text_and_never_markup(whole: Path) -> None:
     page = parse(whole / "report.html")
-    assert page.tags["b"] == len(LEARNERS)  # the cards' own, one each
+    assert page.tags["b"] == len(LEARNERS)  # one in each card
     assert page.tags["script"] == 0
     assert "<b>bold</b> & co" in page.text
     assert 'train = ["<script>alert(1)</script>"]' in page.text
@@ -80,8 +93,13 @@ def test_names_are_text_and_never_markup(whole: Path) -> None:
 def test_the_card_shows_the_figures_of_the_results(tmp_path: Path) -> None:
     run = _run(tmp_path)
     text = write_card(run).read_text(encoding="utf-8")
-    for row in json.loads((run / "results.json").read_text())["summary"]:
-        assert _percent(row) in text
+    results = read_results(run / "results.json", "")
+    for task in TASKS:
+        for k in (4, 8):
+            for name in LEARNERS:
+                assert plus_minus(summarize(_scores(results, task, k, name))) in text
+    for table in results.tables:
+        assert all(interval(mean) in text for mean in table.learners)
     assert text.startswith("---\nlibrary_name: quickstudy\n")
     assert "Not evaluated yet" not in text
     assert "Not evaluated yet" in write_card(_run(tmp_path, "bare", results=False)).read_text(encoding="utf-8")
@@ -122,8 +140,8 @@ def test_a_folder_that_is_no_run_is_refused(write: Any, tmp_path: Path) -> None:
 def test_writing_a_page_loads_no_torch(tmp_path: Path) -> None:
     run = _run(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from quickstudy.report.page import write_report; "
-        "from quickstudy.report.card import write_card; run = Path(sys.argv[1]); write_report(run); write_card(run); "
+        "import sys; from pathlib import Path; from quickstudy.report.run.page import write_report; "
+        "from quickstudy.report.run.card import write_card; run = Path(sys.argv[1]); write_report(run); write_card(run); "
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     found = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False)
@@ -133,23 +151,30 @@ def test_writing_a_page_loads_no_torch(tmp_path: Path) -> None:
 
 
 def _check_figures(run: Path, draws: int) -> None:
-    page = parse(run / "report.html")
-    results = json.loads((run / "results.json").read_text())
-    head, *lines = page.rows
-    assert head == ["task", "shots", *LEARNERS, "difference"]
-    wanted: dict[tuple[str, str], list[str]] = {}
-    for row in results["summary"]:
-        wanted.setdefault((row["task"], str(row["shots"])), [""] * 4)[LEARNERS.index(row["learner"])] = _percent(row)
-        if row["learner"] == "untouched":
-            wanted[row["task"], str(row["shots"])][3] = _percent(row["difference"])
-    assert {(line[0], line[1]): line[2:] for line in lines} == wanted
-    assert [line[0] for line in lines] == ["<b>bold</b> & co", "<b>bold</b> & co", "tone", "tone", "average", "average"]
-    assert ("±" in lines[0][2]) == (draws > 1)
-    best = max((r for r in results["summary"] if (r["task"], r["shots"]) == ("average", 8)), key=lambda r: r["mean"])
-    assert _percent(best) in page.best
-    for name in ("protonet", "tiny", "test machine"):
+    page, results = parse(run / "report.html"), read_results(run / "results.json", "")
+    lines = [tuple(line) for line in page.rows]
+    assert ("task", "shots", *LEARNERS, "meta-trained − untouched") in lines
+    for task in TASKS:
+        for k in (4, 8):
+            scores = [np.array(_scores(results, task, k, name)) for name in LEARNERS]
+            gained = summarize(list(scores[0] - scores[1]))
+            cells = [plus_minus(summarize(list(of_learner))) for of_learner in scores]
+            assert (task, str(k), *cells, plus_minus(gained)) in lines
+            assert max(zip(map(np.mean, scores), cells, strict=True))[1] in page.best
+    for name in LEARNERS:
+        means = [next(mean for mean in table.learners if mean.learner == name) for table in results.tables]
+        assert (name, *map(interval, means)) in lines
+    assert ("±" in page.text.split("Recipe")[0].split("over draws")[-1]) == (draws > 1)
+    best = max(results.tables[-1].learners, key=lambda mean: mean.mean)
+    assert f"{best.learner} is best at 8 shots: the mean over 2 tasks is {100 * best.mean:.1f} %" in page.text
+    for name in ("protonet", "tiny", "test machine", "meta-trained on, not held out: tone"):
         assert name in page.text
     assert ("2 outer steps of 4 episodes" in page.text) == (run / "metrics.jsonl").exists()
+
+
+def _scores(results: Results, task: str, shots: int, learner: str) -> list[float]:
+    key = task, shots, learner
+    return [each.score for each in results.draws if (each.task, each.shots, each.learner) == key]
 
 
 def _run(
@@ -173,27 +198,76 @@ def _run(
         steps.append({"step": 2, "loss": 0.7, "validation": 0.625})
         (run / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps), encoding="utf-8")
     if results:
-        random = np.random.default_rng(0)
-        rows = [
-            {"task": task, "shots": k, "learner": x, "draw": d, "main": "accuracy", "accuracy": float(random.random())}
-            for task in ("tone", "<b>bold</b> & co")
-            for x in LEARNERS
-            for k in (4, 8)
-            for d in range(draws)
-        ]
-        about = {"quickstudy": "0", "torch": "0", "transformers": "0", "machine": "test machine", "date": "2001-01-01"}
-        measured = {"draws": draws, "limit": 30, "seen_in_meta_training": ["tone"]}
-        summary = summarize_rows(rows, reference=LEARNERS[0])
-        write_json(run / "results.json", about | measured | {"summary": summary, "rows": rows})
+        write_results(run / "results.json", _results(draws))
     return run
 
 
-def _percent(row: dict[str, Any]) -> str:
-    if row["low"] is None:
-        return f"{100 * row['mean']:.1f}"
-    return f"{100 * row['mean']:.1f} ± {100 * (row['high'] - row['low']) / 2:.1f}"
+def _results(draws: int) -> Results:
+    """Results as `quickstudy evaluate` makes them."""
+    random = np.random.default_rng(0)
+    made = tuple(
+        Draw(
+            task=task,
+            domain="general",
+            kind="classification",
+            learner=name,
+            shots=k,
+            draw=d,
+            n_test=30,
+            main="accuracy",
+            scores={"accuracy": float(random.random())},
+            calibration=None,
+            labels=None,
+            mistakes=None,
+            footprint=Footprint("cpu", 1, 0, 0, 0),
+            costs=Costs(),
+        )
+        for task in TASKS
+        for name in LEARNERS
+        for k in (4, 8)
+        for d in range(draws)
+    )
+    return Results(
+        versions=Versions("0", "0", "0", "3", "test machine", "2001-01-01"),
+        protocol=UsedProtocol("standard", 1, (4, 8), draws, 0, 30, None, None),
+        learners={
+            name: Learner("protonet", {}, "tiny", trained, "0" * 64, seen=("tone",) if trained else ())
+            for name, trained in zip(LEARNERS, (True, False, False), strict=True)
+        },
+        tasks={
+            task: EvaluatedTask("general", "classification", ("a", "b"), "accuracy", 30, "0" * 64) for task in TASKS
+        },
+        tables=shots_tables(made, (4, 8)),
+        draws=made,
+    )
 
 
 def _without_ids(page: str) -> str:
     """matplotlib draws new ids each time."""
     return re.sub(r"\b[mp][0-9a-f]{10}\b", "id", page)
+
+
+def test_results_of_the_version_before_say_how_to_renew_them(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    (run / "results.json").write_text('{"quickstudy": "0.1.0", "summary": [], "rows": []}', encoding="utf-8")
+    for write in (write_report, write_card):
+        with pytest.raises(RunError, match=r"format 1, and this quickstudy reads format 2\n  .*evaluate .*--overwrite"):
+            write(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.toml", "[half", "the recipe is damaged"),
+        ("config.toml", "name = 'x'", "method is missing"),
+        ("metrics.jsonl", "{]\n", "this line of the log is damaged"),
+        ("metrics.jsonl", '{"step": 0.5}\n', "step = 0.5 is no whole number"),
+    ],
+)
+def test_a_damaged_run_is_named_by_file_and_key(name: str, text: str, message: str, tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    (run / name).write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match=message) as caught:
+        write_report(run)
+    line = ":1" if name == "metrics.jsonl" else ""
+    assert (caught.value.where, bool(caught.value.fix)) == (f"{run / name}{line}", True)

@@ -32,7 +32,7 @@ def test_the_interval_over_tasks_covers_and_the_paired_test_keeps_its_size(
 ) -> None:
     simulated = _differences(tasks, between, within)
     intervals = [over_tasks(values, seed=i) for i, values in enumerate(simulated)]
-    covered = np.mean([found["low"] <= 0 <= found["high"] for found in intervals])
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
     assert 0.93 <= covered <= 0.97
     assert np.mean([paired_p(values) <= 0.05 for values in simulated]) <= 0.06
 
@@ -44,8 +44,8 @@ def test_the_interval_over_draws_covers_what_is_particular_to_these_tasks(tasks:
     found = []
     for noise in random.standard_normal((SIMULATIONS, tasks, 10)):
         values = {str(i): own[i] + spread[i] * noise[i] for i in range(tasks)}
-        found.append((over_draws(values), over_draws({i: v - own[int(i)] for i, v in values.items()})["p"]))
-    assert 0.93 <= np.mean([one["low"] <= own.mean() <= one["high"] for one, _ in found]) <= 0.97
+        found.append((over_draws(values), over_draws({i: v - own[int(i)] for i, v in values.items()}).p))
+    assert 0.93 <= np.mean([mean.low <= own.mean() <= mean.high for mean, _ in found]) <= 0.97
     assert np.mean([p <= 0.05 for _, p in found]) <= 0.06
 
 
@@ -55,14 +55,16 @@ def test_draws_taken_for_independent_would_not_cover() -> None:
     pooled = [
         over_tasks({str(i): [v] for i, v in enumerate(np.concatenate(list(one.values())))}) for one in simulated[:300]
     ]
-    assert np.mean([found["low"] <= 0 <= found["high"] for found in pooled]) < 0.7
+    assert np.mean([interval.low <= 0 <= interval.high for interval in pooled]) < 0.7
 
 
 def test_a_true_difference_is_found() -> None:
     values = {name: [v + 1.0 for v in draws] for name, draws in _differences(8, 0.2, 0.3)[0].items()}
     found = over_tasks(values)
-    assert found["low"] > 0
-    assert found["above"] > 0.999
+    assert found.low is not None
+    assert found.low > 0
+    assert found.above is not None
+    assert found.above > 0.999
     assert paired_p(values) == 2 / 2**8  # all signs equal: only the pattern and its mirror are as far from 0
 
 
@@ -99,12 +101,16 @@ def test_pairs_are_compared_on_identical_draws_the_better_one_first() -> None:
         "better": {t: v + 0.5 for t, v in base.items()},
         "same": {t: v + 0.0 for t, v in base.items()},
     }
-    rows = {(row["a"], row["b"]): row for row in compare_all(scores)}
-    assert rows.keys() == {("better", "worse"), ("worse", "same"), ("better", "same")}
-    assert rows["better", "worse"]["mean"] == pytest.approx(0.5)
-    assert rows["better", "worse"]["low"] == pytest.approx(0.5)  # the tasks' spread is common to both and falls out
-    assert rows["worse", "same"]["p"] == 1.0
-    assert rows["worse", "same"]["above"] == 0.5
+    pairs = {(pair.a, pair.b): pair for pair in compare_all(scores)}
+    assert pairs.keys() == {("better", "worse"), ("worse", "same"), ("better", "same")}
+    assert pairs["better", "worse"].mean == pytest.approx(0.5)
+    assert pairs["better", "worse"].other_tasks.low == pytest.approx(
+        0.5
+    )  # the tasks' spread is common to both and falls out
+    assert pairs["worse", "same"].other_tasks.p == 1.0
+    assert pairs["worse", "same"].above == 0.5
+    raised = [pair.other_tasks.p_holm for pair in pairs.values()]
+    assert raised == pytest.approx(holm([pair.other_tasks.p or 0.0 for pair in pairs.values()]))
     with pytest.raises(ValueError, match="longer"):
         differences({"a": [1.0]}, {"a": [1.0, 2.0]})
 

@@ -20,7 +20,7 @@ _HOME = {
     "EpisodeSpec": "quickstudy.tasks.episode",
     "Example": "quickstudy.tasks.split",
     "QuickstudyError": "quickstudy.errors",
-    "Limits": "quickstudy.evaluation.recommend",
+    "Limits": "quickstudy.report.comparison.recommend",
     "Protocol": "quickstudy.evaluation.protocol",
     "Task": "quickstudy.tasks.task",
     "adapt": "quickstudy.api",
@@ -30,7 +30,7 @@ _HOME = {
     "load_model": "quickstudy.api",
     "load_tasks": "quickstudy.api",
     "pretrain": "quickstudy.api",
-    "recommend": "quickstudy.evaluation.recommend",
+    "recommend": "quickstudy.report.comparison.recommend",
 }
 
 __all__ = [
@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from quickstudy.comparison.compare import compare
     from quickstudy.errors import QuickstudyError
     from quickstudy.evaluation.protocol import Protocol
-    from quickstudy.evaluation.recommend import Limits, recommend
     from quickstudy.models.adapted import AdaptedModel
     from quickstudy.models.encoder import Encoder
+    from quickstudy.report.comparison.recommend import Limits, recommend
     from quickstudy.tasks.episode import Episode, EpisodeSpec
     from quickstudy.tasks.sampler import EpisodeSampler
     from quickstudy.tasks.split import Example

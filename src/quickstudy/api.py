@@ -6,7 +6,7 @@ model.predict(["I was charged twice"])
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -19,20 +19,17 @@ from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, NothingLearnedWarning, RecipeError, RunError, did_you_mean
 from quickstudy.layout import choose_run_folder
 from quickstudy.models.adapted import AdaptedModel
-from quickstudy.models.bundled import public_name
 from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
-from quickstudy.storage import write_json
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
 from quickstudy.tasks.text import Text, parse_texts, refuse_table
 from quickstudy.training.record import StepRecord
-from quickstudy.versions import versions
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from quickstudy.evaluation.evaluate import Row
+    from quickstudy.evaluation.record import Draw, Results
     from quickstudy.training.explain import Explanation
 
 # The Trainer, matplotlib and scipy are imported by the functions that need them, so that `adapt` starts fast.
@@ -178,11 +175,11 @@ def evaluate(
     limit: int | None = None,
     overwrite: bool = False,
     allow_overlap: bool = False,
-    on_row: Callable[["Row"], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Evaluate a run on held-out tasks, beside two baselines on identical draws.
+    on_draw: "Callable[[Draw], None]" = lambda _: None,
+) -> "Results":
+    """Evaluate a run on held-out tasks: compare it with two baselines on identical draws.
 
-    The baselines are the same method on the untouched encoder, and a linear probe on the untouched encoder.
+    The baselines are the same method and a linear probe, both on the encoder as it was before the run.
 
     Args:
         run: A finished run, or its folder; `results.json` and the report are written there.
@@ -193,49 +190,39 @@ def evaluate(
         limit: Score a fixed random sample of so many test rows; None for all.
         overwrite: Replace the results that the run has.
         allow_overlap: Go on although scored texts were meta-trained on; the report says so.
-        on_row: Told of every finished draw.
+        on_draw: Told of every finished draw.
 
     Returns:
-        The content of `results.json`.
+        What `results.json` holds.
 
     Raises:
         QuickstudyError: No such run, unusable tasks, impossible numbers, there are results already, or scored texts were
             meta-trained on.
     """
-    from quickstudy.evaluation.evaluate import evaluate_learners, summarize_rows
-    from quickstudy.evaluation.protocol import Protocol, plan, scored
-    from quickstudy.methods.linear_probe import LinearProbe
+    from quickstudy.comparison.learner import baselines, load_learners, trained_learner
+    from quickstudy.comparison.overlap import describe_learners
+    from quickstudy.comparison.plan import load_all
+    from quickstudy.comparison.results import results_of
+    from quickstudy.evaluation.evaluate import evaluate_learners
+    from quickstudy.evaluation.plan import plan_tasks
+    from quickstudy.evaluation.protocol import Protocol
+    from quickstudy.evaluation.results_file import write_results
 
     protocol = Protocol(shots=tuple(shots), draws=draws, seed=seed, limit=limit)
-    opened = run if isinstance(run, Run) else Run.open(run)
-    if opened.files.results.exists() and not overwrite:
+    files = (run if isinstance(run, Run) else Run.open(run)).files
+    if files.results.exists() and not overwrite:
         raise RunError(
             "this run has results already",
-            where=str(opened.files.results),
+            where=str(files.results),
             fix="Move them away, or replace them with --overwrite.",
         )
-    loaded = _tasks(tasks)
-    untouched = opened.untouched()
-    learners = {AFTER: opened.learner(), BEFORE: untouched, PROBE: LinearProbe(untouched.encoder)}
-    plans = plan(protocol, loaded)
-    overlaps = opened.overlap([scored(task, plans[task.name]) for task in loaded], allow=allow_overlap)
-    rows = evaluate_learners(learners, loaded, protocol, on_row=on_row)
-    trained_on = opened.meta_train_tasks() & {task.name for task in loaded}
-    results = {
-        **versions(),
-        "method": opened.recipe.method.name,
-        "encoder": public_name(opened.recipe.encoder.name),
-        "shots": list(shots),
-        "draws": draws,
-        "seed": seed,
-        "limit": limit,
-        "seen_in_meta_training": sorted(trained_on),
-        "overlap": None if overlaps is None else [{**asdict(found), "share": found.share} for found in overlaps],
-        "summary": summarize_rows(rows, reference=AFTER),
-        "rows": rows,
-    }
-    write_json(opened.files.results, results)
-    _write_pages(opened.folder)
+    planned = plan_tasks(protocol, load_all(tasks))
+    specs = trained_learner(files.folder, AFTER), *baselines(files.folder, BEFORE, PROBE)
+    described = describe_learners(specs, planned, allow_overlap=allow_overlap)
+    scored = evaluate_learners(load_learners(specs), planned, on_draw=on_draw)
+    results = results_of(protocol, described, planned, scored, texts=False)
+    write_results(files.results, results)
+    _write_pages(files.folder)
     return results
 
 
@@ -245,20 +232,11 @@ def load_model(folder: str | Path, *, precision: str = "fp32") -> AdaptedModel:
 
 
 def _write_pages(folder: Path) -> None:
-    from quickstudy.report.card import write_card
-    from quickstudy.report.page import write_report
+    from quickstudy.report.run.card import write_card
+    from quickstudy.report.run.page import write_report
 
     write_card(folder)
     write_report(folder)
-
-
-def _tasks(tasks: str | Path | Task | Iterable[str | Path | Task]) -> list[Task]:
-    if isinstance(tasks, str | Path | Task):
-        tasks = [tasks]
-    loaded = [task for item in tasks for task in ([item] if isinstance(item, Task) else load_tasks(str(item)))]
-    if not loaded:
-        raise DataError("there is no task to evaluate on", fix="Give at least one.")
-    return loaded
 
 
 def _task(

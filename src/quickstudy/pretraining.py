@@ -14,8 +14,8 @@ from quickstudy.build import Built, build
 from quickstudy.config import Recipe, describe_differences
 from quickstudy.errors import RecipeError, RunError
 from quickstudy.processes import gather, is_main
-from quickstudy.report.card import write_card
-from quickstudy.report.page import write_report
+from quickstudy.report.run.card import write_card
+from quickstudy.report.run.page import write_report
 from quickstudy.runs import Run
 from quickstudy.training.checkpoint import read_state
 from quickstudy.training.explain import Explanation, explain

@@ -8,18 +8,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from quickstudy.build import build_encoder, build_learner
+from quickstudy.build import build_learner
 from quickstudy.config import Recipe, dump_recipe, load_recipe
-from quickstudy.data.reference import load_tasks
-from quickstudy.errors import DataError, RunError
-from quickstudy.evaluation.leakage import Overlap, find_overlap, refuse_overlap
+from quickstudy.errors import RunError
 from quickstudy.layout import RunFiles
 from quickstudy.manifest import check_manifest, write_manifest
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.weights import copy_weights
 from quickstudy.storage import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
-from quickstudy.tasks.task import Task
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import StepRecord, read_log
 
@@ -110,34 +107,6 @@ class Run:
         """The outer step whose meta-parameters the run ends with; None if nothing is logged."""
         return find_kept(self.metrics(), self.recipe.outer.keep)
 
-    def overlap(self, tasks: Sequence[Task], *, allow: bool) -> tuple[Overlap, ...] | None:
-        """Return what the scored texts have in common with the meta-train tasks.
-
-        Args:
-            tasks: What is scored, as the test splits of these tasks.
-            allow: Go on although there is overlap, or although it cannot be looked up.
-
-        Returns:
-            One entry per task with overlap; None if the meta-train tasks cannot be read and that is allowed.
-
-        Raises:
-            DataError: There is overlap, or it cannot be looked up, and that is not allowed.
-        """
-        try:
-            trained = load_tasks(self.recipe.tasks.train)
-        except DataError as error:
-            if allow:
-                return None
-            raise DataError(
-                f"overlap with the meta-train tasks cannot be checked: {error.what}",
-                where=error.where or str(self.files.config),
-                fix="Put the data back where they were, or go on unchecked with --allow-overlap.",
-            ) from error
-        overlaps = find_overlap(trained, tasks)
-        if not allow:
-            refuse_overlap(overlaps)
-        return tuple(overlaps)
-
     def save(self, learner: MetaLearner) -> None:
         """Write the trained encoder and what was learned beside it, then the manifest of the finished run.
 
@@ -168,10 +137,6 @@ class Run:
                 f"what the method learned cannot be read ({error})", where=str(self.files.learned), fix=_COPY_AGAIN
             ) from error
         return learner
-
-    def untouched(self) -> MetaLearner:
-        """Return the same method on the encoder as it was before the run."""
-        return build_learner(self.recipe, build_encoder(self.recipe))
 
 
 def _beside(learner: MetaLearner) -> dict[str, Tensor]:

@@ -36,9 +36,9 @@ def compare(
     from quickstudy.cli.progress import CellProgress
     from quickstudy.cli.tables import print_comparison
     from quickstudy.comparison.compare import compare as run_comparison
-    from quickstudy.evaluation.protocol import Protocol, load_protocol
-    from quickstudy.report.comparison_file import read_comparison
-    from quickstudy.report.comparison_pairs import headline
+    from quickstudy.evaluation.protocol import Protocol
+    from quickstudy.evaluation.results_file import plain_results
+    from quickstudy.evaluation.saved_draws import load_protocol
 
     given = {"shots": counts, "draws": draws, "seed": seed, "limit": limit, "n_way": n_way, "n_query": n_query}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -60,7 +60,7 @@ def compare(
             on_cell=progress.cell,
         )
     if as_json:
-        print_json(results)
+        print_json(plain_results(results))
     else:
-        print_comparison(results, headline(read_comparison(out)))
+        print_comparison(results)
         print(f"report: {out / 'report.html'}, figures of every draw: {out / 'results.parquet'}")

@@ -22,11 +22,12 @@ def evaluate(
     """Measure a run on held-out tasks, beside two baselines on identical draws (step 5)."""
     counts = parse_shots(shots)
     from quickstudy import api
-    from quickstudy.cli.progress import RowProgress
-    from quickstudy.cli.tables import print_results
+    from quickstudy.cli.progress import DrawProgress
+    from quickstudy.cli.tables import print_evaluation
+    from quickstudy.evaluation.results_file import plain_results
     from quickstudy.layout import RunFiles
 
-    with RowProgress(quiet=as_json) as progress:
+    with DrawProgress(quiet=as_json) as progress:
         results = api.evaluate(
             run,
             tasks,
@@ -36,11 +37,11 @@ def evaluate(
             limit=limit,
             overwrite=overwrite,
             allow_overlap=allow_overlap,
-            on_row=progress.row,
+            on_draw=progress.draw,
         )
     if as_json:
-        print_json(results)
+        print_json(plain_results(results))
     else:
-        print_results(results)
+        print_evaluation(results)
         files = RunFiles(run)
         print(f"results and report: {files.results}, {files.report}")

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from quickstudy.evaluation.record import Draw
     from quickstudy.training.record import StepRecord
 
 _PLAIN_SECONDS = 10.0  # between two plain lines that carry nothing but progress
@@ -87,17 +88,17 @@ class TrainingProgress(_Bar):
         self.show(record.step, note, plain, important=True)
 
 
-class RowProgress(_Bar):
+class DrawProgress(_Bar):
     """Finished draws of an evaluation."""
 
     def __init__(self, *, quiet: bool) -> None:
         super().__init__("evaluating", None, quiet=quiet)
         self._done = 0
 
-    def row(self, row: dict[str, Any]) -> None:
+    def draw(self, draw: "Draw") -> None:
         """Count one finished draw."""
         self._done += 1
-        note = f"{row['task']}, {row['shots']} shots, {row['learner']}"
+        note = f"{draw.task}, {draw.shots} shots, {draw.learner}"
         self.show(self._done, note, f"{self._done} draws: {note}")
 
 

@@ -1,13 +1,11 @@
 """The verb `recommend`: say which learner to take."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from quickstudy.cli.options import Json, print_json
-from quickstudy.errors import DataError
 
 
 def recommend(
@@ -28,8 +26,11 @@ def recommend(
     as_json: Json = False,
 ) -> None:
     """Say which learner to take, and whether the evidence decides: from a comparison, or for your tasks (step 5)."""
-    from quickstudy.evaluation.recommend import Limits
-    from quickstudy.evaluation.recommend import recommend as choose
+    from dataclasses import asdict
+
+    from quickstudy.report.comparison.files import read_comparison
+    from quickstudy.report.comparison.recommend import Limits
+    from quickstudy.report.comparison.recommend import recommend as choose
 
     if tasks:
         from quickstudy.cli.progress import CellProgress
@@ -46,22 +47,9 @@ def recommend(
                 on_cell=progress.cell,
             )
     else:
-        results = _results_of(comparison)
-    try:
-        found = choose(results, Limits(shots, most_seconds, most_mib, no_gpu))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError("these are no results of a comparison", where=str(comparison), fix="Compare again.") from error
+        results = read_comparison(comparison).results
+    choice = choose(results, Limits(shots, most_seconds, most_mib, no_gpu))
     if as_json:
-        print_json(found)
+        print_json(asdict(choice))
     else:
-        print(f"{found['learner']}\n  {found['why']}")
-
-
-def _results_of(comparison: Path) -> Any:
-    file = comparison / "results.json"
-    if not file.is_file():
-        raise DataError("there are no results here", where=str(comparison), fix="Make them with: quickstudy compare")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError("these are no results of a comparison", where=str(file), fix="Compare again.") from error
+        print(f"{choice.learner}\n  {choice.why}")

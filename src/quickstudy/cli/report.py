@@ -8,7 +8,8 @@ import typer
 
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run or of a comparison.")]) -> None:
     """Write the page of a run or of a comparison again from its files."""
-    from quickstudy.report.comparison import write_comparison
-    from quickstudy.report.page import write_report
+    from quickstudy.evaluation.results_file import CELLS
+    from quickstudy.report.comparison.page import write_pages
+    from quickstudy.report.run.page import write_report
 
-    print(write_comparison(folder) if (folder / "cells").is_dir() else write_report(folder))
+    print(write_pages(folder) if (folder / CELLS).is_dir() else write_report(folder))

@@ -8,8 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from quickstudy.cli.prediction import Prediction
-from quickstudy.report.number import count, seconds, shots_text
-from quickstudy.report.table import overlap_lines, percent, result_table, score_name
+from quickstudy.evaluation.record import Results
+from quickstudy.report import table as reported
+from quickstudy.report.headline import headline
+from quickstudy.report.number import count, seconds
+from quickstudy.report.overlap import overlap_notes
+from quickstudy.report.table import means_table, ranks_table, score_name, tasks_table
+from quickstudy.report.view import best_first, in_order
 from quickstudy.tasks.split import readable
 from quickstudy.tasks.task import Task
 
@@ -78,30 +83,40 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
     _console().print(table)
 
 
-def print_results(results: dict[str, Any]) -> None:
-    """Print the summary of an evaluation: a line per task and shots, a column per learner, and the paired difference."""
-    found = result_table(results)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("task")
-    table.add_column("shots", justify="right")
-    for learner in found["learners"]:
-        table.add_column(learner, justify="right")
-    table.add_column(f"{found['learners'][0]} - {found['learners'][1]}", justify="right")
-    for line in found["lines"]:
-        cells = [
-            f"[bold]{percent(line['cells'][name])}[/bold]" if name == line["best"] else percent(line["cells"][name])
-            for name in found["learners"]
-        ]
-        difference = percent(line["cells"][found["learners"][1]]["difference"])
-        table.add_row(escape(line["task"]), str(line["shots"]), *cells, difference)
-    console = _console()
-    console.print(table)
-    limit = f", {results['limit']} test rows at most" if results["limit"] else ""
-    console.print(f"{score_name(results)}, mean and 95 % interval over {results['draws']} draws{limit}", style="dim")
-    if results["seen_in_meta_training"]:
-        console.print(f"meta-trained on, not held out: {', '.join(results['seen_in_meta_training'])}", style="yellow")
-    for line in overlap_lines(results):
-        console.print(escape(line), style="yellow")
+def print_evaluation(results: Results) -> None:
+    """Print what an evaluation of a run gave: the scores of each task, their means, and what meta-training gained."""
+    console, view = _console(), in_order(results)
+    for shown in (tasks_table(view, minus=view.gain), means_table(view)):
+        console.print(_printed(shown))
+        console.print()
+    for sentence in headline(view):
+        console.print(escape(sentence))
+    protocol = results.protocol
+    limit = f", {protocol.limit} test rows at most" if protocol.limit else ""
+    console.print(f"{score_name(results)}; {protocol.draws} draws{limit}", style="dim")
+    for name in view.learners:
+        for note in overlap_notes(results.learners[name]):
+            console.print(escape(note), style="yellow")
+
+
+def print_comparison(results: Results) -> None:
+    """Print, for each number of shots, the learners by average rank, and what the evidence tells of the best."""
+    console, view = _console(), best_first(results)
+    for shots in view.shots:
+        console.print(_printed(ranks_table(view, shots)))
+    console.print("mean over tasks and 95 % interval over tasks", style="dim")
+    for sentence in headline(view):
+        console.print(escape(sentence))
+
+
+def _printed(shown: reported.Table) -> Table:
+    """Return a table of a report as the terminal shows it."""
+    table = Table(box=None, header_style="bold", pad_edge=False, title=escape(shown.caption), title_justify="left")
+    for place, name in enumerate(shown.head):
+        table.add_column(escape(name), justify="right" if place else "left")
+    for line in shown.lines:
+        table.add_row(*(f"[bold]{escape(cell.text)}[/bold]" if cell.best else escape(cell.text) for cell in line))
+    return table
 
 
 def print_explanation(explanation: "Explanation") -> None:
@@ -144,24 +159,6 @@ def _rates(explanation: "Explanation") -> list[str]:
 
 def _whole(value: float | None, times: float = 1.0) -> str:
     return count(None if value is None else value * times)
-
-
-def print_comparison(results: dict[str, Any], headline: list[str]) -> None:
-    """Print, for each number of shots, the learners by average rank, and what the evidence tells of the best."""
-    console = _console()
-    for shots, found in results["by_shots"].items():
-        if not found["learners"]:
-            continue
-        table = Table(box=None, pad_edge=False, title=shots_text(shots), title_justify="left", title_style="bold")
-        for column in ("learner", "mean", "average rank", "s to adapt"):
-            table.add_column(column, justify="left" if column == "learner" else "right")
-        for line in sorted(found["learners"], key=lambda line: found["ranks"][line["learner"]]):
-            rank = f"{found['ranks'][line['learner']]:.2f}"
-            table.add_row(escape(line["learner"]), percent(line), rank, f"{line['seconds_adapt']:.3f}")
-        console.print(table)
-    console.print("mean over tasks and 95 % interval over tasks", style="dim")
-    for sentence in headline:
-        console.print(escape(sentence))
 
 
 def _examples(task: Task, count: int) -> list[dict[str, Any]]:

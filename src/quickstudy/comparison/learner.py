@@ -6,17 +6,17 @@ protonet            a method with its default settings, on the encoder of the co
 label-names         the reference that needs no labelled example, on the same encoder
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import file_digest
 from pathlib import Path
-from typing import Any
 
-from quickstudy.build import build_learner
+from quickstudy.build import build_encoder, build_learner
 from quickstudy.config import Recipe, load_recipe
-from quickstudy.errors import RecipeError, did_you_mean
+from quickstudy.errors import DataError, RecipeError, did_you_mean
+from quickstudy.evaluation.hashing import hash_of
+from quickstudy.evaluation.record import Learner, Training
 from quickstudy.layout import RunFiles
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
@@ -24,8 +24,8 @@ from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.setting import describe_parameters
 from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
+from quickstudy.report.curve import curve_of
 from quickstudy.runs import Run
-from quickstudy.tasks.task import Task
 from quickstudy.training.record import StepRecord
 
 _ZERO = "label-names"
@@ -34,58 +34,41 @@ _POINTS = 200  # of a meta-training curve
 
 @dataclass(frozen=True, slots=True)
 class LearnerSpec:
-    """A learner that is compared.
+    """Where a learner comes from: small values, which another process can be given.
 
     Attributes:
-        spec: Run folder, recipe file or name of a method.
-        encoder: Encoder for a method.
+        name: What the learner is called in tables.
+        run: Folder of the run that meta-trained it; None for an untouched encoder.
+        recipe: Recipe file that says its encoder, and its method unless `method` does.
+        method: A method with its default settings.
+        encoder: Encoder of a method without a recipe.
     """
 
-    spec: str
-    encoder: str
+    name: str
+    run: Path | None = None
+    recipe: Path | None = None
+    method: str | None = None
+    encoder: str = "minilm"
 
     @property
-    def is_run(self) -> bool:
-        """Whether it is a run folder."""
-        return RunFiles(Path(self.spec)).exist
+    def encoder_key(self) -> str:
+        """What learners have in common that can share one encoder in memory."""
+        if self.run:
+            return str(self.run)
+        return f"encoder {self.encoder}" if self.recipe is None else self._recipe().encoder.model_dump_json()
 
-    def recipe(self) -> Recipe | None:
-        """Return the recipe of a run or of a recipe file.
+    def load_encoder(self) -> Encoder:
+        """Return the untouched encoder."""
+        return Encoder.load(self.encoder) if self.recipe is None else build_encoder(self._recipe())
 
-        Raises:
-            RecipeError: There is neither, nor a method of this name.
-        """
-        if self.is_run:
-            return Run.open(self.spec).recipe
-        if self.spec.endswith(".toml"):
-            return load_recipe(self.spec)
-        if self.spec not in (*METHODS, _ZERO):
-            fix = did_you_mean(self.spec, (*METHODS, _ZERO))
-            raise RecipeError(f"{self.spec!r} is neither a run folder, a recipe file nor a method", fix=fix)
-        return None
+    def on(self, encoder: Encoder) -> MetaLearner:
+        """Return the learner that is not meta-trained, on its untouched encoder, which others may share."""
+        if self.method is None:
+            return build_learner(self._recipe(), encoder)
+        return label_names(encoder) if self.method == _ZERO else make(self.method, encoder)
 
-    def name(self) -> str:
-        """Return what it is called in tables."""
-        recipe = self.recipe()
-        if recipe is None:
-            return self.spec
-        return Path(self.spec).resolve().name if self.is_run else f"{recipe.name}, untouched"
-
-    def load(self, encoder: Encoder | None = None) -> MetaLearner:
-        """Return the learner itself.
-
-        Args:
-            encoder: For a method by its name: the encoder, which such learners share.
-        """
-        if self.is_run:
-            return Run.open(self.spec).learner()
-        if recipe := self.recipe():
-            return build_learner(recipe)
-        encoder = encoder or Encoder.load(self.encoder)
-        return label_names(encoder) if self.spec == _ZERO else make(self.spec, encoder)
-
-    def describe(self, *, encoder_only: bool = False) -> dict[str, Any]:
-        """Return method, settings, encoder, and what meta-training it took, as plain values without local paths.
+    def describe(self, *, encoder_only: bool = False) -> Learner:
+        """Return what the learner is and what its meta-training took, without local paths.
 
         Args:
             encoder_only: Whether only the encoder counts; see `fingerprint`.
@@ -93,24 +76,17 @@ class LearnerSpec:
         Raises:
             RunError: A run that is not finished.
         """
-        if self.is_run:
-            Run.open(self.spec).check_finished()
-        recipe = self.recipe()
-        records = Run.open(self.spec).metrics() if self.is_run else []
-        steps = [record for record in records if record.step]
-        return {
-            "method": recipe.method.name if recipe else self.spec,
-            "settings": recipe.method.settings if recipe else {},
-            "encoder": public_name(recipe.encoder.name if recipe else self.encoder),
-            "trained": self.is_run,
-            "weights": self.fingerprint(encoder_only=encoder_only),
-            "curve": _curve(records) if steps else None,
-            "costs": {
-                "outer_steps": steps[-1].step if steps else None,
-                "train_seconds": steps[-1].seconds if steps else None,
-                "train_peak_mib": steps[-1].peak_mib if steps else None,
-            },
-        }
+        if self.run:
+            Run.open(self.run).check_finished()
+        recipe = self._recipe() if self.recipe else None
+        return Learner(
+            method=self.method or self._recipe().method.name,
+            settings=recipe.method.settings if recipe and not self.method else {},
+            encoder=public_name(recipe.encoder.name if recipe else self.encoder),
+            trained=self.run is not None,
+            fingerprint=self.fingerprint(encoder_only=encoder_only),
+            training=_training(Run.open(self.run).metrics()) if self.run else None,
+        )
 
     def fingerprint(self, *, encoder_only: bool = False) -> str:
         """Return a hash of all that the learner's predictions follow from.
@@ -118,50 +94,98 @@ class LearnerSpec:
         Args:
             encoder_only: Only of the encoder, which is all that counts where everything is fine-tuned.
         """
-        recipe = self.recipe()
-        source = (
-            RunFiles(Path(self.spec)).encoder
-            if self.is_run
-            else Path(resolve(recipe.encoder.name if recipe else self.encoder))
-        )
-        files = sorted(source.glob("*")) if source.is_dir() else []
-        encoder = [_file_hash(file, file.stat().st_mtime_ns) for file in files if file.is_file()] or [str(source)]
-        settings = recipe.encoder.model_dump(exclude={"name"}) if recipe else {}
+        recipe = self._recipe() if self.recipe else None
+        encoder = _encoder_hashes(self.run, recipe.encoder.name if recipe else self.encoder)
+        reading = recipe.encoder.model_dump(exclude={"name"}) if recipe else {}
         if encoder_only:
-            return hash_of([encoder, settings])
-        name, own = (recipe.method.name, recipe.method.settings) if recipe else (self.spec, {})
-        beside = RunFiles(Path(self.spec)).learned
-        learned = _file_hash(beside, beside.stat().st_mtime_ns) if self.is_run and beside.is_file() else None
-        return hash_of([encoder, settings, name, own, _defaults(name), learned])
+            return hash_of([encoder, reading])
+        method = self.method or self._recipe().method.name
+        settings = recipe.method.settings if recipe and not self.method else {}
+        learned = RunFiles(self.run).learned if self.run else None
+        learned_hash = _file_hash(learned, learned.stat().st_mtime_ns) if learned and learned.is_file() else None
+        return hash_of([encoder, reading, method, settings, _defaults(method), learned_hash])
 
-    def overlap(self, tasks: Sequence[Task], *, allow: bool) -> dict[str, Any]:
-        """Return the `overlap` of scored texts with what was meta-trained on (None if that could not be looked up), and the tasks
-        that were `seen` in meta-training themselves.
-
-        Args:
-            tasks: What is scored, as their test splits.
-            allow: Go on although there is overlap.
-
-        Raises:
-            DataError: There is overlap, and it is not allowed.
-        """
-        if not self.is_run:
-            return {"overlap": [], "seen": []}
-        run = Run.open(self.spec)
-        seen = run.meta_train_tasks() & {task.name for task in tasks}
-        overlaps = run.overlap(tasks, allow=allow)
-        found = None if overlaps is None else [{**asdict(overlap), "share": overlap.share} for overlap in overlaps]
-        return {"overlap": found, "seen": sorted(seen)}
+    def _recipe(self) -> Recipe:
+        assert self.recipe is not None  # who asks knows that there is one
+        return load_recipe(self.recipe)
 
 
-def hash_of(value: Any) -> str:
-    """Return the hash of plain values."""
-    return sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+def named_learner(text: str, encoder: str) -> LearnerSpec:
+    """Return the learner that a run folder, a recipe file or the name of a method stands for.
+
+    Args:
+        text: One of the three.
+        encoder: Encoder of a method.
+
+    Raises:
+        RecipeError: It is none of them.
+    """
+    path = Path(text)
+    if RunFiles(path).exist:
+        return trained_learner(path, path.resolve().name)
+    if text.endswith(".toml"):
+        return LearnerSpec(f"{load_recipe(path).name}, untouched", recipe=path)
+    if text not in (*METHODS, _ZERO):
+        fix = did_you_mean(text, (*METHODS, _ZERO))
+        raise RecipeError(f"{text!r} is neither a run folder, a recipe file nor a method", fix=fix)
+    return LearnerSpec(text, method=text, encoder=encoder)
 
 
-def _defaults(method: str) -> list[str]:
-    """Return a method's settings as they are by default: figures follow from those too."""
-    return describe_parameters(METHODS.get(method, label_names))
+def trained_learner(run: Path, name: str) -> LearnerSpec:
+    """Return the meta-trained learner of a run."""
+    return LearnerSpec(name, run=run, recipe=RunFiles(run).config)
+
+
+def baselines(run: Path, untouched: str, probe: str) -> tuple[LearnerSpec, LearnerSpec]:
+    """Return what a run is compared with: its method, and a linear probe, both on its encoder before the run."""
+    recipe = RunFiles(run).config
+    return LearnerSpec(untouched, recipe=recipe), LearnerSpec(probe, recipe=recipe, method="linear-probe")
+
+
+def refuse_twice(specs: Sequence[LearnerSpec], *, encoder_only: bool) -> None:
+    """Refuse learners that could not be told apart.
+
+    Args:
+        specs: The learners.
+        encoder_only: Whether only their encoders count.
+
+    Raises:
+        DataError: There is none, two have one name, or two are the same.
+    """
+    if not specs:
+        raise DataError("there is no learner to compare", fix="Give at least one.")
+    names = [spec.name for spec in specs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"two learners are called {twice!r}", fix="Give each once; rename a run's folder or a recipe.")
+    encoders: dict[str, str] = {}
+    for spec in specs if encoder_only else ():
+        other = encoders.setdefault(spec.fingerprint(encoder_only=True), spec.name)
+        if other != spec.name:
+            raise DataError(
+                f"{other!r} and {spec.name!r} have the same encoder, which is all that full fine-tuning takes of them",
+                fix="Give one of them.",
+            )
+
+
+def load_learners(specs: Iterable[LearnerSpec]) -> dict[str, MetaLearner]:
+    """Return learners by name; those that can share one untouched encoder do."""
+    encoders: dict[str, Encoder] = {}
+    learners = {}
+    for spec in specs:
+        if spec.run:
+            learners[spec.name] = Run.open(spec.run).learner()
+            continue
+        if spec.encoder_key not in encoders:
+            encoders[spec.encoder_key] = spec.load_encoder()
+        learners[spec.name] = spec.on(encoders[spec.encoder_key])
+    return learners
+
+
+def _encoder_hashes(run: Path | None, encoder: str) -> list[str]:
+    """Return a hash for each file of an encoder; its name where it is not on this machine."""
+    source = RunFiles(run).encoder if run else Path(resolve(encoder))
+    files = [file for file in sorted(source.glob("*")) if file.is_file()] if source.is_dir() else []
+    return [_file_hash(file, file.stat().st_mtime_ns) for file in files] or [str(source)]
 
 
 @lru_cache
@@ -170,11 +194,15 @@ def _file_hash(file: Path, _written: int) -> str:
         return f"{file.name}:{file_digest(stream, 'sha256').hexdigest()}"
 
 
-def _curve(records: Sequence[StepRecord]) -> dict[str, Any]:
+def _defaults(method: str) -> list[str]:
+    """Return a method's settings as they are by default: figures follow from those too."""
+    return describe_parameters(METHODS.get(method, label_names))
+
+
+def _training(records: Sequence[StepRecord]) -> Training | None:
+    """Return what a run's log says of its meta-training; None if it says nothing."""
     steps = [record for record in records if record.step]
-    kept = steps[:: -(-len(steps) // _POINTS)]
-    return {
-        "step": [record.step for record in kept],
-        "loss": [record.loss for record in kept],
-        "validation": [[record.step, record.validation] for record in records if record.validation is not None],
-    }
+    if not steps:
+        return None
+    last = steps[-1]
+    return Training(last.step, last.seconds, last.peak_mib, curve_of(records, most=_POINTS))

@@ -1,20 +1,54 @@
-"""Draws: the support sets a task is evaluated with; the same for every learner, every time.
+"""Draws: the support sets that a task is evaluated with, and what is scored; the same for every learner, every time.
 
     draw d of K shots = K rows of each class of the train split, chosen by (seed, task, K, d)
 
 Tasks with published draws (`fixed_draws`) use those. Regression tasks, which have no classes, draw 2 K rows.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from quickstudy.errors import DataError
-from quickstudy.seeding import rng
-from quickstudy.tasks.split import Example, Split, hold_out
+from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.trial import Examples, Trial
+from quickstudy.seeding import derive_seed, rng
+from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.tasks.split import Split, hold_out
 from quickstudy.tasks.task import Task
 
-Support = tuple[Example, ...]
+
+def draw_trials(protocol: Protocol, task: Task) -> list[Trial]:
+    """Return the trials of a task, by shots and draw; published draws may lack some numbers of shots.
+
+    Raises:
+        DataError: Too few examples, nothing to score, or no published draws where they are asked for.
+    """
+    ready = with_test_split(task, protocol.seed)
+    if protocol.name == "episodic":
+        return list(_episodes(protocol, ready))
+    tests = scored_examples(ready, protocol.limit, protocol.seed)
+    if not tests:
+        raise DataError(
+            f"task {task.name!r} has no row left to score",
+            fix="Add a test file, or more rows: half of those of each label are held out.",
+        )
+    if protocol.name == "full":
+        train = all_examples(ready.train_split)
+        return [Trial("all", d, task.label_names, train, tests) for d in range(protocol.draws)]
+    if protocol.name == "fixed-draws" and not task.fixed_draws:
+        raise DataError(
+            f"task {task.name!r} has no published draws",
+            fix="Use --protocol few-shot, or add files train_<draw>_<shots>.jsonl.",
+        )
+    source = replace(ready, fixed_draws={}) if protocol.name == "few-shot" else ready
+    return [
+        Trial(k, d, task.label_names, support, tests)
+        for k in protocol.counts
+        for d, support in support_sets(source, k, protocol.draws, protocol.seed).items()
+    ]
 
 
 def with_test_split(task: Task, seed: int) -> Task:
@@ -25,7 +59,16 @@ def with_test_split(task: Task, seed: int) -> Task:
     return replace(task, splits={"train": kept, "test": held})
 
 
-def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Support]:
+def scored_examples(task: Task, limit: int | None, seed: int) -> Examples:
+    """Return what is scored: the whole test split, or a fixed random sample of `limit` rows."""
+    split = task.test_split
+    if limit is None or limit >= len(split):
+        return all_examples(split)
+    rows = np.sort(rng(seed, "limit", task.name).choice(len(split), limit, replace=False))
+    return tuple(split[int(row)] for row in rows)
+
+
+def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Examples]:
     """Return the support set of each draw, by draw number.
 
     Args:
@@ -53,12 +96,12 @@ def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Sup
             f"task {task.name!r} has {fewest} training examples of {name!r}, fewer than the {shots} shots asked for",
             fix=f"Use --shots {fewest} or fewer, or add examples." if fewest else "Add examples of it.",
         )
-    found = {}
+    supports = {}
     for d in range(draws):
         random = rng(seed, "draw", task.name, shots, d)
-        rows = np.concatenate([random.choice(rows, shots, replace=False) for rows in rows_of])
-        found[d] = tuple(split[int(row)] for row in rows)
-    return found
+        drawn = np.concatenate([random.choice(rows, shots, replace=False) for rows in rows_of])
+        supports[d] = tuple(split[int(row)] for row in drawn)
+    return supports
 
 
 def most_shots(task: Task) -> int:
@@ -75,28 +118,34 @@ def most_shots(task: Task) -> int:
     return fewest // 2 if held_out else fewest
 
 
-def scored_examples(task: Task, limit: int | None, seed: int) -> Support:
-    """Return what is scored: the whole test split, or a fixed random sample of `limit` rows."""
-    split = task.test_split
-    if limit is None or limit >= len(split):
-        return all_examples(split)
-    rows = np.sort(rng(seed, "limit", task.name).choice(len(split), limit, replace=False))
-    return tuple(split[int(row)] for row in rows)
+def all_examples(split: Split) -> Examples:
+    """Return the rows of a split."""
+    return tuple(split[i] for i in range(len(split)))
 
 
-def _published(task: Task, shots: int, number: int) -> Support:
+def _published(task: Task, shots: int, number: int) -> Examples:
     """Return a published draw, which must be what its name says: a class without rows would have no prototype."""
     split = task.fixed_draws[shots, number]
     for label, name in enumerate(task.label_names):
-        found = np.count_nonzero(split.labels == label)
-        if found != shots:
+        rows = np.count_nonzero(split.labels == label)
+        if rows != shots:
             raise DataError(
-                f"draw {number} of {shots} shots of task {task.name!r} has {found} rows of the label {name!r}, not {shots}",
+                f"draw {number} of {shots} shots of task {task.name!r} has {rows} rows of the label {name!r}, not {shots}",
                 fix=f"Correct or remove the file train_{number}_{shots}.",
             )
     return all_examples(split)
 
 
-def all_examples(split: Split) -> Support:
-    """Return the rows of a split."""
-    return tuple(split[i] for i in range(len(split)))
+def _episodes(protocol: Protocol, task: Task) -> Iterator[Trial]:
+    split = "test" if "test" in task.splits else "validation"
+    for k in protocol.counts:
+        n_way = min(protocol.n_way, len(task.label_names) or protocol.n_way)
+        spec = EpisodeSpec(n_way, k, protocol.n_query)
+        seed = derive_seed(protocol.seed, "episodic", task.name, k)
+        try:
+            sampler = EpisodeSampler([task], spec, seed=seed, split=split)
+        except DataError as error:  # it speaks of settings of a recipe
+            raise DataError(error.what, fix="Use fewer --shots or --n-way, or add rows.") from error
+        for d in range(protocol.draws):
+            episode = sampler[d]
+            yield Trial(k, d, episode.label_names, episode.support, episode.query)

@@ -13,14 +13,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 from quickstudy.errors import DataError
-from quickstudy.tasks.split import Example, Split
+from quickstudy.evaluation.record import Overlap, OverlapKind
+from quickstudy.evaluation.trial import PlannedTask
+from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
-
-OverlapKind = Literal["exact", "normalised", "13-gram", "lineage"]
 
 MOST = 0.005  # of a task's scored rows: a stray set phrase is no leak
 
@@ -29,81 +27,58 @@ _EXAMPLES = 3
 _WORD = re.compile(r"\w+")
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """What one evaluated task has in common with the meta-train tasks.
-
-    Attributes:
-        task: The evaluated task.
-        rows: Scored rows by kind of overlap (exact, normalised, 13-gram).
-        total: Scored rows in all.
-        sources: Meta-train tasks that they are found in, or share a source with; most rows first.
-        lineage: Declared sources in common.
-        examples: The first few texts found.
-    """
-
-    task: str
-    rows: dict[str, int]
-    total: int
-    sources: tuple[str, ...]
-    lineage: tuple[str, ...]
-    examples: tuple[str, ...] = field(default=())
-
-    @property
-    def share(self) -> float:
-        """Overlapping rows as a share of all that are scored."""
-        return sum(self.rows.values()) / max(1, self.total)
-
-
-def find_overlap(trained: Sequence[Task], evaluated: Iterable[Task]) -> list[Overlap]:
+def find_overlap(trained: Sequence[Task], evaluated: Iterable[PlannedTask]) -> tuple[Overlap, ...]:
     """Look for what is scored among what was meta-trained on.
 
     Args:
         trained: Meta-train tasks; their train splits are read once.
-        evaluated: Tasks whose test splits are scored.
+        evaluated: Tasks with the examples that are scored.
 
     Returns:
         One entry per evaluated task that has something in common with a meta-train task.
     """
     known = _Known(trained)
-    found = []
-    for task in evaluated:
-        sources: Counter[str] = Counter()
-        rows: Counter[str] = Counter()
-        examples: list[str] = []
-        for example in _rows(task.test_split):
-            if hit := known.find(example):
-                kind, source = hit
-                rows[kind] += 1
-                sources[source] += 1
-                if len(examples) < _EXAMPLES:
-                    examples.append(" | ".join(_fields(example)))
-        # A task that was meta-trained on itself is not held out, which is said elsewhere; its sources are no news then.
-        shared = {n: task.lineage & of for n, of in known.lineage.items() if task.lineage & of and n != task.name}
-        if rows or shared:
-            names = [*(name for name, _ in sources.most_common()), *(name for name in shared if name not in sources)]
-            lineage = tuple(sorted(frozenset[str]().union(*shared.values())))
-            found.append(Overlap(task.name, dict(rows), len(task.test_split), tuple(names), lineage, tuple(examples)))
-    return found
+    overlaps = [_overlap(known, planned) for planned in evaluated]
+    return tuple(overlap for overlap in overlaps if overlap.rows or overlap.lineage)
 
 
-def refuse_overlap(found: Iterable[Overlap]) -> None:
+def refuse_overlap(overlaps: Iterable[Overlap]) -> None:
     """Refuse to score what was meta-trained on.
 
     Raises:
         DataError: More than `MOST` of a task's scored rows overlap, or it shares a source with a meta-train task.
     """
-    for overlap in found:
+    for overlap in overlaps:
         sources = ", ".join(overlap.sources[:_EXAMPLES])
-        if overlap.share > MOST:
+        if overlap.overlapping_fraction > MOST:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in overlap.rows.items())
-            what = f"{100 * overlap.share:.1f} % of the scored rows of task {overlap.task!r} were meta-trained on in {sources}"
+            percent = f"{100 * overlap.overlapping_fraction:.1f} %"
+            what = f"{percent} of the scored rows of task {overlap.task!r} were meta-trained on in {sources}"
             what += f" ({kinds} of {overlap.total:,}; the first: {_cut(overlap.examples[0])!r})"
         elif overlap.lineage:
             what = f"task {overlap.task!r} is made from the same source as {sources}: {', '.join(overlap.lineage)}"
         else:
             continue
         raise DataError(what, fix="Evaluate on other tasks, or go on with --allow-overlap: the report will say so.")
+
+
+def _overlap(known: "_Known", planned: PlannedTask) -> Overlap:
+    sources: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    examples: list[str] = []
+    for example in planned.scored:
+        if hit := known.find(example):
+            kind, source = hit
+            rows[kind] += 1
+            sources[source] += 1
+            if len(examples) < _EXAMPLES:
+                examples.append(" | ".join(_fields(example)))
+    # A task that was meta-trained on itself is not held out, which is said elsewhere; its sources are no news then.
+    task = planned.task
+    shared = {n: task.lineage & of for n, of in known.lineage.items() if task.lineage & of and n != task.name}
+    names = [*(name for name, _ in sources.most_common()), *(name for name in shared if name not in sources)]
+    lineage = tuple(sorted(frozenset[str]().union(*shared.values())))
+    return Overlap(task.name, dict(rows), len(planned.scored), tuple(names), lineage, tuple(examples))
 
 
 class _Known:
@@ -116,13 +91,14 @@ class _Known:
         self._normalised: dict[int, int] = {}
         self._grams: dict[int, int] = {}
         for number, task in enumerate(tasks):
-            for example in _rows(task.train_split):
+            split = task.train_split
+            for example in (split[row] for row in range(len(split))):
                 fields = _fields(example)
                 words = [_words(text) for text in fields]
                 # A single text is looked for among the parts of pairs too.
-                for part in {(0, len(fields)), *((i, i + 1) for i in range(len(fields)))}:
-                    self._exact.setdefault(hash(fields[slice(*part)]), number)
-                    self._normalised.setdefault(hash(tuple(words[slice(*part)])), number)
+                for start, stop in {(0, len(fields)), *((i, i + 1) for i in range(len(fields)))}:
+                    self._exact.setdefault(hash(fields[start:stop]), number)
+                    self._normalised.setdefault(hash(tuple(words[start:stop])), number)
                 for gram in _grams(words):
                     self._grams.setdefault(gram, number)
 
@@ -137,10 +113,6 @@ class _Known:
             if (number := self._grams.get(gram)) is not None:
                 return "13-gram", self._names[number]
         return None
-
-
-def _rows(split: Split) -> Iterator[Example]:
-    return (split[i] for i in range(len(split)))
 
 
 def _fields(example: Example) -> tuple[str, ...]:

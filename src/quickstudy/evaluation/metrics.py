@@ -12,8 +12,6 @@ The expected calibration error, which scikit-learn does not have, is that of Guo
 of confidence and accuracy over 15 equal bins of confidence, weighted by their rows.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr, spearmanr
@@ -26,13 +24,14 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from quickstudy.evaluation.record import Calibration, LabelFigures, LabelScores, Reliability
 from quickstudy.tasks.task import Task
 
 _BINS = 15
 
 
 def score(task: Task, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
-    """Return the metrics of a task's predictions.
+    """Return the scores of a task's predictions, by name.
 
     Args:
         task: Says which metrics apply.
@@ -40,49 +39,43 @@ def score(task: Task, labels: ArrayLike, predictions: ArrayLike) -> dict[str, fl
         predictions: (B,) predicted ones.
     """
     y, p = np.asarray(labels), np.asarray(predictions)
-    found = _regression(y, p) if task.kind == "regression" else _classification(y, p, len(task.label_names))
-    return found | {"metric": _own(task.metric, y, p, found)}
+    scores = _regression(y, p) if task.kind == "regression" else _classification(y, p, len(task.label_names))
+    return scores | {"metric": _task_metric(task.metric, y, p, scores)}
 
 
-def calibration(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, Any]:
+def calibration(labels: ArrayLike, probabilities: ArrayLike) -> Calibration:
     """Return how far probabilities can be trusted.
 
     Args:
         labels: (B,) true label positions.
         probabilities: (B, N) probability of each label.
-
-    Returns:
-        `log_loss` in nats, `ece` from 0 to 1, and `reliability`: in each of 15 equal bins of confidence the `count` of rows, the
-        sum of their `confidence`, and how many are `right`.
     """
     y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     p = p / p.sum(-1, keepdims=True)  # rounding in single precision
     confidence, right = p.max(-1), p.argmax(-1) == y
     place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     count, sums, hits = (np.bincount(place, weights, _BINS) for weights in (None, confidence, right))
-    return {
-        "log_loss": float(log_loss(y, p, labels=np.arange(p.shape[1]))),
-        "ece": float(np.abs(sums - hits).sum() / len(y)),
-        "reliability": {"count": count.tolist(), "confidence": sums.tolist(), "right": hits.astype(int).tolist()},
-    }
+    return Calibration(
+        log_loss=float(log_loss(y, p, labels=np.arange(p.shape[1]))),
+        ece=float(np.abs(sums - hits).sum() / len(y)),
+        reliability=Reliability(tuple(count.tolist()), tuple(sums.tolist()), tuple(hits.astype(int).tolist())),
+    )
 
 
-def classes(labels: ArrayLike, predictions: ArrayLike, n_way: int, asked: ArrayLike) -> dict[str, Any]:
-    """Return `per_class` precision, recall and f1, N each, and the `confusion` matrix, N true × N predicted counts.
+def label_figures(labels: ArrayLike, predictions: ArrayLike, n_way: int, asked: ArrayLike) -> LabelFigures:
+    """Return precision, recall and F1 of each of N labels, and the confusion matrix, N true × N predicted counts.
 
     Args:
         labels: (B,) true label positions.
         predictions: (B,) predicted ones.
         n_way: Number of labels (N) of the task.
-        asked: Those that there are to choose from, some of them in an episode; the others have no scores (NaN).
+        asked: Labels that can be predicted: in an episode some of them; the others have no scores (None).
     """
-    every = np.arange(n_way)
-    found = precision_recall_fscore_support(labels, predictions, labels=every, zero_division=0.0)[:3]
-    scores = [np.where(np.isin(every, asked), values, np.nan).tolist() for values in found]
-    return {
-        "per_class": dict(zip(("precision", "recall", "f1"), scores, strict=True)),
-        "confusion": confusion_matrix(labels, predictions, labels=every).tolist(),
-    }
+    every, chosen = np.arange(n_way), set(np.asarray(asked).tolist())
+    scores = precision_recall_fscore_support(labels, predictions, labels=every, zero_division=0.0)[:3]
+    columns = [tuple(float(v) if i in chosen else None for i, v in enumerate(values)) for values in scores]
+    matrix = confusion_matrix(labels, predictions, labels=every).tolist()
+    return LabelFigures(LabelScores(*columns), tuple(map(tuple, matrix)))
 
 
 def main_metric(task: Task) -> str:
@@ -112,9 +105,9 @@ def _regression(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, flo
     }
 
 
-def _own(name: str, y: ArrayLike, p: ArrayLike, found: dict[str, float]) -> float:
+def _task_metric(name: str, y: ArrayLike, p: ArrayLike, scores: dict[str, float]) -> float:
     if name == "accuracy_f1":
-        return (found["accuracy"] + float(f1_score(y, p, pos_label=1, zero_division=0.0))) / 2
+        return (scores["accuracy"] + float(f1_score(y, p, pos_label=1, zero_division=0.0))) / 2
     if name == "pearson_spearman":
-        return (found["pearson"] + found["spearman"]) / 2
-    return found[name]
+        return (scores["pearson"] + scores["spearman"]) / 2
+    return scores[name]

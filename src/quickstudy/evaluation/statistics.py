@@ -20,12 +20,14 @@ difference: Demšar 2006, JMLR 7 (Friedman and Nemenyi).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata, studentized_range, t
+
+from quickstudy.evaluation.record import DrawsMean, Evidence, PairedTest, TasksMean
 
 Values = Mapping[str, Sequence[float]]  # task → value of each draw
 
@@ -34,67 +36,85 @@ _RESAMPLES = 10_000
 _MOST_TASKS = 16  # 2^16 sign patterns are listed; beyond that a random sample of as many is taken
 
 
-def summarize(values: Sequence[float]) -> dict[str, float]:
-    """Return mean, sd, low, high and n of some draws; one draw has no interval.
+@dataclass(frozen=True, slots=True)
+class TheseTasksMean:
+    """Mean over these tasks, as evidence about them alone: were other support sets drawn.
 
-    >>> {key: round(value, 3) for key, value in summarize([0.5, 0.6, 0.7]).items()}
-    {'mean': 0.6, 'sd': 0.1, 'low': 0.352, 'high': 0.848, 'n': 3}
+    Attributes:
+        mean: The mean.
+        low: Lower end of its 95 % interval; None where draws tell nothing, as are `high` and `p`.
+        high: Upper end.
+        p: Probability of a mean as far from 0 if it were 0.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+def summarize(values: Sequence[float]) -> DrawsMean:
+    """Return the mean over the draws of one task with Student's interval; one draw has no interval.
+
+    >>> found = summarize([0.5, 0.6, 0.7])
+    >>> round(found.mean, 3), round(found.sd, 3), round(found.low, 3), round(found.high, 3), found.n
+    (0.6, 0.1, 0.352, 0.848, 3)
     """
     array = np.asarray(values, dtype=np.float64)
     n, mean = len(array), float(array.mean())
     if n < 2:
-        return {"mean": mean, "sd": float("nan"), "low": float("nan"), "high": float("nan"), "n": n}
+        return DrawsMean(mean, None, None, None, n)
     sd = float(array.std(ddof=1))
     half = float(t.ppf((1 + _LEVEL) / 2, n - 1)) * sd / n**0.5
-    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half, "n": n}
+    return DrawsMean(mean, sd, mean - half, mean + half, n)
 
 
-def over_tasks(values: Values, *, seed: int = 0) -> dict[str, float]:
-    """Return mean, low, high, n (tasks) of the mean over tasks, and `above`, how probable it is that the mean is above 0.
+def over_tasks(values: Values, *, seed: int = 0) -> TasksMean:
+    """Return the mean over tasks with its interval, and how probable it is that the mean is above 0.
 
     Args:
         values: Values of the draws of each task: scores, or paired differences. Every task counts once, whatever its draws.
         seed: Of the resampling.
 
-    >>> found = over_tasks({"a": [1.0, 3.0], "b": [3.0, 5.0], "c": [2.0]})
-    >>> round(found["mean"], 2), found["low"] < 2, found["high"] > 4, found["above"]
+    >>> mean = over_tasks({"a": [1.0, 3.0], "b": [3.0, 5.0], "c": [2.0]})
+    >>> round(mean.mean, 2), mean.low < 2, mean.high > 4, mean.above
     (2.67, True, True, 1.0)
     """
     means = _task_means(values)
     n, mean = len(means), float(means.mean())
     if n < 2:
-        return {"mean": mean, "low": float("nan"), "high": float("nan"), "n": n, "above": float("nan")}
+        return TasksMean(mean, None, None, n, None)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
     resampled = weights @ means
     tail = (1 + _LEVEL) / 2
     widened = (n / (n - 1)) ** 0.5 * float(t.ppf(tail, n - 1) / norm.ppf(tail))
     low, high = mean + widened * (np.quantile(resampled, [1 - tail, tail]) - mean)
     above = float(np.mean(resampled > 0) + np.mean(resampled == 0) / 2)
-    return {"mean": mean, "low": float(low), "high": float(high), "n": n, "above": above}
+    return TasksMean(mean, float(low), float(high), n, above)
 
 
-def over_draws(values: Values) -> dict[str, float]:
-    """Return mean, low and high of the mean over these tasks, were other support sets drawn; and p that it is 0.
+def over_draws(values: Values) -> TheseTasksMean:
+    """Return the mean over these tasks with its interval, were other support sets drawn; and p that it is 0.
 
     Args:
         values: Values of the draws of each task, at least two of each: scores, or paired differences.
 
-    >>> {key: round(value, 3) for key, value in over_draws({"a": [0.5, 0.6, 0.7]}).items()}
-    {'mean': 0.6, 'low': 0.352, 'high': 0.848, 'p': 0.009}
+    >>> found = over_draws({"a": [0.5, 0.6, 0.7]})
+    >>> round(found.mean, 3), round(found.low, 3), round(found.high, 3), round(found.p, 3)
+    (0.6, 0.352, 0.848, 0.009)
     """
-    mean, tasks = (
-        float(_task_means(values).mean()),
-        [np.asarray(of_task, dtype=np.float64) for of_task in values.values()],
-    )
+    mean = float(_task_means(values).mean())
+    tasks = [np.asarray(of_task, dtype=np.float64) for of_task in values.values()]
+    unknown = TheseTasksMean(mean, None, None, None)
     if min(map(len, tasks)) < 2:
-        return {"mean": mean, "low": float("nan"), "high": float("nan"), "p": float("nan")}
-    parts = np.array([of_task.var(ddof=1) / len(of_task) for of_task in tasks])
-    error = float(parts.sum()) ** 0.5 / len(tasks)
+        return unknown
+    variances = np.array([of_task.var(ddof=1) / len(of_task) for of_task in tasks])
+    error = float(variances.sum()) ** 0.5 / len(tasks)
     if error == 0:  # no draw differs from another: they tell nothing of what other draws would give
-        return {"mean": mean, "low": float("nan"), "high": float("nan"), "p": float("nan")}
-    freedom = float(parts.sum()) ** 2 / float((parts**2 / [len(of_task) - 1 for of_task in tasks]).sum())
+        return unknown
+    freedom = float(variances.sum()) ** 2 / float((variances**2 / [len(of_task) - 1 for of_task in tasks]).sum())
     half = float(t.ppf((1 + _LEVEL) / 2, freedom)) * error
-    return {"mean": mean, "low": mean - half, "high": mean + half, "p": float(2 * t.sf(abs(mean) / error, freedom))}
+    return TheseTasksMean(mean, mean - half, mean + half, float(2 * t.sf(abs(mean) / error, freedom)))
 
 
 def differences(a: Values, b: Values) -> dict[str, list[float]]:
@@ -132,39 +152,51 @@ def holm(p: Sequence[float]) -> list[float]:
     order = np.argsort(p, kind="stable")
     raised = [(len(p) - place) * p[i] for place, i in enumerate(order)]
     corrected = np.minimum(1.0, np.maximum.accumulate(raised))
-    found = np.empty(len(p))
-    found[order] = corrected
-    return [float(value) for value in found]
+    in_place = np.empty(len(p))
+    in_place[order] = corrected
+    return [float(value) for value in in_place]
 
 
-def compare_all(scores: Mapping[str, Values], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Compare every pair of learners on identical draws.
+def compare_all(scores: Mapping[str, Values], *, seed: int = 0) -> list[PairedTest]:
+    """Compare every pair of learners on identical draws; the better mean is first in its pair.
 
     Args:
         scores: Learner → task → score of each draw.
         seed: Of the resampling.
-
-    Returns:
-        One row per pair, the better mean first: `a`, `b`, the interval of the difference (`over_tasks`), `p` and `p_holm`;
-        under `here` the interval and the p values of `over_draws`, which speak of these tasks alone.
     """
-    rows: list[dict[str, Any]] = []
-    for one, other in combinations(scores, 2):
-        between = differences(scores[one], scores[other])
-        a, b = (one, other) if _task_means(between).mean() >= 0 else (other, one)
-        between = differences(scores[a], scores[b])
-        here = over_draws(between)
-        rows.append({"a": a, "b": b, **over_tasks(between, seed=seed), "p": paired_p(between, seed=seed), "here": here})
-    for of in (rows, [row["here"] for row in rows]):
-        for row, corrected in zip(of, holm([row["p"] for row in of]), strict=True):
-            row["p_holm"] = corrected
-    return rows
+    tests = [_compare(scores, first, second, seed) for first, second in combinations(scores, 2)]
+    return _corrected(tests)
 
 
-def average_ranks(scores: Mapping[str, Values]) -> tuple[dict[str, float], float]:
+def _compare(scores: Mapping[str, Values], first: str, second: str, seed: int) -> PairedTest:
+    between = differences(scores[first], scores[second])
+    a, b = (first, second) if _task_means(between).mean() >= 0 else (second, first)
+    between = differences(scores[a], scores[b])
+    these, other = over_draws(between), over_tasks(between, seed=seed)
+    these_tasks = Evidence(these.low, these.high, these.p, None)
+    other_tasks = Evidence(other.low, other.high, paired_p(between, seed=seed), None)
+    return PairedTest(a, b, other.mean, other.n, other.above, these_tasks, other_tasks)
+
+
+def _corrected(tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """Return tests with p values corrected for the number of pairs."""
+    these = _corrected_evidence([test.these_tasks for test in tests])
+    other = _corrected_evidence([test.other_tasks for test in tests])
+    return [replace(test, these_tasks=a, other_tasks=b) for test, a, b in zip(tests, these, other, strict=True)]
+
+
+def _corrected_evidence(of_pairs: Sequence[Evidence]) -> list[Evidence]:
+    corrected = holm([float("nan") if evidence.p is None else evidence.p for evidence in of_pairs])
+    return [
+        replace(evidence, p_holm=None if evidence.p is None else p)
+        for evidence, p in zip(of_pairs, corrected, strict=True)
+    ]
+
+
+def average_ranks(scores: Mapping[str, Values]) -> tuple[dict[str, float], float | None]:
     """Return the average rank of each learner over the tasks (1 is best), and the critical difference at 5 %.
 
-    Learners whose average ranks differ by less than the critical difference are not told apart (Nemenyi).
+    Learners whose average ranks differ by less than the critical difference are not told apart (Nemenyi). One learner has none.
 
     >>> ranks, difference = average_ranks({"a": {"x": [3.0], "y": [2.0]}, "b": {"x": [1.0], "y": [1.0]}})
     >>> ranks, round(difference, 2)
@@ -177,7 +209,7 @@ def average_ranks(scores: Mapping[str, Values]) -> tuple[dict[str, float], float
     k = len(learners)
     q = float(studentized_range.ppf(_LEVEL, k, np.inf)) / 2**0.5
     difference = q * (k * (k + 1) / (6 * len(tasks))) ** 0.5
-    return dict(zip(learners, map(float, ranks), strict=True)), difference
+    return dict(zip(learners, map(float, ranks), strict=True)), difference if k > 1 else None
 
 
 def _task_means(values: Values) -> NDArray[np.float64]:

@@ -1,1 +1,1 @@
-"""Report: a page, plots and a model card, made from the files of a run folder only; torch is never imported."""
+"""Report: pages, plots and a model card, made from files only; torch is never imported."""

@@ -6,24 +6,23 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from quickstudy.report.number import share, shots_text
-from quickstudy.report.table import percent
+from quickstudy.report.number import percent, shots_text
 
 _FOLDERS = re.compile(r"""(^|["=])(?:~|[A-Za-z]:)?[\\/](?:[^"?&]*[\\/])?(?=[^"?&\\/])""")
 
 
 def environment() -> Environment:
     """Return the environment of all templates: everything from data is escaped, and a name that is not there is an error."""
-    found = Environment(
-        loader=PackageLoader("quickstudy.report"),
+    pages = Environment(
+        loader=PackageLoader("quickstudy.report", package_path=""),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    found.filters |= {"percent": percent, "public": public, "share": share, "shots": shots_text}
-    return found
+    pages.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    pages.filters |= {"percent": percent, "public": public, "shots": shots_text}
+    return pages
 
 
 def inline(svg: Path, label: str) -> Markup:

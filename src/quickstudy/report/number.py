@@ -1,15 +1,27 @@
 """Number: figures as text, for pages and tables; what was not measured is a dash.
 
->>> points(0.0312), p_value(0.0004), seconds(0.00004), interval({"mean": 0.5, "low": 0.41, "high": 0.6})
-('+3.1', '< 0.001', '< 0.001', '50.0 (41.0 to 60.0)')
+>>> points(0.0312), p_value(0.0004), seconds(0.00004), percent(0.756)
+('+3.1', '< 0.001', '< 0.001', '75.6')
 >>> points(None), count(None), count(22713216)
 ('–', '–', '22,713,216')
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
+
+from quickstudy.evaluation.record import Shots
 
 NONE = "–"
+
+
+class Estimate(Protocol):
+    """A mean with the ends of its interval, as several records have them."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
 
 
 def points(value: float | None) -> str:
@@ -17,26 +29,55 @@ def points(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
-def share(value: float | None) -> str:
+def percent(value: float | None) -> str:
     """Return a fraction in percent."""
     return NONE if value is None else f"{100 * value:.1f}"
 
 
-def interval(row: Mapping[str, Any]) -> str:
-    """Return `mean (low to high)` in percent; the mean alone where there is no interval."""
-    if row["low"] is None:
-        return share(row["mean"])
-    return f"{share(row['mean'])} ({share(row['low'])} to {share(row['high'])})"
+def interval(estimate: Estimate) -> str:
+    """Return `mean (low to high)` in percent; the mean alone where there is no interval.
+
+    >>> from quickstudy.evaluation.record import DrawsMean
+    >>> interval(DrawsMean(0.5, 0.1, 0.41, 0.6, 3)), interval(DrawsMean(0.5, None, None, None, 1))
+    ('50.0 (41.0 to 60.0)', '50.0')
+    """
+    if estimate.low is None:
+        return percent(estimate.mean)
+    return f"{percent(estimate.mean)} ({percent(estimate.low)} to {percent(estimate.high)})"
+
+
+def plus_minus(estimate: Estimate) -> str:
+    """Return `mean ± half of the interval` in percent; the mean alone where there is no interval.
+
+    >>> from quickstudy.evaluation.record import DrawsMean
+    >>> plus_minus(DrawsMean(0.5, 0.1, 0.45, 0.55, 3)), plus_minus(DrawsMean(0.5, None, None, None, 1))
+    ('50.0 ± 5.0', '50.0')
+    """
+    if estimate.high is None:
+        return percent(estimate.mean)
+    return f"{percent(estimate.mean)} ± {percent(estimate.high - estimate.mean)}"
 
 
 def digits(value: float | None) -> str:
-    """Return a figure that is no share to three digits after the point."""
+    """Return a figure that is no fraction of something to three digits after the point."""
     return NONE if value is None else f"{value:.3f}"
 
 
 def p_value(value: float | None) -> str:
     """Return a p value to three digits."""
     return "< 0.001" if value is not None and value < 0.001 else digits(value)
+
+
+def p_text(value: float | None) -> str:
+    """Return a p value as it stands after the letter p.
+
+    >>> p_text(0.2), p_text(0.0001), p_text(None)
+    ('= 0.200', '< 0.001', 'not known')
+    """
+    if value is None:
+        return "not known"
+    text = p_value(value)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def seconds(value: float | None) -> str:
@@ -53,12 +94,12 @@ def count(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 
-def shots_text(shots: str) -> str:
+def shots_text(shots: Shots) -> str:
     """Return a number of shots in words.
 
-    >>> shots_text("16"), shots_text("1"), shots_text("all")
+    >>> shots_text(16), shots_text(1), shots_text("all")
     ('16 shots', '1 shot', 'full training data')
     """
     if shots == "all":
         return "full training data"
-    return f"{shots} shot" if shots == "1" else f"{shots} shots"
+    return f"{shots} shot" if shots == 1 else f"{shots} shots"

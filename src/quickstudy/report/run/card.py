@@ -6,8 +6,11 @@ It names tasks and figures, never paths of the machine it was made on.
 from pathlib import Path
 
 from quickstudy.layout import RunFiles
-from quickstudy.report.page import read_run
-from quickstudy.report.table import overlap_lines, percent, result_table, score_name
+from quickstudy.report.markdown import markdown_table
+from quickstudy.report.overlap import overlap_notes
+from quickstudy.report.run.files import RunFacts, read_run
+from quickstudy.report.table import means_table, score_name, tasks_table
+from quickstudy.report.view import in_order
 from quickstudy.storage import write_text
 from quickstudy.training.kept import find_kept
 from quickstudy.training.record import read_log
@@ -16,16 +19,15 @@ from quickstudy.training.record import read_log
 def write_card(folder: Path) -> Path:
     """Write `README.md` from the files of a run folder, and return its path."""
     run = read_run(folder)
-    recipe, results = run["recipe"], run["results"]
-    method, encoder = recipe["method"]["name"], Path(recipe["encoder"]["name"]).name
-    tasks = ", ".join(_public(task) for task in recipe["tasks"]["train"])
+    method, encoder = run.recipe.method.name, Path(run.recipe.encoder.name).name
+    tasks = ", ".join(_public(task) for task in run.recipe.tasks.train)
     lines = [
         "---",
         "library_name: quickstudy",
         "pipeline_tag: text-classification",
         "tags: [meta-learning, few-shot]",
         "---",
-        f"# {run['name']}",
+        f"# {run.name}",
         "",
         f"A language encoder meta-pretrained with quickstudy: `{method}` on `{encoder}`, on the tasks {tasks}.",
         "",
@@ -40,26 +42,8 @@ def write_card(folder: Path) -> Path:
         "",
         "## Measured",
         "",
-        *_kept_lines(folder, recipe["outer"]["keep"]),
-    ]
-    if results:
-        table = result_table(results)
-        lines += [
-            f"{score_name(results).capitalize()}, with 95 % intervals over {results['draws']} draws of the support set.",
-            "",
-            f"| task | shots | {' | '.join(table['learners'])} |",
-            f"|---|---|{'---|' * len(table['learners'])}",
-        ]
-        for line in table["lines"]:
-            cells = " | ".join(percent(line["cells"][learner]) for learner in table["learners"])
-            lines.append(f"| {_public(line['task'])} | {line['shots']} | {cells} |")
-        if results["seen_in_meta_training"]:
-            seen = ", ".join(map(_public, results["seen_in_meta_training"]))
-            lines += ["", f"Meta-trained on, so not held out: {seen}."]
-        lines += [part for line in overlap_lines(results) for part in ("", f"{line[0].upper()}{line[1:]}.")]
-    else:
-        lines.append("Not evaluated yet: `quickstudy evaluate THIS_FOLDER --tasks ...`")
-    lines += [
+        *_kept_lines(folder, run.recipe.outer.keep),
+        *_measured(run),
         "",
         "## Limits",
         "",
@@ -78,6 +62,17 @@ def _kept_lines(folder: Path, keep: str) -> list[str]:
         return []
     warning = ["", f"**Warning:** {kept.warning}"] if kept.warning else []
     return [f"Kept: {kept.describe()}.", *warning, ""]
+
+
+def _measured(run: RunFacts) -> list[str]:
+    if run.results is None:
+        return ["Not evaluated yet: `quickstudy evaluate THIS_FOLDER --tasks ...`"]
+    view = in_order(run.results)
+    lines = [f"Scores are {score_name(run.results)}, of {run.results.protocol.draws} draws of the support set.", ""]
+    for table in (means_table(view), tasks_table(view, minus=view.gain)):
+        lines += [f"{table.caption}:", "", markdown_table(table), ""]
+    notes = [note for name in view.learners for note in overlap_notes(run.results.learners[name])]
+    return [*lines[:-1], *(line for note in notes for line in ("", f"{note[0].upper()}{note[1:]}."))]
 
 
 def _public(reference: str) -> str:

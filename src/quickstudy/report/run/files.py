@@ -1,0 +1,84 @@
+"""Files: what the page and the card of a run show, read from the files of its folder."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from quickstudy.errors import RunError
+from quickstudy.evaluation.json_file import as_record
+from quickstudy.evaluation.record import Curve, Results
+from quickstudy.evaluation.results_file import read_results
+from quickstudy.layout import RunFiles
+from quickstudy.report.curve import curve_of
+from quickstudy.training.record import read_log
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    train: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outer:
+    meta_batch_size: int
+    keep: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFacts:
+    """What a page says of a recipe."""
+
+    method: _Named
+    encoder: _Named
+    tasks: _Tasks
+    outer: _Outer
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a run folder holds.
+
+    Attributes:
+        name: Name of the folder.
+        recipe: What is said of its recipe.
+        recipe_text: The whole recipe.
+        curve: The meta-training; None before the first outer step.
+        results: Of the evaluation; None before it.
+    """
+
+    name: str
+    recipe: RecipeFacts
+    recipe_text: str
+    curve: Curve | None
+    results: Results | None
+
+
+def read_run(folder: Path) -> RunFacts:
+    """Read a run folder.
+
+    Raises:
+        RunError: Not a run folder, or a damaged one.
+    """
+    files = RunFiles(folder)
+    files.check_exist()
+    try:
+        text = files.config.read_text(encoding="utf-8")
+        recipe = tomllib.loads(text)
+    except ValueError as error:  # the errors of TOML and of UTF-8
+        raise RunError(
+            f"the recipe is damaged ({error})", where=str(files.config), fix="Copy the run again."
+        ) from error
+    records = read_log(files.metrics)
+    renew = f"Evaluate again: quickstudy evaluate {folder} --tasks ... --overwrite"
+    return RunFacts(
+        name=folder.resolve().name,
+        recipe=as_record(RecipeFacts, recipe, files.config, "Copy the run again."),
+        recipe_text=text,
+        curve=curve_of(records) if records else None,
+        results=read_results(files.results, renew) if files.results.is_file() else None,
+    )
