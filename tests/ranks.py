@@ -29,7 +29,7 @@ from quickstudy.evaluation import episodic
 from quickstudy.methods.catalog import make
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.processes import rank, together
-from quickstudy.report import page
+from quickstudy.report.run import page
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.testing.tiny import score_task, tiny_encoder, word_task

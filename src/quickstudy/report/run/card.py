@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quickstudy.report.markdown import markdown_table
 from quickstudy.report.overlap import overlap_notes
-from quickstudy.report.run.files import RunFiles, read_run
+from quickstudy.report.run.facts import RunFacts, read_run
 from quickstudy.report.table import means_table, score_name, tasks_table
 from quickstudy.report.view import in_order
 from quickstudy.storage import write_text
@@ -51,7 +51,7 @@ def write_card(folder: Path) -> Path:
     return folder / "README.md"
 
 
-def _measured(run: RunFiles) -> list[str]:
+def _measured(run: RunFacts) -> list[str]:
     if run.results is None:
         return ["Not evaluated yet: `quickstudy evaluate THIS_FOLDER --tasks ...`"]
     view = in_order(run.results)

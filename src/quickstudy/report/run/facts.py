@@ -1,4 +1,4 @@
-"""Files: what the page and the card of a run show, read from the files of its folder."""
+"""Facts: what the page and the card of a run show, read from the files of its folder."""
 
 import json
 import tomllib
@@ -40,7 +40,7 @@ class RecipeFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFiles:
+class RunFacts:
     """What a run folder holds.
 
     Attributes:
@@ -58,7 +58,7 @@ class RunFiles:
     results: Results | None
 
 
-def read_run(folder: Path) -> RunFiles:
+def read_run(folder: Path) -> RunFacts:
     """Read a run folder.
 
     Raises:
@@ -73,7 +73,7 @@ def read_run(folder: Path) -> RunFiles:
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"the recipe is damaged ({error})", where=str(config), fix="Copy the run again.") from error
     renew = f"Evaluate again: quickstudy evaluate {folder} --tasks ... --overwrite"
-    return RunFiles(
+    return RunFacts(
         name=folder.resolve().name,
         recipe=as_record(RecipeFacts, recipe, config, "Copy the run again."),
         recipe_text=text,
