@@ -14,7 +14,8 @@ import torch
 
 from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.evaluate import evaluate_learners
-from quickstudy.evaluation.protocol import Protocol, trials
+from quickstudy.evaluation.plan import plan_tasks
+from quickstudy.evaluation.protocol import Protocol
 from quickstudy.methods.catalog import make
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
@@ -33,16 +34,15 @@ def main() -> None:
     encoder = Encoder.load("minilm")
     learner = make(options.learner, encoder)
     rows = []
-    for task in load_tasks(options.tasks):
-        planned = trials(protocol, task)
-        texts = {e for trial in planned for e in (*trial.support, *trial.tests)}
+    for planned in plan_tasks(protocol, load_tasks(options.tasks)):
+        texts = {e for trial in planned.trials for e in (*trial.support, *trial.tests)}
         tick = time.perf_counter()
         with torch.no_grad():
             encoder.vectors(encoder.tokenize(list(texts)), cache=FeatureCache(encoder))
         encoded = time.perf_counter()
-        figures = evaluate_learners({options.learner: learner}, [task], protocol)
+        draws = evaluate_learners({options.learner: learner}, [planned])
         done = time.perf_counter()
-        rows.append({"task": task.name, "texts": len(texts), "draws": len(figures)})
+        rows.append({"task": planned.name, "texts": len(texts), "draws": len(draws)})
         rows[-1] |= {"encode_seconds": encoded - tick, "evaluate_seconds": done - encoded}
         rows[-1]["ratio"] = (done - encoded) / (encoded - tick)
     once, whole = (sum(row[f"{what}_seconds"] for row in rows) for what in ("encode", "evaluate"))

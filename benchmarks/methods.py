@@ -33,7 +33,9 @@ from quickstudy.config import check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.evaluate import evaluate_learners
+from quickstudy.evaluation.plan import plan_tasks
 from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.results_file import figure_rows
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.models.encoder import Encoder
 from quickstudy.storage import write_json
@@ -84,12 +86,11 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
     trained_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     tasks = [task for reference in options.tasks for task in load_tasks(reference)]
     shots = [int(k) for k in options.shots.split(",")]
-    rows = []
+    draws = []
     for task in tasks:
         possible = tuple(k for k in shots if k <= most_shots(task))
-        rows += evaluate_learners(
-            {method: learner}, [task], Protocol(shots=possible, draws=options.draws, limit=options.limit)
-        )
+        protocol = Protocol(shots=possible, draws=options.draws, limit=options.limit)
+        draws += evaluate_learners({method: learner}, plan_tasks(protocol, [task]))
     return {
         "method": method,
         "settings": {} if not file.exists() else recipe.method.settings,
@@ -99,8 +100,8 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
         "core_seconds": sum(steps),
         "core_seconds_per_step": statistics.median(steps) if steps else None,
         "peak_mib": trained_memory,
-        "seconds_adapt": statistics.median(row["seconds_adapt"] for row in rows if row["shots"] == shots[0]),
-        "rows": rows,
+        "seconds_adapt": statistics.median(draw.costs.seconds_adapt or 0.0 for draw in draws if draw.shots == shots[0]),
+        "rows": figure_rows(draws),
     }
 
 

@@ -576,7 +576,10 @@ def test_a_system_error_is_one_message(cli: Cli, trained: Path, monkeypatch: pyt
 def test_the_report_of_damaged_results_is_refused(cli: Cli, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "run", tmp_path / "run")
     (tmp_path / "run" / "results.json").write_text('{"half', encoding="utf-8")
-    cli("report", tmp_path / "run").refused(f"error: {tmp_path / 'run'}: ", "is damaged", "evaluate again")
+    place = tmp_path / "run" / "results.json"
+    cli("report", tmp_path / "run").refused(
+        f"error: {place}: the file is damaged", "Evaluate again: quickstudy evaluate"
+    )
 
 
 @pytest.mark.parametrize(
@@ -728,7 +731,7 @@ def test_texts_that_do_not_fit_the_model_are_refused(
             "compare protonet --tasks T --protocol D --shots 4 --out O",
             ("saved draws are taken as they are, without --shots",),
         ),
-        ("recommend O", ("there are no results here", "quickstudy compare")),
+        ("recommend O", ("this folder holds no comparison", "quickstudy compare")),
         ("recommend O --tasks none.csv", ("'none.csv' is neither a file or folder",)),
         ("report O", ("this is not a run folder",)),
     ],
@@ -749,9 +752,10 @@ def test_a_comparison_that_cannot_be_is_refused_before_anything_is_written(
 
 def test_results_that_are_none_are_refused(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    for content in ("{", "[]", '{"by_shots": {"4": {}}}'):
-        (tmp_path / "out" / "results.json").write_text(content, encoding="utf-8")
-        cli("recommend", tmp_path / "out").refused("these are no results of a comparison", "Compare again")
+    place = tmp_path / "out" / "results.json"
+    for content in ("{", "[]", '{"by_shots": {"4": {}}}', '{"format": 2, "draws": []}'):
+        place.write_text(content, encoding="utf-8")
+        cli("recommend", tmp_path / "out").refused(f"error: {place}: ", "Give the same `quickstudy compare` again")
 
 
 # The real thing: a process of its own

@@ -20,7 +20,7 @@ NO_TORCH = "import sys; assert 'torch' not in sys.modules and 'transformers' not
         (f"import quickstudy; {NO_TORCH}", 0.5),
         (f"from quickstudy import Task, Episode, EpisodeSpec, Example, QuickstudyError; {NO_TORCH}", None),
         (f"import quickstudy.config; {NO_TORCH}", None),
-        (f"import quickstudy.report.page, quickstudy.report.card; {NO_TORCH}", None),
+        (f"import quickstudy.report.run.page, quickstudy.report.run.card; {NO_TORCH}", None),
         (f"import quickstudy.cli.main; {NO_TORCH}", None),
         (
             "import sys; import quickstudy.cli.tables; assert not {'torch', 'matplotlib', 'jinja2'} & set(sys.modules)",

@@ -26,9 +26,12 @@ from conftest import score_task, tiny_encoder, word_task
 from quickstudy.adaptation.settings import FullSettings
 from quickstudy.cli.main import main
 from quickstudy.errors import NothingLearnedWarning, RecipeError, RunError
+from quickstudy.evaluation.results_file import read_results
 from quickstudy.methods.catalog import METHODS
 from quickstudy.methods.setting import read_settings
 from quickstudy.models.encoder import Encoder
+from quickstudy.report.table import means_table, tasks_table
+from quickstudy.report.view import in_order
 from quickstudy.runs import Run
 from quickstudy.tasks.split import Split
 
@@ -418,15 +421,17 @@ def test_evaluate_prints_the_table_that_it_writes(
     done = command("evaluate", run, *arguments)
     assert done.code == 0
     assert "3 draws, 20 test rows at most" in done.out
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    assert {row["task"] for row in results["summary"]} == {"held/alpha", "held/beta", "average"}
+    results = read_results(run / "results.json", "")
+    assert set(results.tasks) == {"held/alpha", "held/beta"}
     page, card = ((run / name).read_text(encoding="utf-8") for name in ("report.html", "README.md"))
-    for row in results["summary"]:
-        cell = f"{100 * row['mean']:.1f} ± {50 * (row['high'] - row['low']):.1f}"
-        assert all(cell in text for text in (done.out, page, card))
-    assert {p.name for p in (run / "plots").iterdir()} == {"training.svg", "shots.svg"}
-    from_python = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
-    assert results["summary"] == from_python["summary"]
+    view = in_order(results)
+    for table in (means_table(view), tasks_table(view, minus=view.gain)):
+        for cell in (cell for line in table.lines for cell in line):
+            assert all(cell.text in text for text in (done.out, page, card))
+    assert {p.name for p in (run / "plots").iterdir()} == {"training.svg", *(f"scores-{i}.svg" for i in range(3))}
+    from_python = read_results(evaluated / "results.json", "")
+    assert [each.scores for each in results.draws] == [each.scores for each in from_python.draws]
+    assert [table.pairs for table in results.tables] == [table.pairs for table in from_python.tables]
 
 
 def test_a_report_is_written_again_from_the_files(evaluated: Path, tmp_path: Path, command: Command) -> None:
@@ -440,7 +445,7 @@ def test_one_draw_is_valid_json_though_it_has_no_interval(made: Path, tmp_path: 
     run = _copy_of(made / "run", tmp_path)
     held = made / "held" / "alpha.csv"
     told = _json(command("evaluate", run, "--tasks", held, "--shots", "2", "--draws", 1, "--json").out)
-    assert {row["sd"] for row in told["summary"]} == {None}
+    assert {pair["these_tasks"]["low"] for pair in told["tables"][0]["pairs"]} == {None}
     assert told == json.loads((run / "results.json").read_text(encoding="utf-8"))
 
 
@@ -483,8 +488,8 @@ def test_three_lines_of_python(method: str, made: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(again.predict_proba(texts), model.predict_proba(texts))
     assert again.predict(texts) == model.predict(texts)
     results = quickstudy.evaluate(run, word_task("unseen"), shots=[2], draws=1, limit=10)
-    assert len(results["rows"]) == 3
-    assert results["method"] == method
+    assert len(results.draws) == 3
+    assert results.learners["meta-trained"].method == method
 
 
 @pytest.mark.parametrize("method", _BASELINES)

@@ -10,7 +10,7 @@ from rich.table import Table
 from quickstudy.cli.prediction import Prediction
 from quickstudy.evaluation.record import Results
 from quickstudy.report import table as reported
-from quickstudy.report.headline import headline
+from quickstudy.report.headline import gain_sentences, headline
 from quickstudy.report.number import count, seconds
 from quickstudy.report.overlap import overlap_notes
 from quickstudy.report.table import means_table, ranks_table, score_name, tasks_table
@@ -87,9 +87,9 @@ def print_evaluation(results: Results) -> None:
     """Print what an evaluation of a run gave: the scores of each task, their means, and what meta-training gained."""
     console, view = _console(), in_order(results)
     for shown in (tasks_table(view, minus=view.gain), means_table(view)):
-        console.print(_printed(shown))
+        _print_table(console, shown)
         console.print()
-    for sentence in headline(view):
+    for sentence in headline(view) + gain_sentences(view):
         console.print(escape(sentence))
     protocol = results.protocol
     limit = f", {protocol.limit} test rows at most" if protocol.limit else ""
@@ -103,20 +103,21 @@ def print_comparison(results: Results) -> None:
     """Print, for each number of shots, the learners by average rank, and what the evidence tells of the best."""
     console, view = _console(), best_first(results)
     for shots in view.shots:
-        console.print(_printed(ranks_table(view, shots)))
+        _print_table(console, ranks_table(view, shots))
     console.print("mean over tasks and 95 % interval over tasks", style="dim")
     for sentence in headline(view):
         console.print(escape(sentence))
 
 
-def _printed(shown: reported.Table) -> Table:
-    """Return a table of a report as the terminal shows it."""
-    table = Table(box=None, header_style="bold", pad_edge=False, title=escape(shown.caption), title_justify="left")
+def _print_table(console: Console, shown: reported.Table) -> None:
+    """Print a table of a report."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for place, name in enumerate(shown.head):
         table.add_column(escape(name), justify="right" if place else "left")
     for line in shown.lines:
         table.add_row(*(f"[bold]{escape(cell.text)}[/bold]" if cell.best else escape(cell.text) for cell in line))
-    return table
+    console.print(escape(shown.caption), style="italic")
+    console.print(table)
 
 
 def print_explanation(explanation: "Explanation") -> None:

@@ -38,7 +38,7 @@ def draw_scores(view: View, plots: Path) -> list[Drawing]:
     return drawings
 
 
-def draw_curve(curve: Curve, file: Path, label: str, *, keep: str | None = None, stacked: bool = False) -> Markup:
+def draw_curve(curve: Curve, file: Path, label: str, *, keep: str | None = None) -> Markup:
     """Return the drawing of a meta-training; see `plot_training`."""
-    plot_training(curve, file, keep=keep, stacked=stacked)
+    plot_training(curve, file, keep=keep)
     return inline(file, label)

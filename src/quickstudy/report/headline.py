@@ -29,6 +29,21 @@ def headline(view: View) -> list[str]:
     return [f"{first}.", ahead, _verdict("On these tasks", pair.these_tasks), _beyond(pair, len(table.pairs))]
 
 
+def gain_sentences(view: View) -> list[str]:
+    """Return what the first learner gained over the second: of a run, what its meta-training gained."""
+    if view.gain is None:
+        return []
+    first, second = view.gain
+    pair = next((pair for pair in view.results.table(view.largest).pairs if {pair.a, pair.b} == {first, second}), None)
+    if pair is None:
+        return []
+    gained = pair.mean if pair.a == first else -pair.mean
+    return [
+        f"{first} minus {second} at {shots_text(view.largest)}: {points(gained)} points.",
+        _verdict("On these tasks", pair.these_tasks),
+    ]
+
+
 def told_from_chance(evidence: Evidence) -> bool:
     """Return whether evidence shows a difference."""
     return evidence.p_holm is not None and evidence.p_holm <= LEVEL
@@ -36,7 +51,7 @@ def told_from_chance(evidence: Evidence) -> bool:
 
 def _verdict(where: str, evidence: Evidence) -> str:
     if evidence.p_holm is None:
-        return f"{where}: not decided, as there is too little to compare."
+        return f"{where}: not decided, as there is a single draw, or no draw differs from another."
     told = told_from_chance(evidence)
     verdict = "the difference is told from chance" if told else "the evidence does not tell them apart"
     return f"{where}: {verdict} (p {p_text(evidence.p_holm)} after Holm's correction)."

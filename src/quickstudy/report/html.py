@@ -21,7 +21,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     pages.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-    pages.filters |= {"percent": percent, "public": public, "shots": shots_text}
+    pages.filters |= {"breakable": breakable, "percent": percent, "public": public, "shots": shots_text}
     return pages
 
 
@@ -39,6 +39,15 @@ def inline(svg: Path, label: str) -> Markup:
     )
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{svg.stem}-", text)
     return Markup(f'<svg role="img" aria-label="{escape(label)}"{text.removeprefix("<svg")}')
+
+
+def breakable(name: str) -> Markup:
+    """Return a name that a narrow column may break between its parts, and not within a word.
+
+    >>> breakable("samples:fin_<b>")
+    Markup('samples:<wbr>fin_<wbr>&lt;b&gt;')
+    """
+    return Markup("<wbr>").join(re.split(r"(?<=[_:/])", name))
 
 
 def public(text: str) -> str:

@@ -63,31 +63,30 @@ def symbol(index: int) -> Markup:
     ).format(look["color"], dashes, points)
 
 
-def plot_training(curve: Curve, target: Path, *, keep: str | None = None, stacked: bool = False) -> None:
-    """Draw the meta-loss (dots, and a running mean) and the meta-validation score of a run.
+def plot_training(curve: Curve, target: Path, *, keep: str | None = None) -> None:
+    """Draw the meta-loss (dots, and a running mean) and, below it, the meta-validation score of a run.
 
     Args:
         curve: The meta-training.
         target: The SVG file.
         keep: Which state was kept, `best` or the last; a star marks it. None: not known.
-        stacked: One above the other, for a narrow place, and not side by side.
     """
-    figure = Figure(figsize=(3.6, 4.2) if stacked else (9, 3.2), layout="constrained")
-    left, right = figure.subplots(2, 1) if stacked else figure.subplots(1, 2)
+    figure = Figure(figsize=(3.6, 4.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1)
     steps = [(step, loss) for step, loss in zip(curve.step, curve.loss, strict=True) if loss is not None]
     x, y = [step for step, _ in steps], [loss for _, loss in steps]
-    left.plot(x, y, ".", color=COLORS[0], alpha=0.25, markersize=3)
-    left.plot(x, _running_mean(y), color=COLORS[0], label="running mean")
-    finish(left, "outer step", "meta-loss (query)", legend=True)
+    upper.plot(x, y, ".", color=COLORS[0], alpha=0.25, markersize=3)
+    upper.plot(x, _running_mean(y), color=COLORS[0], label="running mean")
+    finish(upper, "outer step", "meta-loss (query)", legend=True)
     checks = [(step, 100 * score) for step, score in curve.validation if score is not None]
     if checks:
-        right.plot([step for step, _ in checks], [score for _, score in checks], "o-", color=COLORS[2])
+        lower.plot([step for step, _ in checks], [score for _, score in checks], "o-", color=COLORS[2])
     else:
-        right.text(0.5, 0.5, "no meta-validation tasks", ha="center", transform=right.transAxes)
+        lower.text(0.5, 0.5, "no meta-validation tasks", ha="center", transform=lower.transAxes)
     if checks and keep is not None:
         kept = max(checks, key=lambda check: check[1]) if keep == "best" else checks[-1]
-        right.plot(*kept, "*", color=COLORS[4], markersize=13, label="kept")
-    finish(right, "outer step", "meta-validation score (%)", legend=True)
+        lower.plot(*kept, "*", color=COLORS[4], markersize=13, label="kept")
+    finish(lower, "outer step", "meta-validation score (%)", legend=True)
     save(figure, target)
 
 
@@ -149,6 +148,7 @@ def _draw_lines(panel: Axes, scores: Sequence[Score], learners: Sequence[str], s
             alpha = min(0.18, 0.6 / len(learners))
             panel.fill_between(x, low, high, color=style(index)["color"], alpha=alpha, linewidth=0)
     panel.set_xticks(range(len(shots)), [str(k) for k in shots])
+    panel.set_ylim(_possible(panel.get_ylim(), scores))
     finish(panel, "shots per class", "score (%)")
 
 
@@ -163,7 +163,14 @@ def _draw_points(panel: Axes, scores: Sequence[Score], learners: Sequence[str]) 
             panel.errorbar(100 * score.mean, place, xerr=ends, markersize=5, **style(place))
     panel.set_yticks(range(len(learners)), [short(name) for name in learners], parse_math=False)
     panel.set_ylim(len(learners) - 0.5, -0.5)
+    panel.set_xlim(_possible(panel.get_xlim(), scores))
     finish(panel, "score (%)", "")
+
+
+def _possible(limits: tuple[float, float], scores: Sequence[Score]) -> tuple[float, float]:
+    """Return the ends of an axis without what no score can be: intervals of few draws reach far beyond 0 and 100."""
+    least = min((100 * score.mean for score in scores), default=0.0)
+    return max(limits[0], min(0.0, least) - 3), min(limits[1], 103.0)
 
 
 def _running_mean(values: Sequence[float], weight: float = 0.95) -> list[float]:

@@ -127,7 +127,7 @@ def _draw_curves(view: View, plots: Path) -> list[Drawing]:
         training = view.results.learners[name].training
         if training and training.curve:
             label = f"Meta-loss and meta-validation score of {name} over the outer steps"
-            svg = draw_curve(training.curve, plots / f"curve-{index}.svg", label, stacked=True)
+            svg = draw_curve(training.curve, plots / f"curve-{index}.svg", label)
             drawings.append(Drawing(name, svg))
     return drawings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from quickstudy.layout import RunFiles
 from quickstudy.report.markdown import markdown_table
 from quickstudy.report.overlap import overlap_notes
-from quickstudy.report.run.files import RunFacts, read_run
+from quickstudy.report.run.facts import RunFacts, read_run
 from quickstudy.report.table import means_table, score_name, tasks_table
 from quickstudy.report.view import in_order
 from quickstudy.storage import write_text

@@ -13,12 +13,12 @@ from markupsafe import Markup
 from quickstudy.evaluation.record import LearnerMean, Shots
 from quickstudy.layout import RunFiles
 from quickstudy.report.drawing import Drawing, draw_curve, draw_scores
-from quickstudy.report.headline import headline
+from quickstudy.report.headline import gain_sentences, headline
 from quickstudy.report.html import environment
 from quickstudy.report.overlap import overlap_notes
 from quickstudy.report.plots import symbol
-from quickstudy.report.run.files import RunFacts, read_run
-from quickstudy.report.table import Table, means_table, score_name, tasks_table
+from quickstudy.report.run.facts import RunFacts, read_run
+from quickstudy.report.table import Table, means_table, pairs_table, score_name, tasks_table
 from quickstudy.report.view import View, in_order
 from quickstudy.storage import write_text
 
@@ -31,10 +31,11 @@ class Evaluation:
     score: str
     largest: Shots
     headline: list[str]
-    best: list[LearnerMean]
+    largest_means: list[LearnerMean]
     notes: list[str]
     means: Table
     by_task: Table
+    pairs: list[Table]
     symbols: dict[str, Markup]
     drawings: list[Drawing]
 
@@ -62,11 +63,12 @@ def _evaluation(view: View, plots: Path) -> Evaluation:
         tasks=len(view.results.tasks),
         score=score_name(view.results),
         largest=view.largest,
-        headline=headline(view),
-        best=list(view.means(view.largest).values()),
+        headline=headline(view) + gain_sentences(view),
+        largest_means=list(view.means(view.largest).values()),
         notes=[note for name in view.learners for note in overlap_notes(view.results.learners[name])],
         means=means_table(view),
         by_task=tasks_table(view, minus=view.gain),
+        pairs=[table for table in (pairs_table(view, shots) for shots in reversed(view.shots)) if table.lines],
         symbols={name: symbol(index) for index, name in enumerate(view.learners)},
         drawings=draw_scores(view, plots),
     )

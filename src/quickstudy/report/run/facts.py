@@ -1,4 +1,4 @@
-"""Files: what the page and the card of a run show, read from the files of its folder."""
+"""Facts: what the page and the card of a run show, read from the files of its folder."""
 
 import tomllib
 from dataclasses import dataclass
