@@ -16,25 +16,27 @@ import pytest
 
 from html_page import Page, parse
 from quickstudy.errors import RunError
-from quickstudy.evaluation.record import (
+from quickstudy.evaluation.draw_record import (
     Calibration,
     Costs,
-    Curve,
     Draw,
-    EvaluatedTask,
-    FirstDraw,
     Footprint,
     LabelFigures,
-    LabelledText,
     LabelScores,
+    Mistake,
+    Reliability,
+    Shots,
+)
+from quickstudy.evaluation.record import (
+    Curve,
+    EvaluatedTask,
+    FirstDraw,
+    LabelledText,
     Learner,
     Measured,
-    Mistake,
     Overlap,
     PairedTest,
-    Reliability,
     Results,
-    Shots,
     Training,
     UsedProtocol,
     Versions,

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 
-from quickstudy.evaluation.record import Curve, Shots
+from quickstudy.evaluation.draw_record import Shots
+from quickstudy.evaluation.record import Curve
 from quickstudy.report.view import Score
 from quickstudy.storage import new_file
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from quickstudy.evaluation.record import Draw, DrawsMean, LearnerMean, Results, Shots
+from quickstudy.evaluation.draw_record import Draw, Shots
+from quickstudy.evaluation.record import DrawsMean, LearnerMean, Results
 from quickstudy.evaluation.statistics import summarize
 
 

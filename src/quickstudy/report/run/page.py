@@ -10,7 +10,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from quickstudy.evaluation.record import LearnerMean, Shots
+from quickstudy.evaluation.draw_record import Shots
+from quickstudy.evaluation.record import LearnerMean
 from quickstudy.layout import RunFiles
 from quickstudy.report.drawing import Drawing, draw_curve, draw_scores
 from quickstudy.report.headline import gain_sentences, headline
