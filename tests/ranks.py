@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def _nan() -> None:
 
     def bad(self: Any, episodes: Any, progress: float = 1.0) -> Any:
         found = good(self, episodes, progress)
-        return type(found)(found.loss * (float("nan") if progress > 0 else 1.0), found.accuracy)
+        return replace(found, loss=found.loss * (float("nan") if progress > 0 else 1.0))
 
     FeatureMetaLearner.meta_loss = bad  # type: ignore[method-assign]
 
