@@ -19,7 +19,7 @@ from quickstudy.evaluation.protocol import Protocol
 from quickstudy.methods.catalog import make
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 
 
 def main() -> None:

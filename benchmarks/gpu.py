@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from quickstudy.cost import measure
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.explain import matrix_rate
 from quickstudy.versions import versions

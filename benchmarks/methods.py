@@ -38,7 +38,7 @@ from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.results_file import figure_rows
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.models.encoder import Encoder
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 from quickstudy.training.outer import train
 from quickstudy.training.record import StepRecord
 

@@ -37,7 +37,7 @@ from quickstudy.data.reference import load_tasks
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import EncodedEpisode, EncodedSet, encode_episode
 from quickstudy.models.encoder import Encoder
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit

@@ -86,11 +86,11 @@ def _measure(options: argparse.Namespace) -> None:
     from quickstudy.methods.catalog import make
     from quickstudy.models.encoder import Encoder
     from quickstudy.processes import all_reduce, is_main, together, world_size
+    from quickstudy.settings import OuterSettings
     from quickstudy.tasks.episode import EpisodeSpec
     from quickstudy.tasks.sampler import EpisodeSampler
     from quickstudy.training.outer import train
     from quickstudy.training.record import StepRecord
-    from quickstudy.training.settings import OuterSettings
 
     records: list[StepRecord] = []
     with together():

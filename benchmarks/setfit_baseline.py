@@ -24,7 +24,7 @@ from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation import draws
 from quickstudy.evaluation.metrics import main_metric, score
 from quickstudy.models.bundled import resolve
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 

@@ -23,7 +23,7 @@ from quickstudy.models.batch import encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.target import Classes
 from quickstudy.runs import Run
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 from quickstudy.versions import versions

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ from quickstudy.evaluation import episodic
 from quickstudy.methods.catalog import make
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.processes import rank, together
+from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.testing.tiny import score_task, tiny_encoder, word_task
 from quickstudy.training import meta_batch, outer, reduction
 from quickstudy.training.record import StepRecord
-from quickstudy.training.settings import OuterSettings
 
 LIMIT = 60.0
 METHODS: dict[str, dict[str, Any]] = {
@@ -126,7 +127,7 @@ def _nan() -> None:
 
     def bad(self: Any, episodes: Any, progress: float = 1.0) -> Any:
         loss = good(self, episodes, progress)
-        return type(loss)(loss.loss * (float("nan") if progress > 0 else 1.0), loss.accuracy)
+        return replace(loss, loss=loss.loss * (float("nan") if progress > 0 else 1.0))
 
     FeatureMetaLearner.meta_loss = bad  # type: ignore[method-assign]
 

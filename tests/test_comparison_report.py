@@ -48,7 +48,7 @@ from quickstudy.report.comparison.episodes import episodes
 from quickstudy.report.comparison.figures import diagrams, task_labels
 from quickstudy.report.comparison.files import read_comparison
 from quickstudy.report.comparison.page import write_pages
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 
 HOSTILE = "</script><b>bold</b><img src=x onerror=alert(1)> & co"
 LEARNERS = ("protonet", "maml, long & <i>slanted</i>", "linear-probe", "majority")

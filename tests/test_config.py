@@ -11,8 +11,8 @@ from conftest import tiny_encoder
 from quickstudy.config import Recipe, check_recipe, dump_recipe, load_recipe
 from quickstudy.errors import RecipeError
 from quickstudy.methods.catalog import METHODS, make
+from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
-from quickstudy.training.settings import OuterSettings
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 

@@ -18,7 +18,7 @@ from conftest import tiny_encoder, word_task
 from quickstudy.cli.main import main
 from quickstudy.errors import RunError
 from quickstudy.runs import Run
-from quickstudy.storage import append_line, new_folder, replaced_folder, save_tensors, write_text
+from quickstudy.storage.files import append_line, new_folder, replaced_folder, save_tensors, write_text
 
 KIB = 1024
 PAGE = 4 * KIB  # a file takes whole pages

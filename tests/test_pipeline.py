@@ -23,7 +23,6 @@ from transformers import AutoModel, AutoTokenizer
 
 import quickstudy
 from conftest import score_task, tiny_encoder, word_task
-from quickstudy.adaptation.settings import FullSettings
 from quickstudy.cli.main import main
 from quickstudy.errors import NothingLearnedWarning, RecipeError, RunError
 from quickstudy.evaluation.results_file import read_results
@@ -33,6 +32,7 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.report.table import means_table, tasks_table
 from quickstudy.report.view import in_order
 from quickstudy.runs import Run
+from quickstudy.settings import FullSettings
 from quickstudy.tasks.split import Split
 
 STEPS = 4

@@ -22,13 +22,13 @@ from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import encode_episode
 from quickstudy.models.encoder import Encoder, EncoderSettings
+from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training import meta_batch
 from quickstudy.training.explain import explain
 from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.plan import plan
-from quickstudy.training.settings import OuterSettings
 
 SAMPLER = EpisodeSampler([word_task(n_way=3)], EpisodeSpec(3, 4, 4), seed=0)
 WAYS: dict[str, dict[str, Any]] = {

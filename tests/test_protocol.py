@@ -13,7 +13,6 @@ import torch
 
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy.adaptation.full import finetune_task
-from quickstudy.adaptation.settings import FullSettings
 from quickstudy.comparison.compare import compare
 from quickstudy.errors import DataError, RunError
 from quickstudy.evaluation.draw_record import Costs, Footprint
@@ -28,6 +27,7 @@ from quickstudy.methods.catalog import make
 from quickstudy.methods.label_names import LabelNames
 from quickstudy.models.batch import encode_set
 from quickstudy.models.target import Classes, Scores
+from quickstudy.settings import FullSettings
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 

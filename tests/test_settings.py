@@ -22,7 +22,7 @@ def test_each_method_documents_every_argument_an_equation_an_example_and_its_sou
     assert read_meanings(text).keys() == signature(function).parameters.keys()
     assert all(setting.meaning for setting in read_settings(function).values())
     assert "    >>> learner = " in text
-    assert re.search(r"\n\n {8}\S.*(=|→|←|min_)", text), "no equation"
+    assert re.search(r"\n\n {8}.*(=|→|←|min_)", text), "no equation"
     assert re.search(r"(19|20)\d\d|no reference", text.split(">>>")[-1]), "no reference"
 
 

@@ -21,6 +21,7 @@ from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import encode_episode
 from quickstudy.models.cut import layer_stack
+from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import Episode, EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
@@ -29,7 +30,6 @@ from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_che
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.outer import schedule, train
 from quickstudy.training.record import StepRecord, append_record, cut_log, read_log
-from quickstudy.training.settings import OuterSettings
 
 GRADIENT = {"inner_lr": 0.03, "head_lr": 3.0, "inner_steps": 2}
 METHODS = {"maml": GRADIENT, "fomaml": GRADIENT, "protonet": {"scale": 2.0}}

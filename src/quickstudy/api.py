@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 from quickstudy.adaptation.few import adapt_task
-from quickstudy.adaptation.settings import FullSettings
 from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, NothingLearnedWarning, RecipeError, RunError, did_you_mean
-from quickstudy.layout import choose_run_folder
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
+from quickstudy.settings import FullSettings
+from quickstudy.storage.layout import choose_run_folder
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
 from quickstudy.tasks.text import Text, parse_texts, refuse_table

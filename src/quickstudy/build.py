@@ -13,10 +13,10 @@ from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import check_method, check_setting, make
 from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
+from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Task
-from quickstudy.training.settings import OuterSettings
 
 Validate = Callable[[MetaLearner], float]
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from pydantic_core import ErrorDetails
 
 from quickstudy.errors import RecipeError, did_you_mean
-from quickstudy.layout import RunFiles
-from quickstudy.training.settings import OuterSettings, Positive, Rate
+from quickstudy.settings import OuterSettings, Positive, Rate
+from quickstudy.storage.layout import RunFiles
 
 Size = Positive | tuple[Positive, Positive]
 _UNKNOWN = {

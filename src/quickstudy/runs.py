@@ -1,4 +1,4 @@
-"""Run: the folder that a meta-training leaves behind, and the learner in it. For its files see `quickstudy.layout`."""
+"""Run: the folder that a meta-training leaves behind, and the learner in it. For its files see `quickstudy.storage.layout`."""
 
 import json
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from torch import Tensor
 from quickstudy.build import build_learner
 from quickstudy.config import Recipe, dump_recipe, load_recipe
 from quickstudy.errors import RunError
-from quickstudy.layout import RunFiles
-from quickstudy.manifest import check_manifest, write_manifest
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.weights import copy_weights
-from quickstudy.storage import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
+from quickstudy.storage.files import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
+from quickstudy.storage.layout import RunFiles
+from quickstudy.storage.manifest import check_manifest, write_manifest
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import StepRecord, read_log
 

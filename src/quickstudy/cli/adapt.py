@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quickstudy.adaptation.settings import FullSettings
 from quickstudy.cli.options import Json, PairColumn, TextColumn, print_json
 from quickstudy.errors import DataError
+from quickstudy.settings import FullSettings
 
 if TYPE_CHECKING:
     from quickstudy.models.adapted import AdaptedModel
@@ -37,7 +37,7 @@ def adapt(
     """Turn a run into a classifier of your task from a few labels (step 4)."""
     import time
 
-    from quickstudy.storage import refuse_existing
+    from quickstudy.storage.files import refuse_existing
 
     refuse_existing(out)
     given = {"epochs": epochs, "lr": lr, "batch-size": batch_size, "seed": seed}

@@ -25,7 +25,7 @@ def evaluate(
     from quickstudy.cli.progress import DrawProgress
     from quickstudy.cli.tables import print_evaluation
     from quickstudy.evaluation.results_file import plain_results
-    from quickstudy.layout import RunFiles
+    from quickstudy.storage.layout import RunFiles
 
     with DrawProgress(quiet=as_json) as progress:
         results = api.evaluate(

@@ -15,7 +15,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write an adapted model as an ONNX graph from token ids to probabilities (extra onnx)."""
-    from quickstudy.storage import refuse_existing
+    from quickstudy.storage.files import refuse_existing
 
     refuse_existing(out)
     from quickstudy.export.onnx_file import export_onnx

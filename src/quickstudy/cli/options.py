@@ -32,6 +32,6 @@ def parse_shots(text: str) -> list[int]:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, with null instead of NaN."""
-    from quickstudy.storage import finite
+    from quickstudy.storage.files import finite
 
     print(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))

@@ -33,8 +33,8 @@ def pretrain(
         return
     from quickstudy.cli.progress import TrainingProgress
     from quickstudy.config import load_recipe
-    from quickstudy.layout import choose_run_folder
     from quickstudy.processes import is_main, leave, together
+    from quickstudy.storage.layout import choose_run_folder
 
     with together():
         asked = load_recipe(recipe, settings or ())

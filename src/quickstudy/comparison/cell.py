@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quickstudy._version import __version__
-from quickstudy.adaptation.settings import FullSettings
 from quickstudy.evaluation.draw_record import Draw, Shots
 from quickstudy.evaluation.hashing import hash_of
 from quickstudy.evaluation.record import Learner
 from quickstudy.evaluation.results_file import CELLS, read_draws
 from quickstudy.evaluation.trial import PlannedTask, trials_hash
+from quickstudy.settings import FullSettings
 
 
 @dataclass(frozen=True, slots=True)

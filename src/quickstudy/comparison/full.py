@@ -6,12 +6,12 @@ from dataclasses import replace
 import torch
 
 from quickstudy.adaptation.full import finetune_task
-from quickstudy.adaptation.settings import FullSettings
 from quickstudy.cost import measure
 from quickstudy.evaluation.draw_record import Costs, Draw
 from quickstudy.evaluation.evaluate import footprint, scored_draw
 from quickstudy.evaluation.trial import Trial
 from quickstudy.methods.base import MetaLearner
+from quickstudy.settings import FullSettings
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
 

@@ -17,7 +17,6 @@ from quickstudy.config import Recipe, load_recipe
 from quickstudy.errors import DataError, RecipeError, did_you_mean
 from quickstudy.evaluation.hashing import hash_of
 from quickstudy.evaluation.record import Learner, Training
-from quickstudy.layout import RunFiles
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.methods.catalog.baseline_family import label_names
@@ -26,6 +25,7 @@ from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
 from quickstudy.report.curve import curve_of
 from quickstudy.runs import Run
+from quickstudy.storage.layout import RunFiles
 from quickstudy.training.record import StepRecord
 
 _ZERO = "label-names"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from quickstudy.data.reading import explain_os_errors, read_rows
 from quickstudy.errors import DataError, did_you_mean
-from quickstudy.manifest import hash_file
+from quickstudy.storage.manifest import hash_file
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 

@@ -17,7 +17,7 @@ from quickstudy.evaluation.draw_record import Calibration, Costs, Draw, Footprin
 from quickstudy.evaluation.json_file import as_record, read_json
 from quickstudy.evaluation.record import Results
 from quickstudy.evaluation.trial import Trial
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import readable
 
 RESULTS = "results.json"

@@ -19,7 +19,7 @@ from quickstudy.evaluation.json_file import as_record, read_json
 from quickstudy.evaluation.protocol import Protocol, ProtocolName
 from quickstudy.evaluation.record import UsedProtocol
 from quickstudy.evaluation.trial import Examples, PlannedTask, Trial
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 

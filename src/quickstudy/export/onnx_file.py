@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from quickstudy.errors import RunError
 from quickstudy.export.onnx_model import INFO, MODEL, TOKENIZER, ExportInfo, OnnxModel, graph_inputs, need
-from quickstudy.manifest import write_manifest
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.card import exported_card
 from quickstudy.models.head import HEADS, NetHead, head_of, head_tensors
 from quickstudy.models.record import write_record
 from quickstudy.models.tokens import Sequences, pad
-from quickstudy.storage import new_folder, write_text
+from quickstudy.storage.files import new_folder, write_text
+from quickstudy.storage.manifest import write_manifest
 from quickstudy.tasks.split import Example
 
 OPSET = 20

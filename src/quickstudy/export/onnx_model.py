@@ -18,11 +18,11 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from quickstudy.errors import RunError
-from quickstudy.manifest import check_manifest
 from quickstudy.models.adapted import checked_examples, refuse_not_finite
 from quickstudy.models.record import read_record
 from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences, TokenCache, batches, pad
+from quickstudy.storage.manifest import check_manifest
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text

@@ -27,9 +27,8 @@ from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import Head, class_means
+from quickstudy.models.reading_order import ORDERS, reading_orders
 from quickstudy.models.target import Target
-
-_ORDERS = 4  # the support set is read in so many orders
 
 
 class Controller(MetaLearner):
@@ -83,11 +82,10 @@ class Controller(MetaLearner):
         return phi, self.rule.head(self.partition.features(phi, prefix), labels, target)
 
     def _read(self, examples: Tensor) -> Tensor:
-        """Return the LSTM's last state, (H,): the mean over some fixed orders of the examples (B, 2F)."""
+        """Return the LSTM's last state, (H,), the mean over several orders of the examples (B, 2F)."""
         inputs = self.project[str(examples.shape[-1] // 2)](examples)
-        orders = torch.stack([_order(len(examples), seed) for seed in range(_ORDERS)]).to(examples.device)
-        state = self.cell.start(inputs, _ORDERS)
-        for x in inputs[orders].unbind(1):
+        state = self.cell.start(inputs, ORDERS)
+        for x in inputs[reading_orders(len(examples), examples.device)].unbind(1):
             state = self.cell(x, state)
         return state[0].mean(0)
 
@@ -114,7 +112,3 @@ class _LabelAware:
 
 def _bias(weight: str) -> str:
     return weight.removesuffix("weight") + "bias"
-
-
-def _order(size: int, seed: int) -> Tensor:
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed)) if seed else torch.arange(size)

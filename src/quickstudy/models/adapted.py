@@ -22,7 +22,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from quickstudy.errors import DataError, RecipeError, RunError, did_you_mean
-from quickstudy.manifest import check_manifest, write_manifest
 from quickstudy.models.card import model_card
 from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
@@ -34,7 +33,8 @@ from quickstudy.models.partition import Partition, Prefix
 from quickstudy.models.record import read_record, write_record
 from quickstudy.models.target import Target, make_target
 from quickstudy.models.weights import find_not_finite
-from quickstudy.storage import new_folder, save_tensors, write_text
+from quickstudy.storage.files import new_folder, save_tensors, write_text
+from quickstudy.storage.manifest import check_manifest, write_manifest
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text, parse_texts

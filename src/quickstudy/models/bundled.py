@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from quickstudy.errors import RunError
-from quickstudy.manifest import hash_file
+from quickstudy.storage.manifest import hash_file
 
 NAME = "minilm"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quickstudy.errors import RecipeError, RunError
-from quickstudy.manifest import check_listed
 from quickstudy.models.bundled import resolve
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.inference import side_by_side
@@ -35,7 +34,8 @@ from quickstudy.models.run_lock import RunLock
 from quickstudy.models.sentence_files import write_sentence_files
 from quickstudy.models.tokens import Batch, Sequences, TokenCache
 from quickstudy.models.weights import find_not_finite, read_encoder
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
+from quickstudy.storage.manifest import check_listed
 from quickstudy.tasks.split import Example
 
 Pooling = Literal["mean", "cls", "pooler"]

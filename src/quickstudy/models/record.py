@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 
 Record = TypeVar("Record")
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import nn
 
-from quickstudy.storage import save_tensors, write_json
+from quickstudy.storage.files import save_tensors, write_json
 
 _KIND = "sentence_transformers.models"  # the name that versions 2 to 6 understand
 _TANH = "torch.nn.modules.activation.Tanh"

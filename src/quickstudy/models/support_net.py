@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from quickstudy.errors import RecipeError
 from quickstudy.lstm import LSTMCell
+from quickstudy.models.reading_order import ORDERS, reading_orders
 
 
 class SupportNet(nn.Module, ABC):
@@ -118,7 +119,6 @@ class LSTMReader(SupportNet):
     """
 
     kind = "lstm-reader"
-    orders: ClassVar[int] = 4
 
     def __init__(self, sizes: Iterable[int], hidden: int = 64) -> None:
         super().__init__(sizes, hidden)
@@ -128,9 +128,8 @@ class LSTMReader(SupportNet):
 
     def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
         project = self.project[str(query.shape[-1])]
-        (b, n), r, q = values.shape, self.orders, len(query)
-        # Orders depend only on the number of examples, so a support set is always read in the same orders.
-        orders = torch.stack([_permutation(b, seed) for seed in range(r)]).to(query.device)
+        (b, n), r, q = values.shape, ORDERS, len(query)
+        orders = reading_orders(b, query.device)
         texts = project(support)[orders]  # (R, B, D)
         labels = values[orders]  # (R, B, N)
         state = self.cell.start(query, r, n)
@@ -174,9 +173,3 @@ def _zero(layer: nn.Linear) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _permutation(size: int, seed: int) -> Tensor:
-    if seed == 0:
-        return torch.arange(size)
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))

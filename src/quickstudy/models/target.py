@@ -63,7 +63,7 @@ class Target(ABC):
 
     @abstractmethod
     def scale(self, labels: Tensor) -> Scale:
-        """Return the scale that the labels (B,) of a support set set for their task."""
+        """Return the scale of a task, measured on the labels (B,) of its support set."""
 
     @abstractmethod
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from matplotlib.markers import MarkerStyle
 from quickstudy.evaluation.draw_record import Shots
 from quickstudy.evaluation.record import Curve
 from quickstudy.report.view import Score
-from quickstudy.storage import new_file
+from quickstudy.storage.files import new_file
 
 # Okabe and Ito's palette: told apart by colour-blind readers, readable on white and on dark cards alike.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
-from quickstudy.manifest import find_changed, hash_files
-from quickstudy.storage import replaced_folder, save_tensors, surviving_folder, write_json
+from quickstudy.storage.files import replaced_folder, save_tensors, surviving_folder, write_json
+from quickstudy.storage.manifest import find_changed, hash_files
 from quickstudy.training.kept import is_better
 
 _WEIGHTS, _MOMENTS, _STATE = "meta_parameters.safetensors", "optimizer.safetensors", "state.json"

@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quickstudy.cost import free_mib, measure
 from quickstudy.methods.base import MetaLearner
+from quickstudy.settings import OuterSettings
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.outer import meta_parameters
 from quickstudy.training.plan import Plan, plan
-from quickstudy.training.settings import OuterSettings
 
 # Sizes of matrix products: for the processor those of a small encoder's layers, which are too small to measure a GPU.
 _SIZES = {"cpu": (512, 384, 1536), "cuda": (8192, 8192, 8192)}

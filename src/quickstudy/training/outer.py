@@ -27,13 +27,13 @@ from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.cut import layer_stack
 from quickstudy.processes import Held, broadcast, gather
+from quickstudy.settings import OuterSettings
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from quickstudy.training.kept import is_better
 from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.record import StepRecord
 from quickstudy.training.reduction import Reduction
-from quickstudy.training.settings import OuterSettings
 
 Validate = Callable[[MetaLearner], float]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.errors import RunError
-from quickstudy.storage import append_line, finite, write_text
+from quickstudy.storage.files import append_line, finite, write_text
 
 _OPTIONAL = {"validation", "peak_mib"}  # None where the others are NaN
 _RENAMED = {"tasks_per_second": "episodes_per_second"}  # names of 0.1.0

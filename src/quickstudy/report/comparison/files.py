@@ -14,7 +14,7 @@ from quickstudy.errors import RunError
 from quickstudy.evaluation.record import Results
 from quickstudy.evaluation.results_file import RESULTS, figure_rows, read_results
 from quickstudy.report.view import View, best_first
-from quickstudy.storage import write_text
+from quickstudy.storage.files import write_text
 
 _RENEW = "Give the same `quickstudy compare` again: cells that are computed already are used."
 

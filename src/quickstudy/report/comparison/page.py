@@ -26,7 +26,7 @@ from quickstudy.report.overlap import overlap_notes
 from quickstudy.report.plots import symbol
 from quickstudy.report.table import Table, means_table, pairs_table, score_name, tasks_table
 from quickstudy.report.view import View
-from quickstudy.storage import write_text
+from quickstudy.storage.files import write_text
 
 _CARDS = 6
 

@@ -5,13 +5,13 @@ It names tasks and figures, never paths of the machine it was made on.
 
 from pathlib import Path
 
-from quickstudy.layout import RunFiles
 from quickstudy.report.markdown import markdown_table
 from quickstudy.report.overlap import overlap_notes
 from quickstudy.report.run.facts import RunFacts, read_run
 from quickstudy.report.table import means_table, score_name, tasks_table
 from quickstudy.report.view import in_order
-from quickstudy.storage import write_text
+from quickstudy.storage.files import write_text
+from quickstudy.storage.layout import RunFiles
 from quickstudy.training.kept import find_kept
 from quickstudy.training.record import read_log
 

@@ -8,8 +8,8 @@ from quickstudy.errors import RunError
 from quickstudy.evaluation.json_file import as_record
 from quickstudy.evaluation.record import Curve, Results
 from quickstudy.evaluation.results_file import read_results
-from quickstudy.layout import RunFiles
 from quickstudy.report.curve import curve_of
+from quickstudy.storage.layout import RunFiles
 from quickstudy.training.record import read_log
 
 

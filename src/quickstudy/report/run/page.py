@@ -12,7 +12,6 @@ from markupsafe import Markup
 
 from quickstudy.evaluation.draw_record import Shots
 from quickstudy.evaluation.record import LearnerMean
-from quickstudy.layout import RunFiles
 from quickstudy.report.drawing import Drawing, draw_curve, draw_scores
 from quickstudy.report.headline import gain_sentences, headline
 from quickstudy.report.html import environment
@@ -21,7 +20,8 @@ from quickstudy.report.plots import symbol
 from quickstudy.report.run.facts import RunFacts, read_run
 from quickstudy.report.table import Table, means_table, pairs_table, score_name, tasks_table
 from quickstudy.report.view import View, in_order
-from quickstudy.storage import write_text
+from quickstudy.storage.files import write_text
+from quickstudy.storage.layout import RunFiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from hashlib import file_digest
 from pathlib import Path
 
 from quickstudy.errors import RunError
-from quickstudy.storage import write_json
+from quickstudy.storage.files import write_json
 
 NAME = "manifest.json"
 

@@ -1,0 +1,1 @@
+"""Storage: how files and folders are written, what a run folder holds, and how damage is noticed."""
