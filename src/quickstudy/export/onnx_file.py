@@ -29,7 +29,7 @@ from quickstudy.storage.manifest import write_manifest
 from quickstudy.tasks.split import Example
 
 OPSET = 20
-_TOLERANCE = 1e-4  # of probabilities, and of numbers relative to their size; int8 is not held to it
+_TOLERANCE = 1e-4  # in probabilities, and in numbers relative to their size; int8 may differ more
 
 # Deprecation warnings about the exporter's own code, which users cannot change. Other warnings are still shown.
 _EXPORTER_WARNINGS = (r"`isinstance\(treespec, LeafSpec\)` is deprecated",)

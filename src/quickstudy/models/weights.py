@@ -32,11 +32,7 @@ from transformers import (
 
 from quickstudy.errors import RunError
 
-_WITH_DECODER = {
-    "t5",
-    "mt5",
-    "umt5",
-}  # `AutoModel` gives encoder and decoder of these families; only the encoder is used
+_WITH_DECODER = {"t5", "mt5", "umt5"}  # `AutoModel` gives their decoder too, which is not used
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -56,32 +52,36 @@ def read_encoder(
     """
     _refuse_unsafe_files(name, Path(source))
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        _refuse_downloaded_kernels(config)
-        auto = AutoModelForTextEncoding if config.model_type in _WITH_DECODER else AutoModel
-        model, report = auto.from_pretrained(
-            source,
-            config=config,
-            dtype=torch.float32,  # weights in half precision are for prediction
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model, tokenizer, report = _open(source)
     except Exception as error:  # damaged files fail in many ways; each means that the encoder cannot be read
         raise _not_loaded(name, error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise _with_adapter(name)
-    missing = set(report["missing_keys"])
+    missing, unexpected = report["missing_keys"], report["unexpected_keys"]
     if not saved and not needs_pooler:
         missing = {key for key in missing if not key.startswith("pooler.")}
-    _refuse(name, missing, "are missing, and random numbers would take their place", saved)
-    unexpected = set(report["unexpected_keys"])
-    if not saved or _is_sequence_classifier(config):
+    if not saved or _is_sequence_classifier(model.config):
         unexpected = {key for key in unexpected if _belongs_to(model, key)}
+    _refuse(name, missing, "are missing, and random numbers would take their place", saved)
     _refuse(name, unexpected, "have no place in the model that config.json describes", saved)
     _refuse(name, find_not_finite(model.state_dict()), "hold NaN or infinity", saved)
     return model, tokenizer
+
+
+def _open(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Mapping[str, set[str]]]:
+    """Return model, tokenizer and the report of transformers on missing and unexpected weights."""
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    _refuse_downloaded_kernels(config)
+    auto = AutoModelForTextEncoding if config.model_type in _WITH_DECODER else AutoModel
+    model, report = auto.from_pretrained(
+        source,
+        config=config,
+        dtype=torch.float32,  # weights in half precision are for prediction
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False), report
 
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
