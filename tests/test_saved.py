@@ -19,7 +19,7 @@ from quickstudy.methods.catalog import make
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
-from quickstudy.report.page import read_run
+from quickstudy.report.run.facts import read_run
 from quickstudy.runs import Run
 from quickstudy.seeding import rng
 
