@@ -247,6 +247,13 @@ def test_results_of_the_version_before_say_how_to_renew_them(tmp_path: Path) -> 
             write(run)
 
 
+def test_a_log_that_is_not_utf_8_is_damaged(tmp_path: Path) -> None:
+    run = _run(tmp_path)
+    (run / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xff\n')
+    with pytest.raises(RunError, match="the log is damaged"):
+        write_report(run)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -118,6 +118,13 @@ def cut_log(log: Path, step: int) -> None:
 
 
 def _whole_lines(log: Path) -> Sequence[str]:
-    """Return the lines that have an end: the last one has none if the run was killed while it wrote it."""
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
+    """Return the lines that have an end: the last one has none if the run was killed while it wrote it.
+
+    Raises:
+        RunError: The file is not UTF-8.
+    """
+    try:
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
+    except UnicodeDecodeError as error:
+        raise RunError(f"the log is damaged ({error})", where=str(log), fix="Copy the run again.") from error
     return [line for line in lines if line.endswith("\n")]
