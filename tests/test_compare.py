@@ -22,9 +22,18 @@ from quickstudy.comparison import job
 from quickstudy.comparison.compare import compare
 from quickstudy.comparison.learner import named_learner
 from quickstudy.errors import DataError, QuickstudyError, RunError
-from quickstudy.evaluation.draw_record import Costs, Draw
 from quickstudy.evaluation.protocol import Protocol
-from quickstudy.evaluation.record import Learner, LearnerMean, Measured, Results, ShotsTable, UsedProtocol, Versions
+from quickstudy.evaluation.record import (
+    Costs,
+    Draw,
+    Learner,
+    LearnerMean,
+    Measured,
+    Results,
+    ShotsTable,
+    UsedProtocol,
+    Versions,
+)
 from quickstudy.evaluation.results_file import figure_rows, read_results
 from quickstudy.evaluation.statistics import compare_all, over_tasks
 from quickstudy.report.comparison.recommend import Limits, recommend

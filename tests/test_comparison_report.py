@@ -16,27 +16,25 @@ import pytest
 
 from html_page import Page, parse
 from quickstudy.errors import RunError
-from quickstudy.evaluation.draw_record import (
+from quickstudy.evaluation.record import (
     Calibration,
     Costs,
-    Draw,
-    Footprint,
-    LabelFigures,
-    LabelScores,
-    Mistake,
-    Reliability,
-    Shots,
-)
-from quickstudy.evaluation.record import (
     Curve,
+    Draw,
     EvaluatedTask,
     FirstDraw,
+    Footprint,
+    LabelFigures,
     LabelledText,
+    LabelScores,
     Learner,
     Measured,
+    Mistake,
     Overlap,
     PairedTest,
+    Reliability,
     Results,
+    Shots,
     Training,
     UsedProtocol,
     Versions,

@@ -19,11 +19,11 @@ from quickstudy.data.glue import GLUE
 from quickstudy.errors import DataError
 from quickstudy.evaluation import draws as draw
 from quickstudy.evaluation import evaluate as evaluation
-from quickstudy.evaluation.draw_record import Costs, Draw
 from quickstudy.evaluation.evaluate import evaluate_learners
 from quickstudy.evaluation.metrics import calibration, label_figures, main_metric, score
 from quickstudy.evaluation.plan import plan_tasks
 from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.record import Costs, Draw
 from quickstudy.evaluation.results_file import read_results
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.base import MetaLearner

@@ -15,12 +15,12 @@ from conftest import score_task, tiny_encoder, word_task
 from quickstudy.adaptation.full import finetune_task
 from quickstudy.comparison.compare import compare
 from quickstudy.errors import DataError, RunError
-from quickstudy.evaluation.draw_record import Costs, Footprint
 from quickstudy.evaluation.draws import draw_trials, most_shots, scored_examples, support_sets
 from quickstudy.evaluation.evaluate import evaluate_learners, scored_draw
 from quickstudy.evaluation.metrics import score
 from quickstudy.evaluation.plan import plan_tasks
 from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.record import Costs, Footprint
 from quickstudy.evaluation.saved_draws import load_protocol, save_draws
 from quickstudy.evaluation.trial import Trial, trials_hash
 from quickstudy.methods.catalog import make

@@ -29,8 +29,7 @@ from quickstudy.training.record import StepRecord
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from quickstudy.evaluation.draw_record import Draw
-    from quickstudy.evaluation.record import Results
+    from quickstudy.evaluation.record import Draw, Results
     from quickstudy.training.explain import Explanation
 
 # The Trainer, matplotlib and scipy are imported by the functions that need them, so that `adapt` starts fast.

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from quickstudy.evaluation.draw_record import Draw
+    from quickstudy.evaluation.record import Draw
     from quickstudy.training.record import StepRecord
 
 _PLAIN_SECONDS = 10.0  # between two plain lines that carry nothing but progress

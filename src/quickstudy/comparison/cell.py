@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quickstudy._version import __version__
-from quickstudy.evaluation.draw_record import Draw, Shots
 from quickstudy.evaluation.hashing import hash_of
-from quickstudy.evaluation.record import Learner
+from quickstudy.evaluation.record import Draw, Learner, Shots
 from quickstudy.evaluation.results_file import CELLS, read_draws
 from quickstudy.evaluation.trial import PlannedTask, trials_hash
 from quickstudy.settings import FullSettings

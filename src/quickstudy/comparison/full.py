@@ -7,8 +7,8 @@ import torch
 
 from quickstudy.adaptation.full import finetune_task
 from quickstudy.cost import measure
-from quickstudy.evaluation.draw_record import Costs, Draw
 from quickstudy.evaluation.evaluate import footprint, scored_draw
+from quickstudy.evaluation.record import Costs, Draw
 from quickstudy.evaluation.trial import Trial
 from quickstudy.methods.base import MetaLearner
 from quickstudy.settings import FullSettings

@@ -13,8 +13,8 @@ from pathlib import Path
 from quickstudy.comparison.cell import Cell
 from quickstudy.comparison.full import finetune_and_score
 from quickstudy.comparison.learner import LearnerSpec, load_learners
-from quickstudy.evaluation.draw_record import Draw, Shots
 from quickstudy.evaluation.evaluate import evaluate_learners
+from quickstudy.evaluation.record import Draw, Shots
 from quickstudy.evaluation.results_file import write_draws
 from quickstudy.evaluation.trial import PlannedTask
 from quickstudy.methods.base import MetaLearner

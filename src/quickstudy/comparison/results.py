@@ -6,9 +6,9 @@ What differs from run to run, costs and the date, is in the results and not amon
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from quickstudy.evaluation.draw_record import Draw
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.record import (
+    Draw,
     EvaluatedTask,
     FirstDraw,
     LabelledText,

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from quickstudy.cost import Cost, measure
 from quickstudy.errors import RunError
-from quickstudy.evaluation.draw_record import Costs, Draw, Footprint, Mistake, Shots
 from quickstudy.evaluation.metrics import calibration, label_figures, main_metric, score
+from quickstudy.evaluation.record import Costs, Draw, Footprint, Mistake, Shots
 from quickstudy.evaluation.trial import PlannedTask, Trial
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.adapted import AdaptedModel

@@ -24,7 +24,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from quickstudy.evaluation.draw_record import Calibration, LabelFigures, LabelScores, Reliability
+from quickstudy.evaluation.record import Calibration, LabelFigures, LabelScores, Reliability
 from quickstudy.tasks.task import Task
 
 _BINS = 15

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from quickstudy.errors import DataError, did_you_mean
-from quickstudy.evaluation.draw_record import Shots
-from quickstudy.evaluation.record import UsedProtocol
+from quickstudy.evaluation.record import Shots, UsedProtocol
 
 ProtocolName = Literal["standard", "few-shot", "fixed-draws", "episodic", "full"]
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from quickstudy.errors import RunError
-from quickstudy.evaluation.draw_record import Calibration, Costs, Draw, Footprint, LabelFigures
 from quickstudy.evaluation.json_file import as_record, read_json
-from quickstudy.evaluation.record import Results
+from quickstudy.evaluation.record import Calibration, Costs, Draw, Footprint, LabelFigures, Results
 from quickstudy.evaluation.trial import Trial
 from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import readable

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import get_args
 
 from quickstudy.errors import DataError, RunError, did_you_mean
-from quickstudy.evaluation.draw_record import Shots
 from quickstudy.evaluation.draws import all_examples
 from quickstudy.evaluation.hashing import content_hash
 from quickstudy.evaluation.json_file import as_record, read_json
 from quickstudy.evaluation.protocol import Protocol, ProtocolName
-from quickstudy.evaluation.record import UsedProtocol
+from quickstudy.evaluation.record import Shots, UsedProtocol
 from quickstudy.evaluation.trial import Examples, PlannedTask, Trial
 from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import Example

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from statistics import median
 
-from quickstudy.evaluation.draw_record import Costs, Draw, Shots
-from quickstudy.evaluation.record import LearnerMean, Measured, ShotsTable
+from quickstudy.evaluation.record import Costs, Draw, LearnerMean, Measured, Shots, ShotsTable
 from quickstudy.evaluation.statistics import average_ranks, compare_all, over_tasks
 
 

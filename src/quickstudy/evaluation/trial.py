@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from quickstudy.evaluation.draw_record import Shots
 from quickstudy.evaluation.hashing import content_hash, hash_of
+from quickstudy.evaluation.record import Shots
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 

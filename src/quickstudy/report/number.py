@@ -8,7 +8,7 @@
 
 from typing import Protocol
 
-from quickstudy.evaluation.draw_record import Shots
+from quickstudy.evaluation.record import Shots
 
 NONE = "–"
 

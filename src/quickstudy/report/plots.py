@@ -17,8 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 
-from quickstudy.evaluation.draw_record import Shots
-from quickstudy.evaluation.record import Curve
+from quickstudy.evaluation.record import Curve, Shots
 from quickstudy.report.view import Score
 from quickstudy.storage.files import new_file
 

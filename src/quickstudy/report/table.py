@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from quickstudy.evaluation.draw_record import Shots
-from quickstudy.evaluation.record import Evidence, Results
+from quickstudy.evaluation.record import Evidence, Results, Shots
 from quickstudy.report.number import NONE, interval, p_value, percent, plus_minus, points, seconds, shots_text
 from quickstudy.report.view import Score, View
 

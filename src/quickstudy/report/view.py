@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from quickstudy.evaluation.draw_record import Draw, Shots
-from quickstudy.evaluation.record import DrawsMean, LearnerMean, Results
+from quickstudy.evaluation.record import Draw, DrawsMean, LearnerMean, Results, Shots
 from quickstudy.evaluation.statistics import summarize
 
 

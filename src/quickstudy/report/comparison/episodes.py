@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from quickstudy.evaluation.draw_record import Shots
-from quickstudy.evaluation.record import FirstDraw, LabelledText
+from quickstudy.evaluation.record import FirstDraw, LabelledText, Shots
 from quickstudy.report.view import View
 
 _MOST_CHARACTERS = 600  # of a text

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from quickstudy.evaluation.draw_record import LabelScores, Reliability, Shots
+from quickstudy.evaluation.record import LabelScores, Reliability, Shots
 from quickstudy.report.view import View
 
 _MOST_LABELS = 30  # a larger matrix cannot be read; its most frequent confusions can

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from quickstudy.evaluation.draw_record import Shots
-from quickstudy.evaluation.record import Evidence, PairedTest
+from quickstudy.evaluation.record import Evidence, PairedTest, Shots
 from quickstudy.report.headline import told_from_chance
 from quickstudy.report.number import p_text, points
 from quickstudy.report.view import View

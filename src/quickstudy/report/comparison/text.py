@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from statistics import fmean
 
-from quickstudy.evaluation.draw_record import Draw
+from quickstudy.evaluation.record import Draw
 from quickstudy.report.comparison.tables import costs_table, provenance_tables
 from quickstudy.report.headline import headline
 from quickstudy.report.markdown import markdown_table, plain_text

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from quickstudy.evaluation.draw_record import Shots
-from quickstudy.evaluation.record import LearnerMean
+from quickstudy.evaluation.record import LearnerMean, Shots
 from quickstudy.report.drawing import Drawing, draw_curve, draw_scores
 from quickstudy.report.headline import gain_sentences, headline
 from quickstudy.report.html import environment
