@@ -559,7 +559,9 @@ def test_the_report_of_damaged_results_is_refused(cli: Cli, trained: Path, tmp_p
     shutil.copytree(trained / "run", tmp_path / "run")
     (tmp_path / "run" / "results.json").write_text('{"half', encoding="utf-8")
     place = tmp_path / "run" / "results.json"
-    cli("report", tmp_path / "run").refused(f"error: {place}: the file is damaged", "Evaluate again: quickstudy evaluate")
+    cli("report", tmp_path / "run").refused(
+        f"error: {place}: the file is damaged", "Evaluate again: quickstudy evaluate"
+    )
 
 
 @pytest.mark.parametrize(

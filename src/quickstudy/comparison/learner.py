@@ -17,7 +17,7 @@ from quickstudy.build import build_encoder, build_learner
 from quickstudy.config import Recipe, load_recipe
 from quickstudy.errors import DataError, RecipeError, did_you_mean
 from quickstudy.evaluation.hashing import hash_of
-from quickstudy.evaluation.record import Curve, Learner, Training
+from quickstudy.evaluation.results import Curve, Learner, Training
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.methods.label_names import LabelNames

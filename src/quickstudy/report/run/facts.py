@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quickstudy.errors import RunError
 from quickstudy.evaluation.json_file import as_record
-from quickstudy.evaluation.record import Curve, Results
+from quickstudy.evaluation.results import Curve, Results
 from quickstudy.evaluation.results_file import RESULTS, read_results
 
 _FIX = "Copy the run again; without results.json: evaluate again."
