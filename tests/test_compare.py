@@ -23,17 +23,8 @@ from quickstudy.comparison.compare import compare
 from quickstudy.comparison.learner import named_learner
 from quickstudy.errors import DataError, QuickstudyError, RunError
 from quickstudy.evaluation.protocol import Protocol
-from quickstudy.evaluation.record import (
-    Costs,
-    Draw,
-    Learner,
-    LearnerMean,
-    Measured,
-    Results,
-    ShotsTable,
-    UsedProtocol,
-    Versions,
-)
+from quickstudy.evaluation.record import Costs, Draw, LearnerMean, ShotsTable
+from quickstudy.evaluation.results import Learner, Measured, Results, UsedProtocol, Versions
 from quickstudy.evaluation.results_file import figure_rows, read_results
 from quickstudy.evaluation.statistics import compare_all, over_tasks
 from quickstudy.report.comparison.recommend import Limits, recommend

@@ -14,16 +14,8 @@ import pytest
 from html_page import parse
 from quickstudy.config import check_recipe, dump_recipe
 from quickstudy.errors import RunError
-from quickstudy.evaluation.record import (
-    Costs,
-    Draw,
-    EvaluatedTask,
-    Footprint,
-    Learner,
-    Results,
-    UsedProtocol,
-    Versions,
-)
+from quickstudy.evaluation.record import Costs, Draw, Footprint
+from quickstudy.evaluation.results import EvaluatedTask, Learner, Results, UsedProtocol, Versions
 from quickstudy.evaluation.results_file import read_results, write_results
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.evaluation.summary import shots_tables

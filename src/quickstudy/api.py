@@ -29,7 +29,8 @@ from quickstudy.training.record import StepRecord
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from quickstudy.evaluation.record import Draw, Results
+    from quickstudy.evaluation.record import Draw
+    from quickstudy.evaluation.results import Results
     from quickstudy.training.explain import Explanation
 
 # The Trainer, matplotlib and scipy are imported by the functions that need them, so that `adapt` starts fast.
@@ -186,7 +187,7 @@ def evaluate(
         tasks: Task references, or tasks.
         shots: Labelled examples per class (K).
         draws: Support sets per K.
-        seed: Which.
+        seed: Which support sets, and which test rows.
         limit: Score a fixed random sample of so many test rows; None for all.
         overwrite: Replace the results that the run has.
         allow_overlap: Go on although scored texts were meta-trained on; the report says so.
@@ -199,10 +200,10 @@ def evaluate(
         QuickstudyError: No such run, unusable tasks, impossible numbers, there are results already, or scored texts were
             meta-trained on.
     """
+    from quickstudy.comparison.collect import results_of
     from quickstudy.comparison.learner import baselines, load_learners, trained_learner
-    from quickstudy.comparison.overlap import describe_learners
+    from quickstudy.comparison.overlap import with_overlap
     from quickstudy.comparison.plan import load_all
-    from quickstudy.comparison.results import results_of
     from quickstudy.evaluation.evaluate import evaluate_learners
     from quickstudy.evaluation.plan import plan_tasks
     from quickstudy.evaluation.protocol import Protocol
@@ -218,7 +219,7 @@ def evaluate(
         )
     planned = plan_tasks(protocol, load_all(tasks))
     specs = trained_learner(files.folder, AFTER), *baselines(files.folder, BEFORE, PROBE)
-    described = describe_learners(specs, planned, allow_overlap=allow_overlap)
+    described = with_overlap({spec.name: spec.describe() for spec in specs}, specs, planned, allow=allow_overlap)
     scored = evaluate_learners(load_learners(specs), planned, on_draw=on_draw)
     results = results_of(protocol, described, planned, scored, texts=False)
     write_results(files.results, results)

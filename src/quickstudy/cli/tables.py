@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from quickstudy.cli.prediction import Prediction
-from quickstudy.evaluation.record import Results
+from quickstudy.evaluation.results import Results
 from quickstudy.report import table as reported
 from quickstudy.report.headline import gain_sentences, headline
 from quickstudy.report.number import count, seconds

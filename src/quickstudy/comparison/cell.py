@@ -1,7 +1,7 @@
 """Cell: the draws of one learner on one task at one number of shots; a file that is computed once.
 
-A cell's key is a hash of all that its figures follow from: the learner's fingerprint, the task, the texts of its trials. A cell
-holds no texts, so that it serves results with and without them.
+A cell's key is a hash of all that its figures follow from: the learner's fingerprint, the task, the texts of its
+trials. A cell holds no texts, so it serves results with texts and without.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from quickstudy._version import __version__
 from quickstudy.evaluation.hashing import hash_of
-from quickstudy.evaluation.record import Draw, Learner, Shots
+from quickstudy.evaluation.record import Draw, Shots
+from quickstudy.evaluation.results import Learner
 from quickstudy.evaluation.results_file import CELLS, read_draws
 from quickstudy.evaluation.trial import PlannedTask, trials_hash
 from quickstudy.settings import FullSettings
@@ -42,18 +43,18 @@ class Cell:
         return [replace(draw, learner=self.learner, domain=self.task.task.domain) for draw in draws]
 
 
-def plan_cells(folder: Path, learners: Mapping[str, Learner], tasks: Sequence[PlannedTask]) -> list[Cell]:
+def plan_cells(folder: Path, learners: Mapping[str, Learner], tasks: Sequence[PlannedTask]) -> tuple[Cell, ...]:
     """Return the cells of a comparison: learner by learner, task by task, few shots first."""
     hashes = [(task, shots, trials_hash(trials)) for task in tasks for shots, trials in task.by_shots.items()]
-    return [
+    return tuple(
         Cell(name, task, shots, folder / CELLS / f"{_key(learner.fingerprint, task, planned)}.json")
         for name, learner in learners.items()
         for task, shots, planned in hashes
-    ]
+    )
 
 
 def _key(fingerprint: str, task: PlannedTask, planned: str) -> str:
-    """Return the key of a cell: of the learner's fingerprint, the task, the hash of the cell's trials, and this version."""
+    """Return the key of a cell: a hash of the learner's fingerprint, the task, the cell's trials, and this version."""
     about = task.task
     full = asdict(FullSettings())
     return hash_of([__version__, full, fingerprint, about.name, about.kind, about.metric, planned])[:32]

@@ -7,20 +7,20 @@
       results.json                        intervals, paired tests, ranks, costs, and what the report shows
       report.html, report.md, report.csv  the report, and its drawings in plots/
 
-A cell whose file is there is never computed again: an interrupted comparison goes on, and one more learner, task or number of
-shots costs its own cells only.
+A cell whose file is there is never computed again: an interrupted comparison goes on, and one more learner, task or
+number of shots costs its own cells only.
 """
 
 from pathlib import Path
 
-from quickstudy.comparison.overlap import describe_learners
+from quickstudy.comparison.collect import results_of
+from quickstudy.comparison.overlap import with_overlap
 from quickstudy.comparison.plan import Learners, Tasks, load_all, plan_comparison
 from quickstudy.comparison.pool import OnCell, run_missing
-from quickstudy.comparison.results import results_of
 from quickstudy.errors import DataError
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.protocol import Protocol
-from quickstudy.evaluation.record import Results
+from quickstudy.evaluation.results import Results
 from quickstudy.report.comparison.page import write_comparison
 
 _BASELINES = ("majority", "label-names", "nearest-neighbour", "linear-probe", "protonet")
@@ -43,7 +43,8 @@ def compare(
     """Compare learners on tasks, or go on with a comparison; writes its results and report.
 
     Args:
-        learners: Run folders (meta-trained), recipe files (their method on their untouched encoder), or names of methods.
+        learners: Run folders (meta-trained), recipe files (their method on their untouched encoder), or names of
+            methods.
         tasks: Task references, or tasks.
         out: Folder of the comparison; what it holds already is used.
         protocol: What learners adapt to and are scored on.
@@ -58,12 +59,14 @@ def compare(
         What `results.json` holds.
 
     Raises:
-        QuickstudyError: Unknown learners or tasks, a folder that holds something else, or scored texts that were meta-trained on.
+        QuickstudyError: Unknown learners or tasks, a folder that holds something else, or scored texts that were
+            meta-trained on.
     """
     plan = plan_comparison(learners, tasks, Path(out), protocol, encoder)
-    described = describe_learners(plan.learners, plan.tasks, allow_overlap=allow_overlap, encoder_only=plan.full)
-    cells = run_missing(plan, described, workers, ray, on_cell)
-    results = results_of(protocol, described, plan.tasks, [draw for cell in cells for draw in cell.read()], texts=texts)
+    described = with_overlap(plan.learners, plan.specs, plan.tasks, allow=allow_overlap)
+    run_missing(plan, workers, ray, on_cell)
+    draws = [draw for cell in plan.cells for draw in cell.read()]
+    results = results_of(protocol, described, plan.tasks, draws, texts=texts)
     write_comparison(plan.folder, results)
     return results
 
@@ -84,7 +87,8 @@ def compare_for(
         tasks: Task references, or tasks.
         out: Folder of the comparison.
         learners: Run folders, recipe files or names of methods.
-        shots: Labelled examples per class that there will be; fewer where the tasks' own examples do not suffice to measure that.
+        shots: Labelled examples per class that there will be; fewer where the tasks' own examples do not suffice to
+            measure that.
         encoder: Encoder of learners that are named by their method alone.
         allow_overlap: Go on although scored texts were meta-trained on; the report says so.
         on_cell: As for `compare`.

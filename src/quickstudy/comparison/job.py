@@ -1,7 +1,7 @@
-"""Job: the missing cells of one task for learners that share an encoder, and with it the work on the task's texts.
+"""Job: the missing cells of one task, for learners that share an encoder and with it the work on the task's texts.
 
-All draws of a task are encoded together, whichever cells are missing, so figures do not depend on where a comparison was
-interrupted.
+All draws of a task are encoded together, whichever cells are missing, so figures do not depend on where a comparison
+was interrupted.
 """
 
 from collections import Counter

@@ -16,7 +16,7 @@ from quickstudy.build import build_encoder, build_learner
 from quickstudy.config import Recipe, load_recipe
 from quickstudy.errors import DataError, RecipeError, did_you_mean
 from quickstudy.evaluation.hashing import hash_of
-from quickstudy.evaluation.record import Learner, Training
+from quickstudy.evaluation.results import Learner, Training
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.methods.catalog.baseline_family import label_names

@@ -1,39 +1,38 @@
 """Overlap: whether scored texts were meta-trained on, looked up before anything is scored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from quickstudy.comparison.learner import LearnerSpec
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError
 from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
-from quickstudy.evaluation.record import Learner, Overlap
+from quickstudy.evaluation.results import Learner, Overlap
 from quickstudy.evaluation.trial import PlannedTask
 from quickstudy.runs import Run
 
 
-def describe_learners(
-    specs: Sequence[LearnerSpec], tasks: Sequence[PlannedTask], *, allow_overlap: bool, encoder_only: bool = False
+def with_overlap(
+    learners: Mapping[str, Learner], specs: Sequence[LearnerSpec], tasks: Sequence[PlannedTask], *, allow: bool
 ) -> dict[str, Learner]:
-    """Return what each learner is, and what of the scored texts it was meta-trained on.
+    """Return learners with what of the scored texts they were meta-trained on.
 
     Args:
-        specs: The learners.
+        learners: What each learner is, by name.
+        specs: Where they come from.
         tasks: What is scored.
-        allow_overlap: Go on although there is overlap, or although it cannot be looked up.
-        encoder_only: Whether only the encoders count.
+        allow: Go on although there is overlap, or although it cannot be looked up.
 
     Raises:
-        QuickstudyError: A run is not finished; there is overlap, or it cannot be looked up, and that is not allowed.
+        DataError: There is overlap, or it cannot be looked up, and that is not allowed.
     """
-    learners = {spec.name: spec.describe(encoder_only=encoder_only) for spec in specs}
+    described = dict(learners)
     for spec in specs:
         if spec.run:
             run = Run.open(spec.run)
             seen = tuple(sorted(run.meta_train_tasks() & {task.name for task in tasks}))
-            overlap = _overlap(run, tasks, allow=allow_overlap)
-            learners[spec.name] = replace(learners[spec.name], seen=seen, overlap=overlap)
-    return learners
+            described[spec.name] = replace(learners[spec.name], seen=seen, overlap=_overlap(run, tasks, allow=allow))
+    return described
 
 
 def _overlap(run: Run, tasks: Sequence[PlannedTask], *, allow: bool) -> tuple[Overlap, ...] | None:

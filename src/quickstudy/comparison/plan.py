@@ -1,14 +1,16 @@
-"""Plan: which learners are evaluated on which tasks, settled before anything is computed or written."""
+"""Plan: learners, tasks and cells of a comparison, settled before anything is computed or written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quickstudy.comparison.cell import Cell, plan_cells
 from quickstudy.comparison.learner import LearnerSpec, named_learner, refuse_twice
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError, RunError
 from quickstudy.evaluation.plan import plan_tasks
 from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.results import Learner
 from quickstudy.evaluation.results_file import CELLS
 from quickstudy.evaluation.trial import PlannedTask
 from quickstudy.tasks.task import Task
@@ -24,14 +26,18 @@ class Plan:
     Attributes:
         folder: Where it goes, or goes on.
         protocol: What learners adapt to and are scored on.
-        learners: Where they come from.
+        specs: Where learners come from.
+        learners: What each of them is, by name.
         tasks: With their trials.
+        cells: Learner by learner, task by task, few shots first.
     """
 
     folder: Path
     protocol: Protocol
-    learners: tuple[LearnerSpec, ...]
+    specs: tuple[LearnerSpec, ...]
+    learners: Mapping[str, Learner]
     tasks: tuple[PlannedTask, ...]
+    cells: tuple[Cell, ...]
 
     @property
     def full(self) -> bool:
@@ -43,14 +49,17 @@ def plan_comparison(learners: Learners, tasks: Tasks, folder: Path, protocol: Pr
     """Return the plan of a comparison; see `compare`.
 
     Raises:
-        QuickstudyError: A folder that holds something else, unknown learners or tasks, or tasks that cannot be drawn from.
+        QuickstudyError: A folder that holds something else, unknown or unfinished learners, unknown tasks, or tasks
+            that cannot be drawn from.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / CELLS).is_dir():
         raise RunError("this folder is no comparison", where=str(folder), fix="Choose another --out.")
-    names = [learners] if isinstance(learners, str | Path) else learners
+    names, full = [learners] if isinstance(learners, str | Path) else learners, protocol.name == "full"
     specs = tuple(named_learner(str(name), encoder) for name in names)
-    refuse_twice(specs, encoder_only=protocol.name == "full")
-    return Plan(folder, protocol, specs, plan_tasks(protocol, load_all(tasks)))
+    refuse_twice(specs, encoder_only=full)
+    planned = plan_tasks(protocol, load_all(tasks))
+    described = {spec.name: spec.describe(encoder_only=full) for spec in specs}
+    return Plan(folder, protocol, specs, described, planned, plan_cells(folder, described, planned))
 
 
 def load_all(tasks: Tasks) -> list[Task]:

@@ -1,7 +1,10 @@
-"""Pool: what is missing of a comparison, computed in this process, in several, or through Ray; the figures are the same."""
+"""Pool: computes what is missing of a comparison, in this process, in several, or through Ray.
+
+The figures are the same either way.
+"""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -9,28 +12,23 @@ from pathlib import Path
 
 import torch
 
-from quickstudy.comparison.cell import Cell, plan_cells
 from quickstudy.comparison.job import Job, compute, plan_jobs
 from quickstudy.comparison.plan import Plan
 from quickstudy.errors import RunError
-from quickstudy.evaluation.record import Learner
 from quickstudy.evaluation.results_file import CELLS
 from quickstudy.evaluation.saved_draws import save_draws
 
 OnCell = Callable[[int, int, str], None]  # cells that are done, all of them, and which were finished last
 
 
-def run_missing(
-    plan: Plan, learners: Mapping[str, Learner], workers: int, ray: str | None, on_cell: OnCell
-) -> list[Cell]:
-    """Compute the cells of a comparison that are not there, and return all of them.
+def run_missing(plan: Plan, workers: int, ray: str | None, on_cell: OnCell) -> None:
+    """Compute the cells of a comparison that are not there.
 
     Args:
         plan: The comparison.
-        learners: What each learner is.
         workers: Processes; the processor's cores are dealt to them.
-        ray: Address of a Ray cluster (`local` starts one here) to compute on in place of processes of our own. Every machine
-            must reach runs and the folder of the comparison under the same paths.
+        ray: Address of a Ray cluster that computes in place of processes here; `local` starts one. Every
+            machine must reach runs and the folder of the comparison under the same paths.
         on_cell: Told of every finished job.
 
     Raises:
@@ -38,15 +36,13 @@ def run_missing(
     """
     if ray and not find_spec("ray"):
         raise RunError("Ray is not installed", fix="pip install 'quickstudy[ray]'")
-    cells = plan_cells(plan.folder, learners, plan.tasks)
-    jobs = plan_jobs(cells, plan.learners, full=plan.full)
     (plan.folder / CELLS).mkdir(parents=True, exist_ok=True)
     save_draws(plan.folder / "draws.json", plan.protocol, plan.tasks)
-    done = len(cells) - sum(len(job.files) for job in jobs)
+    jobs = plan_jobs(plan.cells, plan.specs, full=plan.full)
+    done = len(plan.cells) - sum(len(job.files) for job in jobs)
     for job in _run(jobs, workers, ray):
         done += len(job.files)
-        on_cell(done, len(cells), f"{job.task.name}, {', '.join(spec.name for spec in job.learners)}")
-    return cells
+        on_cell(done, len(plan.cells), f"{job.task.name}, {', '.join(spec.name for spec in job.learners)}")
 
 
 def _run(jobs: Sequence[Job], workers: int, ray: str | None) -> Iterator[Job]:

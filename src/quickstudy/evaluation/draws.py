@@ -52,7 +52,7 @@ def draw_trials(protocol: Protocol, task: Task) -> list[Trial]:
 
 
 def with_test_split(task: Task, seed: int) -> Task:
-    """Return the task with something to score on: half of its rows are held out if it has no test or validation split."""
+    """Return the task with a split to score; half of its rows are held out if it has no test or validation split."""
     if "test" in task.splits or "validation" in task.splits:
         return task
     kept, held = hold_out(task.train_split, 0.5, seed=seed, stratify=task.kind == "classification")
@@ -72,10 +72,10 @@ def support_sets(task: Task, shots: int, draws: int, seed: int) -> dict[int, Exa
     """Return the support set of each draw, by draw number.
 
     Args:
-        task: Where from.
+        task: The task; its train split is drawn from, or its published draws are taken.
         shots: Examples per class (K).
-        draws: How many.
-        seed: Which.
+        draws: How many support sets.
+        seed: Which of all possible support sets.
 
     Raises:
         DataError: A class has fewer than K examples, or not K in a published draw.
@@ -130,7 +130,8 @@ def _published(task: Task, shots: int, number: int) -> Examples:
         rows = np.count_nonzero(split.labels == label)
         if rows != shots:
             raise DataError(
-                f"draw {number} of {shots} shots of task {task.name!r} has {rows} rows of the label {name!r}, not {shots}",
+                f"draw {number} of {shots} shots of task {task.name!r} has {rows} rows of the label {name!r}, "
+                f"not {shots}",
                 fix=f"Correct or remove the file train_{number}_{shots}.",
             )
     return all_examples(split)

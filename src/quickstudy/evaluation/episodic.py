@@ -1,7 +1,7 @@
 """Episodic accuracy: adapt to fixed episodes and score their queries; what meta-validation uses.
 
-The score is the mean over tasks of the mean query accuracy, for regression of the Pearson correlation (not below 0), so that
-a task counts once however often it was drawn.
+The score is the mean over tasks of each task's mean query accuracy (for regression the Pearson correlation, at least
+0). A task counts once, however often it was drawn.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ def episodic_score(sampler: EpisodeSampler, episodes: int) -> Callable[[MetaLear
     """Return a function that scores a learner on the first `episodes` episodes of a sampler; higher is better."""
 
     def validate(learner: MetaLearner) -> float:
-        found: dict[str, list[float]] = defaultdict(list)
+        by_task: dict[str, list[float]] = defaultdict(list)
         for index in range(episodes):
             episode = sampler[index]
             encoded = encode_episode(learner.encoder, episode)
@@ -28,10 +28,10 @@ def episodic_score(sampler: EpisodeSampler, episodes: int) -> Callable[[MetaLear
                 scores = model.scores(model.partition.prefix(encoded.query.sequences)).cpu()
             labels = encoded.query.labels.cpu()
             if episode.kind == "regression":
-                found[episode.task].append(_correlation(scores.squeeze(-1).numpy(), labels.numpy()))
+                by_task[episode.task].append(_correlation(scores.squeeze(-1).numpy(), labels.numpy()))
             else:
-                found[episode.task].append(float((scores.argmax(-1) == labels).float().mean()))
-        return float(np.mean([np.mean(values) for values in found.values()]))
+                by_task[episode.task].append(float((scores.argmax(-1) == labels).float().mean()))
+        return float(np.mean([np.mean(values) for values in by_task.values()]))
 
     return validate
 

@@ -1,14 +1,17 @@
 """Evaluate: learners × planned tasks × trials → one `Draw` each, with its scores and its costs.
 
-Every learner sees the same support sets and the same test texts. What does not depend on the draw runs once per encoder and task,
-not per draw: all of the encoder where only the head adapts (for support sets too), its lower layers on the test texts where the
-top ones do. Costs are those of a user who has nothing encoded yet: where features are there already, encoding a few test texts is
-measured apart, once per encoder and task, and added per token. The tokenizer's work, which is the same for all learners, is not
-counted.
+Every learner sees the same support sets and the same test texts. Work that does not depend on the draw is done once
+per encoder and task: where only the head adapts, all texts are encoded once; where the top layers adapt, the layers
+below run once on the test texts.
+
+Costs are those of a user who has nothing encoded yet. Where the features are known already, encoding is timed on a few
+test texts, once per encoder and task, and added per token. The tokenizer's work is not counted; it is the same for all
+learners.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from quickstudy.cost import Cost, measure
 from quickstudy.errors import RunError
-from quickstudy.evaluation.metrics import calibration, label_figures, main_metric, score
+from quickstudy.evaluation.metrics import figures, main_metric
 from quickstudy.evaluation.record import Costs, Draw, Footprint, Mistake, Shots
 from quickstudy.evaluation.trial import PlannedTask, Trial
 from quickstudy.methods.base import MetaLearner
@@ -48,8 +51,8 @@ def evaluate_learners(
     Args:
         learners: By the name they have in tables.
         tasks: Held-out tasks with their trials; those of any protocol but `full`, which has no learner.
-        only: Learners and numbers of shots to score; texts of the others are encoded all the same, so that what is encoded
-            together, and with it the last digits of a figure, does not depend on this choice. None for all.
+        only: Learners and numbers of shots to score; texts of the others are encoded all the same, so that what is
+            encoded together, and with it the last digits of a figure, does not depend on this choice. None for all.
         on_draw: Told of every draw as it is finished.
 
     Returns:
@@ -123,20 +126,9 @@ def scored_draw(
             fix="Leave it out, or lower its inner_lr or head_lr.",
         )
     truth = np.array([example.label for example in trial.tests])
-    figures, labels, mistakes = None, None, None
-    if task.kind == "regression":
-        values = score(task, truth, scores[:, 0].numpy())
-    else:
-        probabilities = torch.softmax(scores.double(), dim=-1).numpy()
-        predicted = probabilities.argmax(-1)
-        place = np.array(
-            [task.label_names.index(name) for name in trial.label_names]
-        )  # an episode has some of the labels
-        values = score(replace(task, label_names=trial.label_names), truth, predicted)
-        values["metric"] = score(task, place[truth], place[predicted])["metric"]  # F1 of one label of the task
-        figures = calibration(truth, probabilities)
-        labels = label_figures(place[truth], place[predicted], len(task.label_names), place)
-        mistakes = _mistakes(trial, truth, probabilities) if with_mistakes else None
+    classes = task.kind == "classification"
+    outputs = torch.softmax(scores.double(), dim=-1).numpy() if classes else scores[:, 0].numpy()
+    measured = figures(task, trial.label_names, truth, outputs)
     return Draw(
         task=task.name,
         domain=task.domain,
@@ -146,10 +138,10 @@ def scored_draw(
         draw=trial.draw,
         n_test=len(truth),
         main="metric" if trial.shots == "all" else main_metric(task),
-        scores=values,
-        calibration=figures,
-        labels=labels,
-        mistakes=mistakes,
+        scores=measured.scores,
+        calibration=measured.calibration,
+        labels=measured.labels,
+        mistakes=_mistakes(trial, truth, outputs) if with_mistakes and classes else None,
         footprint=size,
         costs=costs,
     )
@@ -182,7 +174,7 @@ def _most(*costs: Cost) -> float | None:
 
 
 class _TaskTexts:
-    """The texts of a task as one encoder runs them in one way: what does not depend on the draw is done once."""
+    """The texts of a task as one encoder runs them in one way. What does not depend on the draw is done once."""
 
     def __init__(self, learner: MetaLearner, planned: Sequence[Trial], cache: FeatureCache) -> None:
         self._learner, self.cache = learner, cache
@@ -196,7 +188,7 @@ class _TaskTexts:
             self._apart.seconds /= _tokens(sample)
             # All draws in one pass: long batches are faster than many short ones.
             tests = {id(trial.tests): trial.tests for trial in planned}.values()
-            texts = [*(e for of in tests for e in of), *(e for trial in planned for e in trial.support)]
+            texts = [*chain.from_iterable(tests), *chain.from_iterable(trial.support for trial in planned)]
             with torch.no_grad():
                 learner.encoder.vectors(learner.encoder.tokenize(texts), cache=cache)
 

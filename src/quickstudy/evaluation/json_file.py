@@ -1,7 +1,7 @@
 """JSON file: read as a record, or refused in one sentence that names the file and the key at fault.
 
-The classes of the records say what must be there; pydantic checks it. A file that was cut off, that another program wrote, or
-that an editor damaged is never half read.
+The classes of the records say what must be there; pydantic checks it. A file that was cut off, that another program
+wrote, or that an editor damaged is never half read.
 """
 
 import json

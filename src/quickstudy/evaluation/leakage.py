@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from quickstudy.errors import DataError
-from quickstudy.evaluation.record import Overlap, OverlapKind
+from quickstudy.evaluation.results import Overlap, OverlapKind
 from quickstudy.evaluation.trial import PlannedTask
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
@@ -75,7 +75,9 @@ def _overlap(known: "_Known", planned: PlannedTask) -> Overlap:
                 examples.append(" | ".join(_fields(example)))
     # A task that was meta-trained on itself is not held out, which is said elsewhere; its sources are no news then.
     task = planned.task
-    shared = {n: task.lineage & of for n, of in known.lineage.items() if task.lineage & of and n != task.name}
+    shared = {
+        n: task.lineage & known.lineage[n] for n in known.lineage if task.lineage & known.lineage[n] and n != task.name
+    }
     names = [*(name for name, _ in sources.most_common()), *(name for name in shared if name not in sources)]
     lineage = tuple(sorted(frozenset[str]().union(*shared.values())))
     return Overlap(task.name, dict(rows), len(planned.scored), tuple(names), lineage, tuple(examples))

@@ -1,4 +1,4 @@
-"""Metrics: scikit-learn and scipy compute, this module names.
+"""Metrics: scores of predictions, by name; scikit-learn and scipy compute them.
 
     accuracy, precision, recall, f1 (macro), mcc        classification
     log_loss, ece, reliability                          of its probabilities
@@ -6,11 +6,16 @@
     pearson, spearman, mse                              regression
     metric                                              the task's own, as GLUE defines it
 
-GLUE's own: MCC for CoLA; the mean of accuracy and F1 of label 1 for MRPC and QQP; the mean of Pearson and Spearman for STS-B;
-accuracy for the others. A score that is undefined (a constant prediction has no correlation) is 0, as in GLUE's own scripts.
-The expected calibration error, which scikit-learn does not have, is that of Guo et al. 2017, arXiv:1706.04599: the mean distance
-of confidence and accuracy over 15 equal bins of confidence, weighted by their rows.
+GLUE's own metrics: MCC for CoLA; the mean of accuracy and F1 of label 1 for MRPC and QQP; the mean of Pearson and
+Spearman for STS-B; accuracy for the others. A score that is undefined (a constant prediction has no correlation) is
+0, as in GLUE's own scripts. The expected calibration error, which scikit-learn does not have, is that of Guo et al.
+2017, arXiv:1706.04599: the mean distance of confidence and accuracy over 15 equal bins of confidence, weighted by
+their rows.
 """
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +33,34 @@ from quickstudy.evaluation.record import Calibration, LabelFigures, LabelScores,
 from quickstudy.tasks.task import Task
 
 _BINS = 15
+
+
+class Figures(NamedTuple):
+    """What is measured of a draw's predictions: scores by name, and of classes the calibration and label figures."""
+
+    scores: dict[str, float]
+    calibration: Calibration | None = None
+    labels: LabelFigures | None = None
+
+
+def figures(task: Task, label_names: Sequence[str], labels: ArrayLike, outputs: NDArray[np.float64]) -> Figures:
+    """Return all figures of a draw.
+
+    Args:
+        task: Says which metrics apply.
+        label_names: The labels that can be predicted: in an episode some of the task's, in an order of its own.
+        labels: (B,) positions of the true labels among these, or scores.
+        outputs: (B, N) probability of each label, or (B,) predicted scores.
+    """
+    y = np.asarray(labels)
+    if task.kind == "regression":
+        return Figures(score(task, y, outputs))
+    predicted = outputs.argmax(-1)
+    place = np.array([task.label_names.index(name) for name in label_names])
+    scores = score(replace(task, label_names=tuple(label_names)), y, predicted)
+    scores["metric"] = score(task, place[y], place[predicted])["metric"]  # it may be F1 of one label of the task
+    of_labels = label_figures(place[y], place[predicted], len(task.label_names), place)
+    return Figures(scores, calibration(y, outputs), of_labels)
 
 
 def score(task: Task, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Plan: the trials of all tasks, drawn once before anything is computed; learners, checks, files and reports follow from them."""
+"""Plan: the trials of all tasks, drawn once and before anything is computed."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -3,20 +3,21 @@
     standard       fixed-draws where a task has published support sets, few-shot where it has none
     few-shot       K rows of each class of train, D draws; scored on the test split, or a fixed sample of it
     fixed-draws    the published support sets of K shots, the first D; scored likewise
-    episodic       D episodes of N ways, K shots and Q queries, both from the test split (Vinyals et al. 2016); of a regression
-                   task N K and N Q rows
+    episodic       D episodes of N ways, K shots and Q queries, both from the test split (Vinyals et al. 2016);
+                   regression tasks give N K and N Q rows
     full           all of train, D seeds of full fine-tuning; scored by the task's own metric, as GLUE does
 
-Trials are a pure function of (protocol, task): all learners get the same ones. The number of a version stands for the way they
-are drawn and goes up when that changes; what was drawn is saved by the hash of each example's content, so that a file of draws
-gives the same trials in every later version, whatever became of the order of the rows.
+Trials are a pure function of (protocol, task), so all learners get the same ones. The version says how trials are
+drawn, and goes up when that changes. Drawn examples are saved by the hash of their content, so a file of draws gives
+the same trials in every later version, and on rows in another order.
 """
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from quickstudy.errors import DataError, did_you_mean
-from quickstudy.evaluation.record import Shots, UsedProtocol
+from quickstudy.evaluation.record import Shots
+from quickstudy.evaluation.results import UsedProtocol
 
 ProtocolName = Literal["standard", "few-shot", "fixed-draws", "episodic", "full"]
 
@@ -31,12 +32,12 @@ class Protocol:
         name: One of the above.
         shots: Labelled examples per class (K), several values; `("all",)` for `full`.
         draws: Support sets per K; episodes, or seeds.
-        seed: Which.
+        seed: Which support sets, episodes or test rows are drawn.
         limit: Score at most so many test rows, a fixed random sample; None for all.
         n_way: Classes of an episode (N), at most what the task has.
         n_query: Queries per class of an episode (Q).
-        version: Of the way trials are drawn.
-        saved: File with draws to use in place of drawing (see `saved_draws`).
+        version: Says how trials are drawn.
+        saved: File of draws that are used in place of drawing (see `saved_draws`).
 
     Raises:
         DataError: Impossible numbers, an unknown name, or a version that this quickstudy does not know.

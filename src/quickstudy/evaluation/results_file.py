@@ -1,9 +1,10 @@
 """Results file: results and draws to JSON and back; nothing else knows the keys of these files.
 
-Keys are the names of the records' fields, with one exception: a draw is one flat object, so that `results.jsonl` and Parquet
-have a column per figure. Scores stand there by their names (`accuracy`, `mcc`), beside the fields of the other groups:
+Keys are the names of the records' fields, with one exception: a draw is one flat object, so that `results.jsonl` and
+Parquet have a column per figure. Scores stand there by their names (`accuracy`, `mcc`), beside the fields of the
+other groups:
 
-    {"task": .., "learner": .., "shots": 4, .., "accuracy": 0.8, .., "log_loss": 0.5, .., "confusion": [..], .., "threads": 2, ..}
+    {"task": "tone", "learner": "maml", "shots": 4, .., "accuracy": 0.8, .., "log_loss": 0.5, .., "confusion": [..]}
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,8 @@ from typing import Any
 
 from quickstudy.errors import RunError
 from quickstudy.evaluation.json_file import as_record, read_json
-from quickstudy.evaluation.record import Calibration, Costs, Draw, Footprint, LabelFigures, Results
+from quickstudy.evaluation.record import Calibration, Costs, Draw, Footprint, LabelFigures
+from quickstudy.evaluation.results import Results
 from quickstudy.evaluation.trial import Trial
 from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import readable

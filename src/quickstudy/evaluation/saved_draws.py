@@ -1,9 +1,10 @@
 """Saved draws: `draws.json`, the trials of a comparison with each example by the hash of its content.
 
-    {"protocol": {..}, "tasks": {name: {"sets": [[hash, ..], ..], "trials": [{"shots": 4, .., "support": 0, "tests": 1}, ..]}}}
+    {"protocol": {..}, "tasks": {"tone": {"sets": [[hash, ..], ..], "trials": [{.., "support": 0, "tests": 1}, ..]}}}
 
-`support` and `tests` are places in `sets`: trials that share their scored examples, or all of train, share one set. Texts are
-looked up in the task's data, wherever they now stand, so the file gives the same trials in every later version.
+`support` and `tests` are places in `sets`: trials that share their scored examples, or all of train, share one set.
+Texts are looked up in the task's data, wherever they now stand, so the file gives the same trials in every later
+version.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,8 @@ from quickstudy.evaluation.draws import all_examples
 from quickstudy.evaluation.hashing import content_hash
 from quickstudy.evaluation.json_file import as_record, read_json
 from quickstudy.evaluation.protocol import Protocol, ProtocolName
-from quickstudy.evaluation.record import Shots, UsedProtocol
+from quickstudy.evaluation.record import Shots
+from quickstudy.evaluation.results import UsedProtocol
 from quickstudy.evaluation.trial import Examples, PlannedTask, Trial
 from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import Example
@@ -114,10 +116,10 @@ def restore_trials(saved: SavedDraws, file: str, task: Task) -> list[Trial]:
 
 
 def _saved(trials: Sequence[Trial]) -> SavedTask:
-    sets = {id(part): (part, trial) for trial in trials for part in (trial.support, trial.tests)}
+    sets = {id(examples): (examples, trial) for trial in trials for examples in (trial.support, trial.tests)}
     places = {key: place for place, key in enumerate(sets)}
     return SavedTask(
-        tuple(tuple(content_hash(e, trial.label_names) for e in part) for part, trial in sets.values()),
+        tuple(tuple(content_hash(e, trial.label_names) for e in examples) for examples, trial in sets.values()),
         tuple(SavedTrial(t.shots, t.draw, t.label_names, places[id(t.support)], places[id(t.tests)]) for t in trials),
     )
 

@@ -3,20 +3,20 @@
     over draws    mean ± t_{0.975, ν} · sqrt(sum_t sd_t² / D_t) / T                these tasks, other support sets
     over tasks    percentiles of the bootstrap mean over resampled tasks            other tasks too
 
-Draws are nested in tasks: two draws of one task share what is particular to it, so they are not independent evidence about
-other tasks. `over_tasks` therefore resamples whole tasks with all their draws: the spread of task means already holds that of
-the draws, and resampling the draws as well would count it twice (Davison and Hinkley 1997, §3.8). With few tasks plain
-percentiles are too narrow (Hesterberg 2015, arXiv:1411.5279), so their distances from the mean are widened by
-sqrt(T / (T-1)) · t_{0.975, T-1} / 1.96, which makes them Student's interval where task means are normal. Its coverage is measured
-by simulation in tests/test_statistics.py.
+Draws are nested in tasks: two draws of one task share what is particular to it, so they are not independent evidence
+about other tasks. `over_tasks` therefore resamples whole tasks with all their draws: the spread of task means already
+holds that of the draws, and resampling the draws as well would count it twice (Davison and Hinkley 1997, §3.8). With
+few tasks plain percentiles are too narrow (Hesterberg 2015, arXiv:1411.5279), so their distances from the mean are
+widened by sqrt(T / (T-1)) · t_{0.975, T-1} / 1.96, which makes them Student's interval where task means are normal.
+Its coverage is measured by simulation in tests/test_statistics.py.
 
 Over draws, ν are the degrees of freedom of Welch and Satterthwaite, D - 1 for one task.
 
-    p = share of the 2^T sign patterns s with |mean_t s_t d_t| >= |mean_t d_t|      d_t the mean paired difference in task t
+    p = fraction of the 2^T sign patterns s with |mean_t s_t d_t| >= |mean_t d_t|     d_t: mean difference in task t
 
-is the paired permutation test: if neither is better, a task's difference could as well have had the other sign. With T tasks no p
-is below 2^(1-T), so four tasks can never decide. Several comparisons are corrected by Holm 1979. Average ranks with a critical
-difference: Demšar 2006, JMLR 7 (Friedman and Nemenyi).
+is the paired permutation test: if neither is better, a task's difference could as well have had the other sign. With
+T tasks no p is below 2^(1-T), so four tasks can never decide. Several comparisons are corrected by Holm 1979. Average
+ranks with a critical difference: Demšar 2006, JMLR 7 (Friedman and Nemenyi).
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,8 @@ def over_tasks(values: Values, *, seed: int = 0) -> TasksMean:
     """Return the mean over tasks with its interval, and how probable it is that the mean is above 0.
 
     Args:
-        values: Values of the draws of each task: scores, or paired differences. Every task counts once, whatever its draws.
+        values: Values of the draws of each task: scores, or paired differences. Every task counts once, whatever its
+            draws.
         seed: Of the resampling.
 
     >>> mean = over_tasks({"a": [1.0, 3.0], "b": [3.0, 5.0], "c": [2.0]})
@@ -196,7 +197,8 @@ def _corrected_evidence(of_pairs: Sequence[Evidence]) -> list[Evidence]:
 def average_ranks(scores: Mapping[str, Values]) -> tuple[dict[str, float], float | None]:
     """Return the average rank of each learner over the tasks (1 is best), and the critical difference at 5 %.
 
-    Learners whose average ranks differ by less than the critical difference are not told apart (Nemenyi). One learner has none.
+    Learners whose average ranks differ by less than the critical difference are not told apart (Nemenyi). One learner
+    has none.
 
     >>> ranks, difference = average_ranks({"a": {"x": [3.0], "y": [2.0]}, "b": {"x": [1.0], "y": [1.0]}})
     >>> ranks, round(difference, 2)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from statistics import median
 
-from quickstudy.evaluation.record import Costs, Draw, LearnerMean, Measured, Shots, ShotsTable
+from quickstudy.evaluation.record import Costs, Draw, LearnerMean, Shots, ShotsTable
+from quickstudy.evaluation.results import Measured
 from quickstudy.evaluation.statistics import average_ranks, compare_all, over_tasks
 
 

@@ -1,7 +1,7 @@
-"""Trial: one support set and the examples that a learner is scored on after it has adapted; a planned task has all of its trials.
+"""Trial: one support set, and the examples that a learner is scored on after it has adapted.
 
-A planned task holds everything that evaluating it needs, as values: it can be handed to another process, and the data are read
-once, when it is planned.
+A planned task holds everything that evaluating it needs, as values: it can be handed to another process, and the data
+are read once, when it is planned.
 """
 
 from collections.abc import Sequence
@@ -67,6 +67,6 @@ class PlannedTask:
 
 def trials_hash(trials: Sequence[Trial]) -> str:
     """Return a hash of the texts and labels of trials."""
-    sets = {id(part): (part, trial.label_names) for trial in trials for part in (trial.support, trial.tests)}
-    hashes = {key: hash_of([content_hash(example, names) for example in part]) for key, (part, names) in sets.items()}
+    sets = {id(each): (each, trial.label_names) for trial in trials for each in (trial.support, trial.tests)}
+    hashes = {key: hash_of([content_hash(e, names) for e in examples]) for key, (examples, names) in sets.items()}
     return hash_of([[t.shots, t.draw, t.label_names, hashes[id(t.support)], hashes[id(t.tests)]] for t in trials])

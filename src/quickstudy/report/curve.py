@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from quickstudy.evaluation.record import Curve
+from quickstudy.evaluation.results import Curve
 from quickstudy.training.record import StepRecord
 
 

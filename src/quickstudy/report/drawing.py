@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from quickstudy.evaluation.record import Curve
+from quickstudy.evaluation.results import Curve
 from quickstudy.report.html import inline
 from quickstudy.report.plots import plot_scores, plot_training
 from quickstudy.report.view import View

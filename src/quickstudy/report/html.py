@@ -1,4 +1,4 @@
-"""HTML: what the pages share; the template environment, drawings put into the page, and paths kept out of it."""
+"""HTML: what the pages share: the environment of templates, drawings inside a page, and names without local paths."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ _FOLDERS = re.compile(r"""(^|["=])(?:~|[A-Za-z]:)?[\\/](?:[^"?&]*[\\/])?(?=[^"?&
 
 
 def environment() -> Environment:
-    """Return the environment of all templates: everything from data is escaped, and a name that is not there is an error."""
+    """Return the environment of all templates. Text from data is escaped; a name that is not there is an error."""
     pages = Environment(
         loader=PackageLoader("quickstudy.report", package_path=""),
         autoescape=select_autoescape(default=True),
@@ -29,8 +29,9 @@ def inline(svg: Path, label: str) -> Markup:
     """Return a drawing as part of a page.
 
     Args:
-        svg: The file. Its prolog and size are left out (it scales with the page), its ids are made unique by the file's name.
-        label: What it shows, for who cannot see it.
+        svg: The file. Its prolog and size are left out (it scales with the page), its ids are made unique by the
+            file's name.
+        label: What it shows, for readers who cannot see it.
     """
     text = svg.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]

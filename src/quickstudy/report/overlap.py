@@ -1,6 +1,6 @@
 """Overlap: what pages say of scored texts that a learner was meta-trained on."""
 
-from quickstudy.evaluation.record import Learner, Overlap
+from quickstudy.evaluation.results import Learner, Overlap
 
 
 def overlap_notes(learner: Learner) -> list[str]:

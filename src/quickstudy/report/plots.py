@@ -1,10 +1,11 @@
 """Plots: loss and meta-validation over the outer steps, scores over shots; as SVG files.
 
-Every panel is a drawing of its own, so that a page can put them side by side on a screen and one below the other on a phone,
-where their letters are still read. Names that come from data are drawn as they are, never as formulas.
+Every panel is a drawing of its own, so that a page can put them side by side on a screen and one below the other on a
+phone, where their letters are still read. Names that come from data are drawn as they are, never as formulas.
 
-matplotlib draws. Nothing of its global state is used, so plots can be made from any thread. A learner is told by colour, marker
-and line together (`style`), since six colours that everyone can tell apart do not reach for all methods of a comparison.
+matplotlib draws. Nothing of its global state is used, so plots can be made from any thread. A learner is told by
+colour, marker and line together (`style`), since six colours that everyone can tell apart do not reach for all
+methods of a comparison.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 
-from quickstudy.evaluation.record import Curve, Shots
+from quickstudy.evaluation.record import Shots
+from quickstudy.evaluation.results import Curve
 from quickstudy.report.view import Score
 from quickstudy.storage.files import new_file
 

@@ -1,4 +1,4 @@
-"""Table: lines of cells; pages, model cards, Markdown and the terminal show the same ones.
+"""Table: lines of cells; pages, model cards, Markdown and the terminal show the same tables.
 
 A cell holds its text and the number behind it, by which a page sorts.
 """
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from quickstudy.evaluation.record import Evidence, Results, Shots
+from quickstudy.evaluation.record import Evidence, Shots
+from quickstudy.evaluation.results import Results
 from quickstudy.report.number import NONE, interval, p_value, percent, plus_minus, points, seconds, shots_text
 from quickstudy.report.view import Score, View
 

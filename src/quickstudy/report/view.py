@@ -1,10 +1,11 @@
-"""View: results as tables and drawings look at them; learners in their order, draws by cell, means over draws and over tasks."""
+"""View: results as tables and drawings look at them: learners in order, draws by cell, means over draws and tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from quickstudy.evaluation.record import Draw, DrawsMean, LearnerMean, Results, Shots
+from quickstudy.evaluation.record import Draw, DrawsMean, LearnerMean, Shots
+from quickstudy.evaluation.results import Results
 from quickstudy.evaluation.statistics import summarize
 
 
@@ -63,7 +64,7 @@ class View:
 
     @property
     def gain(self) -> tuple[str, str] | None:
-        """The first two learners, whose difference is what the first one gained; of a run, meta-trained and untouched."""
+        """The first two learners: their difference is what the first has gained (of a run, by its meta-training)."""
         return (self.learners[0], self.learners[1]) if len(self.learners) > 1 else None
 
     def means(self, shots: Shots) -> dict[str, LearnerMean]:
@@ -93,7 +94,7 @@ class View:
         return scores
 
     def difference(self, task: str, shots: Shots, a: str, b: str) -> DrawsMean | None:
-        """Return the mean over draws of the difference of two learners on one task; None if one of them has no draws."""
+        """Return the mean over draws of the difference of two learners on one task; None if they share no draw."""
         scores = [{draw.draw: draw.score for draw in self.cells.get((task, shots, name), ())} for name in (a, b)]
         values = [score - scores[1][number] for number, score in scores[0].items() if number in scores[1]]
         return summarize(values) if values else None

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from quickstudy.evaluation.record import FirstDraw, LabelledText, Shots
+from quickstudy.evaluation.record import Shots
+from quickstudy.evaluation.results import FirstDraw, LabelledText
 from quickstudy.report.view import View
 
 _MOST_CHARACTERS = 600  # of a text

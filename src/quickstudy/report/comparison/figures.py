@@ -112,18 +112,19 @@ def task_labels(view: View) -> list[TaskLabels]:
         having = [shots for shots in view.shots if any(key[:2] == (name, shots) for key in view.cells)]
         if not having or not task.label_names:
             continue
-        draws = {learner: view.cells.get((name, having[-1], learner), []) for learner in view.learners}
-        figures = {learner: [d.labels for d in of_learner if d.labels] for learner, of_learner in draws.items()}
-        figures = {learner: of_learner for learner, of_learner in figures.items() if of_learner}
-        confusions = {n: _added([each.confusion for each in of], task.label_names) for n, of in figures.items()}
-        scores = {n: _label_means([each.per_class for each in of]) for n, of in figures.items()}
+        confusions, scores = {}, {}
+        for learner in view.learners:
+            draws = view.cells.get((name, having[-1], learner), [])
+            if figures := [draw.labels for draw in draws if draw.labels]:
+                confusions[learner] = _added([each.confusion for each in figures], task.label_names)
+                scores[learner] = _label_means([each.per_class for each in figures])
         tasks.append(TaskLabels(name, having[-1], task.label_names, confusions, scores))
     return [task for task in tasks if task.confusions]
 
 
 def diagrams(view: View) -> list[Diagram]:
-    """Return the reliability of each learner's probabilities, its predictions of all classification tasks and draws pooled."""
-    found = []
+    """Return the reliability of each learner's probabilities. Predictions of all tasks and draws are put together."""
+    reliable = []
     for index, learner in enumerate(view.learners):
         cells = [view.cells.get((task, view.largest, learner), []) for task in view.results.tasks]
         calibrations = [draw.calibration for draws in cells for draw in draws if draw.calibration]
@@ -132,8 +133,8 @@ def diagrams(view: View) -> list[Diagram]:
             ece = sum(abs(each.confidence - each.accuracy) * each.fraction for each in bins)
             means = (fmean(c.ece for c in calibrations), fmean(c.log_loss for c in calibrations))
             n = sum(sum(calibration.reliability.count) for calibration in calibrations)
-            found.append(Diagram(learner, index, n, bins, ece, *means))
-    return found
+            reliable.append(Diagram(learner, index, n, bins, ece, *means))
+    return reliable
 
 
 def cost_points(view: View) -> list[CostPoint]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from quickstudy.errors import RunError
-from quickstudy.evaluation.record import Results
+from quickstudy.evaluation.results import Results
 from quickstudy.evaluation.results_file import RESULTS, figure_rows, read_results
 from quickstudy.report.view import View, best_first
 from quickstudy.storage.files import write_text

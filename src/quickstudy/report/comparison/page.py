@@ -1,7 +1,7 @@
 """Page: one self-contained HTML page of a comparison, the same in Markdown, and its scores as CSV.
 
-All of it follows from results.json. The page opens offline, prints, fits a phone and can be read without scripts; a short one of
-its own sorts tables, shows one matrix of many, and looks up single predictions.
+All of it follows from results.json. The page opens offline, prints, fits a phone and can be read without scripts. A
+short script of its own sorts tables, shows one matrix of many, and looks up single predictions.
 """
 
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from quickstudy.evaluation.record import Learner, Results
+from quickstudy.evaluation.results import Learner, Results
 from quickstudy.evaluation.results_file import RESULTS, write_results
 from quickstudy.report.comparison.episodes import episodes
 from quickstudy.report.comparison.figures import Diagram, TaskLabels, cost_points, diagrams, task_labels

@@ -13,7 +13,7 @@ from quickstudy.report.plots import SMALL, WIDE, finish, save, short, style
 
 
 def plot_ranks(ranks: Mapping[str, float], difference: float, learners: Sequence[str], target: Path) -> None:
-    """Draw the average ranks, best on top; upright bars join learners that differ by less than the critical difference.
+    """Draw the average ranks, best on top. Upright bars join learners whose ranks are not told apart.
 
     Args:
         ranks: Average rank of each learner, 1 is best.
@@ -44,7 +44,9 @@ def plot_ranks(ranks: Mapping[str, float], difference: float, learners: Sequence
 
 
 def plot_costs(points: Sequence[CostPoint], target: Path) -> None:
-    """Draw the mean score against the seconds to adapt; names stand where nothing is both faster and better, if there is room.
+    """Draw the mean score against the seconds to adapt.
+
+    A name stands beside a learner if no other is both faster and better, and if there is room.
 
     Args:
         points: A point per learner.
@@ -86,7 +88,9 @@ def plot_costs(points: Sequence[CostPoint], target: Path) -> None:
 
 
 def plot_reliability(bins: Sequence[Bin], index: int, target: Path) -> None:
-    """Draw accuracy over confidence; on the diagonal, probabilities are what they say. Bars: how many predictions are so sure.
+    """Draw accuracy over confidence. On the diagonal, probabilities are what they say.
+
+    Bars say how many predictions are so sure.
 
     Args:
         bins: Predictions by how sure the learner was.

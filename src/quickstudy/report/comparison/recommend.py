@@ -1,16 +1,18 @@
 """Recommend: which learner of a comparison to take for these tasks, within limits, and whether the evidence decides.
 
-Of the learners within the limits the one with the best mean leads. Those that the paired test over draws (these tasks, other
-support sets; corrected by Holm for all pairs) cannot tell from it are its equals, and of the equals the one that adapts fastest
-is recommended (of several as fast, the best mean): a difference that is not there is not worth waiting for. Where there is a
-single draw, or every draw gives the same figure, no test can tell, and the better mean stands.
+Only learners within the limits are considered. The one with the best mean leads. Learners that the paired test over
+draws (these tasks, other support sets; corrected by Holm for all pairs) cannot tell from it are its equals. The
+fastest of these equals is recommended, and of several that are about as fast the one with the best mean: a difference
+that nothing shows is not worth waiting for. With a single draw, or where no draw differs from another, no test can
+tell, and the better mean decides.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quickstudy.errors import DataError
-from quickstudy.evaluation.record import LearnerMean, PairedTest, Results, ShotsTable
+from quickstudy.evaluation.record import LearnerMean, PairedTest, ShotsTable
+from quickstudy.evaluation.results import Results
 from quickstudy.report.headline import told_from_chance
 
 _CLOSE = 1.1  # times of adapting that differ by less are taken as the same
@@ -21,9 +23,9 @@ class Limits:
     """What there is to work with; None where it does not matter.
 
     Attributes:
-        shots: Labelled examples per class; the figures of the most that were compared and are not above it count.
-        seconds: Adapting to a task may take so long.
-        mib: Adapting and predicting may take so much memory, in MiB.
+        shots: Labelled examples per class that there will be. The largest compared number that is not above it counts.
+        seconds: The most seconds that adapting to a task may take.
+        mib: The most memory that adapting and predicting may take, in MiB.
         no_gpu: Only learners whose costs were measured without one.
     """
 

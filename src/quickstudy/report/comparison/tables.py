@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from quickstudy.evaluation.record import Learner, Training
+from quickstudy.evaluation.results import Learner, Training
 from quickstudy.report.comparison.figures import Diagram, LabelMean
 from quickstudy.report.html import public
 from quickstudy.report.number import NONE, count, digits, percent, seconds, shots_text

@@ -29,8 +29,8 @@ def markdown_text(view: View) -> str:
 def csv_text(view: View) -> str:
     """Return a line per task, number of shots and learner.
 
-    `mean`, `low` and `high` (95 %, over draws) are of the task's main metric; other metrics are means over draws. What a task
-    does not have is empty.
+    `mean`, `low` and `high` (95 %, over draws) are of the task's main metric; other metrics are means over draws.
+    What a task does not have is empty.
     """
     stream = io.StringIO()
     lines = csv.writer(stream, lineterminator="\n")

@@ -47,8 +47,8 @@ def write_card(folder: Path) -> Path:
         "",
         "## Limits",
         "",
-        "Few-shot accuracy varies with the examples given; measure it on your own task before you rely on it. The encoder",
-        "carries whatever its pre-training and meta-training texts carried.",
+        "Few-shot accuracy varies with the examples given; measure it on your own task before you rely on it. The",
+        "encoder carries whatever its pre-training and meta-training texts carried.",
         "",
     ]
     write_text(RunFiles(folder).card, "\n".join(lines))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from quickstudy.errors import RunError
 from quickstudy.evaluation.json_file import as_record
-from quickstudy.evaluation.record import Curve, Results
+from quickstudy.evaluation.results import Curve, Results
 from quickstudy.evaluation.results_file import read_results
 from quickstudy.report.curve import curve_of
 from quickstudy.storage.layout import RunFiles

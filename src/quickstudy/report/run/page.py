@@ -1,8 +1,9 @@
 """Page: one self-contained HTML file of a run; headline, tables with intervals, plots, settings.
 
-Everything is in the file (plots as inline SVG, no scripts, no fonts from elsewhere), so it opens offline, prints, and can be
-mailed. It follows the reader's light or dark setting and fits a phone. Scores are shown as in the report of a comparison, with
-its tables and drawings: the run is compared with the same method and a linear probe on its untouched encoder.
+Everything is in the file (plots as inline SVG, no scripts, no fonts from elsewhere), so it opens offline, prints, and
+can be mailed. It follows the reader's light or dark setting and fits a phone. Scores are shown as in the report of a
+comparison, with its tables and drawings: the run is compared with the same method and a linear probe on its untouched
+encoder.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Results: what an evaluation gives, put together from the plan, the learners and the draws.
+"""Collect: the results of an evaluation, put together from the plan, the learners and the draws.
 
 What differs from run to run, costs and the date, is in the results and not among the figures of draws.
 """
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from quickstudy.evaluation.protocol import Protocol
-from quickstudy.evaluation.record import (
-    Draw,
+from quickstudy.evaluation.record import Draw
+from quickstudy.evaluation.results import (
     EvaluatedTask,
     FirstDraw,
     LabelledText,
