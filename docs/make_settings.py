@@ -14,9 +14,9 @@ PAGE = Path(__file__).with_name("settings.md")
 
 _HEAD = """# Settings of the methods
 
-`docs/make_settings.py` writes this page from the signatures and docstrings in `quickstudy/methods/catalog`. A recipe sets
-these keys in its section `[method]`; the command line sets them with `--set method.<setting>=<value>`. All numbers are
-finite. What each method is good for, its equation and an example are in its docstring.
+`docs/make_settings.py` writes this page from the signatures and docstrings in `quickstudy/methods/catalog`. A recipe
+sets these keys in its section `[method]`; the command line sets them with `--set method.<setting>=<value>`. All numbers
+are finite. What each method is good for, its equation and an example are in its docstring.
 
 ## The inner loop
 
