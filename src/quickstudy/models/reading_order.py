@@ -1,7 +1,7 @@
 """Reading order: the orders in which an LSTM reads a support set, which has no order.
 
-An LSTM depends on the order of its inputs, so it reads a support set several times and takes the mean. The orders depend
-only on the number of examples, so the same support set is always read in the same orders.
+An LSTM depends on the order of its inputs, so it reads a support set several times and takes the mean. The orders
+depend only on the number of examples, so the same support set is always read in the same orders.
 """
 
 import torch
