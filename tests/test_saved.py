@@ -19,7 +19,6 @@ from quickstudy.methods.catalog import make
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
-from quickstudy.report.run.facts import read_run
 from quickstudy.runs import Run
 from quickstudy.seeding import rng
 
@@ -255,10 +254,3 @@ def test_damaged_names_of_the_meta_train_tasks_are_refused(content: bytes, saved
     (run / "tasks.json").write_bytes(content)
     with pytest.raises(RunError, match=r"tasks\.json: it is damaged"):
         Run.open(run).meta_train_tasks()
-
-
-def test_a_log_that_is_no_text_is_refused(saved: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(saved / "run", tmp_path / "run"))
-    (run / "metrics.jsonl").write_bytes(b"\xff\n")
-    with pytest.raises(RunError, match=r"metrics\.jsonl or results\.json is damaged"):
-        read_run(run)

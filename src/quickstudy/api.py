@@ -197,8 +197,8 @@ def evaluate(
         What `results.json` holds.
 
     Raises:
-        QuickstudyError: No such run, unusable tasks, impossible numbers, there are results already, or scored texts were
-            meta-trained on.
+        QuickstudyError: No such run, unusable tasks, impossible numbers, there are results already, or scored texts
+            were meta-trained on.
     """
     from quickstudy.comparison.collect import results_of
     from quickstudy.comparison.learner import baselines, load_learners, trained_learner

@@ -1,7 +1,8 @@
 """Cost: seconds and peak memory of a block of code.
 
-Memory is what must be there: the most that the process holds while the block runs, on the device where there is one, else
-resident memory, whose high-water mark Linux lets a process reset (proc(5), clear_refs). Elsewhere it is not known.
+Peak memory is the most that the process holds while the block runs. On a GPU it is what PyTorch has allocated there.
+On a processor it is resident memory, and Linux lets a process reset its peak (proc(5), clear_refs). Where the system
+does not allow this, the peak is not known.
 """
 
 import ctypes
@@ -76,17 +77,16 @@ def free_mib(device: torch.device) -> float | None:
     Processes that were launched together on one machine share what the processor has.
     """
     if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # by torch, for whoever asks next
+        # PyTorch keeps memory that it has reserved and not allocated. The next tensors can use it.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return (torch.cuda.mem_get_info(device)[0] + kept) / 2**20
-    found = []
+    limits = []
     with suppress(OSError, ValueError):
         line = next(line for line in _MEMORY.read_text().splitlines() if line.startswith("MemAvailable:"))
-        found.append(int(line.split()[1]) / 1024)
+        limits.append(int(line.split()[1]) / 1024)
     with suppress(OSError, ValueError):  # a container's limit, in bytes, or "max"
-        found.append((int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text())) / 2**20)
-    return min(found) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if found else None
+        limits.append((int((_GROUP / "memory.max").read_text()) - int((_GROUP / "memory.current").read_text())) / 2**20)
+    return min(limits) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if limits else None
 
 
 def _restart(device: torch.device) -> bool:

@@ -97,8 +97,8 @@ def join() -> None:
 class Held:
     """Keeps an error of this process until the processes meet; see the first lines of this file.
 
-    Only the first error of several blocks is kept. What is no error of the process itself is raised at once: the
-    error of another process, an interruption, and every error of a process that runs alone.
+    Only the first error of several blocks is kept. Three kinds of error are not kept but raised at once: the error of
+    another process, an interruption, and every error of a process that runs alone.
 
     Attributes:
         error: The error that is kept; None if there is none.

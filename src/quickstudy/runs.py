@@ -1,4 +1,7 @@
-"""Run: the folder that a meta-training leaves behind, and the learner in it. For its files see `quickstudy.storage.layout`."""
+"""Run: the folder that a meta-training leaves behind, and the learner in it.
+
+The names of the files in it are in `quickstudy.storage.layout`.
+"""
 
 import json
 from collections.abc import Sequence

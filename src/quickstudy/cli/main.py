@@ -53,7 +53,10 @@ def main() -> None:
 
 
 def _say(message: str, error: Exception) -> None:
-    """Print an error: by the main process, and by one that has lost it; show where a mistake of our own happened."""
+    """Print an error in the main process, and in each process that has lost contact with another.
+
+    A mistake in quickstudy itself also shows its traceback, in the process where it happened.
+    """
     from quickstudy.processes import ContactError, ProcessError, is_main, leave
 
     lost = isinstance(error, ContactError)

@@ -92,7 +92,7 @@ class LearnerSpec:
         """Return a hash of all that the learner's predictions follow from.
 
         Args:
-            encoder_only: Only of the encoder, which is all that counts where everything is fine-tuned.
+            encoder_only: Hash only the encoder and how it reads texts. Full fine-tuning depends on nothing else.
         """
         recipe = self._recipe() if self.recipe else None
         encoder = _encoder_hashes(self.run, recipe.encoder.name if recipe else self.encoder)

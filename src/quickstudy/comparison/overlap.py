@@ -36,7 +36,10 @@ def with_overlap(
 
 
 def _overlap(run: Run, tasks: Sequence[PlannedTask], *, allow: bool) -> tuple[Overlap, ...] | None:
-    """Return what of the scored texts a run was meta-trained on; None if that cannot be looked up and need not be."""
+    """Return the overlap of the scored texts with the texts that a run was meta-trained on.
+
+    It is None if the meta-train tasks cannot be read and overlap is allowed.
+    """
     try:
         trained = load_tasks(run.recipe.tasks.train)
     except DataError as error:

@@ -74,7 +74,10 @@ class ArrowSplit:
 
 
 def find_cache_folder() -> Path:
-    """Return the folder of checked tables: $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy."""
+    """Return the folder of checked tables.
+
+    It is $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy.
+    """
     if "QUICKSTUDY_CACHE" in os.environ:
         return Path(os.environ["QUICKSTUDY_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"

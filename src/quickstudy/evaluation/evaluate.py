@@ -51,8 +51,8 @@ def evaluate_learners(
     Args:
         learners: By the name they have in tables.
         tasks: Held-out tasks with their trials; those of any protocol but `full`, which has no learner.
-        only: Learners and numbers of shots to score; texts of the others are encoded all the same, so that what is
-            encoded together, and with it the last digits of a figure, does not depend on this choice. None for all.
+        only: Learners and numbers of shots to score; None for all. The texts of all the others are encoded too. The
+            last digits of a figure depend on which texts are encoded together, so this choice changes no figure.
         on_draw: Told of every draw as it is finished.
 
     Returns:

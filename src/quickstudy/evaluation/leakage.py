@@ -73,7 +73,7 @@ def _overlap(known: "_Known", planned: PlannedTask) -> Overlap:
             sources[source] += 1
             if len(examples) < _EXAMPLES:
                 examples.append(" | ".join(_fields(example)))
-    # A task that was meta-trained on itself is not held out, which is said elsewhere; its sources are no news then.
+    # A task that is itself a meta-train task is reported elsewhere. The sources it shares with itself are left out.
     task = planned.task
     shared = {
         n: task.lineage & known.lineage[n] for n in known.lineage if task.lineage & known.lineage[n] and n != task.name

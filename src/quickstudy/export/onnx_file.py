@@ -147,7 +147,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _check(graph: _Graph, exported: OnnxModel, pair: bool) -> None:
-    """Raise `RunError` unless the file gives the original's outputs, for other batch sizes and lengths than the probe's."""
+    """Raise `RunError` unless the file gives the outputs of the original model.
+
+    The batch sizes and lengths that are checked differ from those of the export.
+    """
     for texts in (_TEXTS[:1], _TEXTS[2:], _TEXTS * 2):
         examples = [Example(text, _TEXTS[i % 4] if pair else None) for i, text in enumerate(texts)]
         wanted = torch.cat([_run(graph, example) for example in examples])

@@ -3,8 +3,8 @@
     meta_loss(episodes)    mean over episodes of the query loss after adapting to the support set
     adapt(support)         a model of one task; it never changes the meta-parameters
 
-A method states only what is its own: the loss of one episode, and how it adapts. What a label is, and what a loss is,
-it asks the target.
+A method states only what is its own: the loss of one episode, and how it adapts. The target says what a
+label is and what a loss is.
 """
 
 from abc import ABC, abstractmethod

@@ -37,7 +37,8 @@ def save_sequence_classifier(
         return False
     encoder.save(folder)
     (folder / "model.safetensors").unlink()
-    # The classifier of RoBERTa has no pooler. The encoder's pooler is added, because quickstudy reads it from the folder.
+    # The classifier of RoBERTa has no pooler. The encoder's pooler is added, because quickstudy reads it from the
+    # folder.
     whole = {f"{model.base_model_prefix}.{name}": value for name, value in encoder.model.state_dict().items()}
     model.save_pretrained(folder, state_dict=whole | model.state_dict())
     return True

@@ -6,9 +6,9 @@
 The encoder decides how a pair is read, so all methods and baselines share it. Sentence encoders are trained so that
 the distance between texts has a meaning; they read pairs separately. All other encoders read pairs jointly. Both
 choices were measured (dev/LOG.md). Separate pairs are those of InferSent (Conneau et al. 2017, arXiv:1705.02364) with
-weights: the product of two unit vectors is scaled by sqrt(D), up to the size of the difference, and the two texts
-count half, because they say what a pair is about and not how its texts relate. The whole is divided by sqrt(2), so
-that the features of a pair are about as long as those of a single text.
+weights. The product of two unit vectors is small, so it is multiplied by sqrt(D). It is then about as large as the
+difference. The vectors of the two texts are divided by 2, because they say what a pair is about and not how its texts
+relate. The whole is divided by sqrt(2), so that the features of a pair are about as long as those of a single text.
 
 The encoder is always in eval mode, without dropout, so the meta-gradient is exact and the same on every machine.
 """

@@ -170,7 +170,7 @@ def _draw_points(panel: Axes, scores: Sequence[Score], learners: Sequence[str]) 
 
 
 def _possible(limits: tuple[float, float], scores: Sequence[Score]) -> tuple[float, float]:
-    """Return the ends of an axis without what no score can be: intervals of few draws reach far beyond 0 and 100."""
+    """Return the ends of an axis, cut to possible scores. Intervals of few draws reach far beyond 0 and 100."""
     least = min((100 * score.mean for score in scores), default=0.0)
     return max(limits[0], min(0.0, least) - 3), min(limits[1], 103.0)
 

@@ -86,7 +86,10 @@ def tiny_encoder(family: str = "bert", dtype: torch.dtype = torch.float32, **set
 
 
 def word_task(name: str = "tone", *, rows: int = 60, n_way: int = 2, pair: bool = False, seed: int = 0) -> Task:
-    """Return a task whose label follows from a word of the text. `rows` is the size of a split; labels are balanced."""
+    """Return a task whose label follows from a word of the text.
+
+    Each split has `rows` rows, and its labels are balanced.
+    """
     cues: list[tuple[str, ...]] = [
         ("good", "great", "fine"),
         ("bad", "awful", "poor"),
