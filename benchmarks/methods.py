@@ -1,19 +1,19 @@
-"""Every method with an equal budget: meta-train each for the same time from MiniLM, then adapt to held-out tasks.
+"""Methods: each meta-trained from MiniLM with the same budget, then adapted to held-out tasks.
 
-    python benchmarks/methods.py --seconds 360 [--methods maml,protonet] [--train REF ...] [--tasks REF ...] [--out FOLDER]
+    python benchmarks/methods.py --seconds 360 [--methods maml,protonet] [--train REF ...] [--tasks REF ...]
 
-What a method learns and at which rates comes from recipes/<method>_samples.toml; tasks, episodes, meta-batch and the encoder's
-outer rate are the same for all. The number of outer steps follows from a trial of a tenth of the budget, so that warm-up and
-decay fit it. One JSON file per method is written as it finishes and a method that has its file is skipped, so the benchmark can
-be stopped and goes on. `--table` prints what is there.
+The settings and the rates of a method come from recipes/<method>_samples.toml. Tasks, episodes, meta-batch and the
+outer rate of the encoder are the same for all methods. A trial with a tenth of the budget tells how many outer steps
+the budget allows, so that warm-up and decay fit. The JSON file of a method is written when the method has finished. A
+method that has its file is skipped, so that the benchmark can be stopped and started again. `--table` prints what
+there is.
 
-The budget is processor time, so that it does not depend on what else the machine does: `--seconds 360` on 2 threads are 720 core
-seconds, as are `--seconds 720` with OMP_NUM_THREADS=1, which lets two methods run side by side. It includes nothing but the outer
-steps. Peak memory is that of the process, so each method gets its own.
+The budget is processor time, which does not depend on what else the machine does. `--seconds 360` on 2 threads are 720
+core seconds. `--seconds 720` with OMP_NUM_THREADS=1 are as many, and two methods can then run side by side. The budget
+is spent on outer steps alone. Each method runs in a process of its own, because peak memory is that of the process.
 """
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
@@ -21,22 +21,23 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
+from records import MethodResult, Score, read, scores, write
 
 import quickstudy
 from quickstudy.build import build
-from quickstudy.config import check_recipe, load_recipe
+from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.evaluate import evaluate_learners
 from quickstudy.evaluation.protocol import Protocol
+from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.models.encoder import Encoder
-from quickstudy.storage import write_json
 from quickstudy.training.outer import StepRecord, train
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -56,108 +57,111 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "methods")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--single", help=argparse.SUPPRESS)  # the method that this process is for
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.one:
-        write_json(options.out / f"{options.one}.json", measure(options.one, options))
+    if options.single:
+        write(options.out / f"{options.single}.json", measure(options.single, options))
         return
     for method in () if options.table else options.methods.split(","):
         if not (options.out / f"{method}.json").exists():
             print(f"{time.strftime('%H:%M:%S')} {method}", flush=True)
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", method], check=True)
-    print_table([json.loads(file.read_text()) for file in sorted(options.out.glob("*.json"))])
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--single", method], check=True)
+    print_table([read(file, MethodResult) for file in sorted(options.out.glob("*.json"))])
 
 
-def measure(method: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Meta-train one method within the budget and evaluate it."""
+def measure(method: str, options: argparse.Namespace) -> MethodResult:
+    """Meta-train one method within the budget and evaluate it; a method without a recipe is a baseline."""
     file = RECIPES / f"{method.replace('-', '_').replace('+', 'p')}_samples.toml"
-    steps: list[float] = []
-    if file.exists():
-        recipe = load_recipe(file)
-        values = recipe.model_dump(exclude_none=True) | {"episodes": EPISODES, "tasks": {"train": options.train}}
-        values["outer"] = OUTER | {"method_lr": recipe.outer.method_lr}
-        learner, steps = _train(values, options.seconds * torch.get_num_threads())
+    recipe = load_recipe(file) if file.exists() else None
+    seconds: list[float] = []
+    if recipe:
+        learner, seconds = train_within(recipe, options.train, options.seconds * torch.get_num_threads())
     else:
         learner = make(method, Encoder.load("minilm"))
     trained_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    tasks = [task for reference in options.tasks for task in load_tasks(reference)]
-    shots = [int(k) for k in options.shots.split(",")]
-    rows = []
-    for task in tasks:
-        possible = tuple(k for k in shots if k <= most_shots(task))
-        rows += evaluate_learners(
-            {method: learner}, [task], Protocol(shots=possible, draws=options.draws, limit=options.limit)
-        )
-    return {
-        "method": method,
-        "settings": {} if not file.exists() else recipe.method.settings,
-        "quickstudy": quickstudy.__version__,
-        "threads": torch.get_num_threads(),
-        "outer_steps": len(steps),
-        "core_seconds": sum(steps),
-        "core_seconds_per_step": statistics.median(steps) if steps else None,
-        "peak_mib": trained_memory,
-        "seconds_adapt": statistics.median(row["seconds_adapt"] for row in rows if row["shots"] == shots[0]),
-        "rows": rows,
-    }
+    rows = evaluate(method, learner, options)
+    fewest_shots = min(row.shots for row in rows)
+    return MethodResult(
+        method,
+        recipe.method.settings if recipe else {},
+        quickstudy.__version__,
+        torch.get_num_threads(),
+        len(seconds),
+        sum(seconds),
+        statistics.median(seconds) if seconds else None,
+        trained_memory,
+        statistics.median(row.seconds_adapt for row in rows if row.shots == fewest_shots),
+        rows,
+    )
 
 
-def _train(values: dict[str, Any], budget: float) -> tuple[Any, list[float]]:
+def evaluate(method: str, learner: MetaLearner, options: argparse.Namespace) -> tuple[Score, ...]:
+    """Evaluate on each task with those numbers of shots that it has examples for."""
+    rows: list[Score] = []
+    for task in (task for reference in options.tasks for task in load_tasks(reference)):
+        shots = tuple(k for k in map(int, options.shots.split(",")) if k <= most_shots(task))
+        protocol = Protocol(shots=shots, draws=options.draws, limit=options.limit)
+        rows += scores(evaluate_learners({method: learner}, [task], protocol))
+    return tuple(rows)
+
+
+def train_within(recipe: Recipe, tasks: list[str], budget: float) -> tuple[MetaLearner, list[float]]:
     """Train for a budget of core seconds; return the learner and the core seconds of each outer step."""
-    times: list[float] = []
-    tick = time.process_time()
+    values = recipe.model_dump(exclude_none=True) | {"episodes": EPISODES, "tasks": {"train": tasks}}
+    fixed = check_recipe(values | {"outer": OUTER | {"method_lr": recipe.outer.method_lr}})
+    _, seconds = train_steps(fixed, FIRST)
+    per_step = statistics.mean(seconds[1:])  # the first step is slower than the others
+    _, seconds = train_steps(fixed, max(FIRST, round(0.1 * budget / per_step)))
+    return train_steps(fixed, max(1, round(budget / statistics.mean(seconds))))
+
+
+def train_steps(recipe: Recipe, count: int) -> tuple[MetaLearner, list[float]]:
+    """Train anew for so many outer steps."""
+    built = build(recipe)
+    settings = replace(built.outer, outer_steps=count, warmup_steps=count // 10)
+    accelerator = Accelerator()
+    clock = [time.process_time()]
 
     def on_step(_: StepRecord) -> None:
-        nonlocal tick
-        times.append(time.process_time() - tick)
-        tick = time.process_time()
+        clock.append(time.process_time())
 
-    def run(count: int) -> Any:
-        nonlocal tick
-        built = build(check_recipe(values))
-        settings = replace(built.outer, outer_steps=count, warmup_steps=count // 10)
-        times.clear()
-        tick = time.process_time()
-        with tempfile.TemporaryDirectory() as scratch:
-            train(
-                built.learner, built.sampler, settings, accelerator=accelerator, folder=Path(scratch), on_step=on_step
-            )
-        return built.learner
-
-    accelerator = Accelerator()
-    run(FIRST)
-    run(max(FIRST, round(0.1 * budget / statistics.mean(times[1:]))))  # the first step is slower than the others
-    learner = run(max(1, round(budget / statistics.mean(times))))
-    return learner, times
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        train(built.learner, built.sampler, settings, accelerator=accelerator, folder=folder, on_step=on_step)
+    return built.learner, [after - before for before, after in pairwise(clock)]
 
 
-def print_table(found: list[dict[str, Any]]) -> None:
+def print_table(results: list[MethodResult]) -> None:
     """Print one line per method: cost, then the mean score of each group of tasks and number of shots."""
-    groups = sorted({(_group(row), row["shots"]) for one in found for row in one["rows"]})
-    heads = [f"{group} {k}" for group, k in groups]
+    columns = sorted({(group(row), row.shots) for result in results for row in result.rows})
+    heads = [f"{name} {shots}" for name, shots in columns]
     print(f"| method | outer steps | core s | core s / step | peak MiB | s / adaptation | {' | '.join(heads)} |")
     print(f"|---|{'---|' * (5 + len(heads))}")
-    for one in sorted(found, key=lambda one: [*METHODS, "setfit"].index(one["method"])):
-        cells = []
-        for group in groups:
-            by_task: dict[str, list[float]] = {}
-            for row in one["rows"]:
-                if (_group(row), row["shots"]) == group:
-                    by_task.setdefault(row["task"], []).append(row[row["main"]])
-            cells.append(f"{100 * statistics.mean(map(statistics.mean, by_task.values())):.1f}" if by_task else "-")
-        per = f"{one['core_seconds_per_step']:.2f}" if one["outer_steps"] else "-"
-        cost = [
-            f"{one['outer_steps']} | {one['core_seconds']:.0f} | {per} | {one['peak_mib']:.0f}",
-            f"{one['seconds_adapt']:.3f}",
+    order = [*METHODS, "setfit"]
+    for result in sorted(results, key=lambda result: order.index(result.method)):
+        per_step = "-" if result.core_seconds_per_step is None else f"{result.core_seconds_per_step:.2f}"
+        cells = [
+            f"{result.outer_steps} | {result.core_seconds:.0f} | {per_step} | {result.peak_mib:.0f}",
+            f"{result.seconds_adapt:.3f}",
+            *(mean_score(result, column) for column in columns),
         ]
-        print(f"| {one['method']} | {' | '.join([*cost, *cells])} |")
+        print(f"| {result.method} | {' | '.join(cells)} |")
 
 
-def _group(row: dict[str, Any]) -> str:
+def mean_score(result: MethodResult, column: tuple[str, int]) -> str:
+    """Return the mean over tasks, in %, of the mean over draws."""
+    by_task: dict[str, list[float]] = {}
+    for row in result.rows:
+        if (group(row), row.shots) == column:
+            by_task.setdefault(row.task, []).append(row.main_score)
+    return f"{100 * statistics.mean(map(statistics.mean, by_task.values())):.1f}" if by_task else "-"
+
+
+def group(row: Score) -> str:
     """Return the collection a task is from; of the bundled tasks their domain."""
-    collection = str(row["task"].partition("/")[0].partition(":")[0])
-    return str(row["domain"]) if collection == "samples" else collection
+    collection = row.task.partition("/")[0].partition(":")[0]
+    return row.domain if collection == "samples" else collection
 
 
 if __name__ == "__main__":

@@ -1,143 +1,172 @@
-"""Results: the tables of benchmarks/RESULTS.md, from the JSON files that the benchmarks beside this one write.
+"""Results: the tables of benchmarks/RESULTS.md, from the JSON files that the benchmarks beside this file write.
 
-python benchmarks/results.py
+python benchmarks/results.py [--out benchmarks/RESULTS.md]
 """
 
-import json
+import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+from records import (
+    AdaptPredict,
+    Costs,
+    Gpu,
+    PeerCase,
+    PeerRow,
+    Peers,
+    Prediction,
+    PredictionRow,
+    Processes,
+    SetFitSpeed,
+    Spread,
+    read,
+)
 
 HERE = Path(__file__).parent
-Found = dict[str, Any]
+HEAD = """# Results
+
+Made by `make bench` from the JSON files in this folder; how each is measured is said in its script.
+"""
 
 
 def main() -> None:
-    parts = [
-        "# Results\n\nMade by `make bench` from the JSON files in this folder; how each is measured is said in its script.\n"
-    ]
-    for name, (title, table) in TABLES.items():
-        file = HERE / f"{name}.json"
-        if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            parts.append(f"## {title}\n\n`{name}.py`{_where(found)}\n\n{table(found)}")
-    (HERE / "RESULTS.md").write_text("\n".join(parts), encoding="utf-8")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
+    options = parser.parse_args()
+    sections = (
+        section(HERE / f"{name}.json") for name, section in SECTIONS.items() if (HERE / f"{name}.json").exists()
+    )
+    options.out.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
 
 
-def peers(found: Found) -> str:
+def peers(file: Path) -> str:
+    result = read(file, Peers)
+    return titled("The same meta-gradient, ours and the peers'", file, peer_tables(result.cases.values()))
+
+
+def peer_tables(cases: Iterable[PeerCase]) -> str:
     lines = []
-    for case in found["cases"].values():
-        floor = case["operations"] / case["rate"]
+    for case in cases:
+        floor = case.operations / case.rate
         lines += [
-            f"**{case['case']}**: at least {case['operations'] / 1e9:.0f} GFLOP, {floor:.2f} s at the "
-            f"{case['rate'] / 1e9:.0f} GFLOP/s that matrix products reach in the same run ({case['runs']} interleaved "
-            f"runs{_where(case, ', ')})\n",
+            f"**{case.case}**: at least {case.operations / 1e9:.0f} GFLOP, {floor:.2f} s at the "
+            f"{case.rate / 1e9:.0f} GFLOP/s that matrix products reach in the same run ({case.runs} interleaved "
+            f"runs{described(case.versions, ', ')})\n",
             "| | seconds | × ours (least to most) | × floor | more memory, MiB |",
             "|---|---|---|---|---|",
+            *map(peer_line, case.rows),
+            "",
         ]
-        for row in case["rows"]:
-            low, high = row["spread"]
-            ratio = f"{row['times_ours']:.2f} ({low:.2f} to {high:.2f})"
-            lines.append(
-                f"| {row['name']} | {row['seconds']:.2f} | {ratio} | {row['times_floor']:.2f} | {row['more_mib']:.0f} |"
-            )
-        lines.append("")
     return "\n".join(lines)
 
 
-def gpu(found: Found) -> str:
+def peer_line(row: PeerRow) -> str:
+    ratio = Spread(row.times_ours, *row.spread).text()
+    return f"| {row.name} | {row.seconds:.2f} | {ratio} | {row.times_floor:.2f} | {row.more_mib:.0f} |"
+
+
+def gpu(file: Path) -> str:
+    result = read(file, Gpu)
     lines = [
         "| second-order MAML, a meta-batch | seconds | share of the matrix rate | more memory, MiB |",
         "|---|---|---|---|",
     ]
-    for precision, row in found["meta_batch"].items():
-        cells = f"{row['seconds']:.2f} | {row['share_of_matrix_rate']:.0%} | {row['more_mib']:.0f}"
-        lines.append(f"| {precision} | {cells} |")
-    return f"{found['device']}.\n\n" + "\n".join(lines) + f"\n\n{peers(found)}"
+    for precision, cost in result.meta_batch.items():
+        lines.append(f"| {precision} | {cost.seconds:.2f} | {cost.share_of_matrix_rate:.0%} | {cost.more_mib:.0f} |")
+    text = f"{result.device}.\n\n" + "\n".join(lines) + f"\n\n{peer_tables(result.cases.values())}"
+    return titled("One GPU", file, text, result.versions)
 
 
-def setfit_speed(found: Found) -> str:
-    rows = found["rows"]
-    setfit = {(row["task"], row["draw"]): row for row in rows if row["name"] == "setfit"}
+def setfit_speed(file: Path) -> str:
+    result = read(file, SetFitSpeed)
     lines = ["| | seconds | SetFit's time over this (least to most) | mean score, % |", "|---|---|---|---|"]
-    for name in dict.fromkeys(row["name"] for row in rows):
-        own = [row for row in rows if row["name"] == name]
-        ratios = [setfit[row["task"], row["draw"]]["seconds_adapt"] / row["seconds_adapt"] for row in own]
-        spread = f"{statistics.median(ratios):.0f} ({min(ratios):.0f} to {max(ratios):.0f})"
-        score = 100 * statistics.mean(row[row["main"]] for row in own)
-        seconds = statistics.median(row["seconds_adapt"] for row in own)
-        lines.append(f"| {name} | {seconds:.2f} | {spread} | {score:.1f} |")
-    return f"{found['shots']} examples per class, {len(setfit)} support sets.\n\n" + "\n".join(lines) + "\n"
+    for name, rows in result.by_name().items():
+        score = 100 * statistics.mean(row.main_score for row in rows)
+        seconds = statistics.median(row.seconds_adapt for row in rows)
+        lines.append(f"| {name} | {seconds:.2f} | {result.times_as_fast(name).text(0)} | {score:.1f} |")
+    support_sets = len(result.by_name()["setfit"])
+    text = f"{result.shots} examples per class, {support_sets} support sets.\n\n" + "\n".join(lines) + "\n"
+    return titled("Time to a classifier, beside SetFit", file, text, result.versions)
 
 
-def prediction(found: Found) -> str:
-    lines = ["| | texts per core second | times as fast (least to most) | probabilities differ by | equal labels |"]
-    lines.append("|---|---|---|---|---|")
-    for row in found["rows"]:
-        ratio = row["times_as_fast_core"]
-        same = ["", ""]
-        if "equal_labels" in row:
-            same = [f"{row['largest_difference_of_probabilities']:.1e}", f"{row['equal_labels']:.2%}"]
-        spread = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
-        lines.append(f"| {row['case']} | {row['texts_per_core_s']:.0f} | {spread} | {same[0]} | {same[1]} |")
-    about = f"{found['texts']:,} texts of {found['tokens_per_text']['mean']:.1f} tokens, {found['threads']} threads."
-    return f"{about}\n\n" + "\n".join(lines) + "\n"
+def prediction(file: Path) -> str:
+    result = read(file, Prediction)
+    lines = [
+        "| | texts per core second | times as fast (least to most) | probabilities differ by | equal labels |",
+        "|---|---|---|---|---|",
+        *map(prediction_line, result.rows),
+    ]
+    about = f"{result.texts:,} texts of {result.tokens_per_text.mean:.1f} tokens, {result.threads} threads."
+    text = f"{about}\n\n" + "\n".join(lines) + "\n"
+    return titled("Prediction, beside sentence-transformers", file, text, result.versions)
 
 
-def costs(found: Found) -> str:
+def prediction_line(row: PredictionRow) -> str:
+    difference = (
+        "" if row.largest_difference_of_probabilities is None else f"{row.largest_difference_of_probabilities:.1e}"
+    )
+    equal = "" if row.equal_labels is None else f"{row.equal_labels:.2%}"
+    return f"| {row.case} | {row.texts_per_core_s:.0f} | {row.times_as_fast_core.text()} | {difference} | {equal} |"
+
+
+def costs(file: Path) -> str:
+    result = read(file, Costs)
     lines = [
         "| size | seconds per unit | R² of a straight line | MiB per unit | sampling and tokenising |",
         "|---|---|---|---|---|",
     ]
-    for size, line in found["lines"].items():
-        own = [row for row in found["rows"] if row["size"] == size]
-        share = statistics.median(row["data_seconds"] / (row["data_seconds"] + row["seconds"]) for row in own)
-        cells = f"{line['seconds_per_unit']:.3f} | {line['r2']:.3f} | {line['mib_per_unit']:.0f} | {share:.1%}"
+    for size, line in result.lines.items():
+        data = statistics.median(point.data_fraction for point in result.points(size))
+        cells = f"{line.seconds_per_unit:.3f} | {line.r2:.3f} | {line.mib_per_unit:.0f} | {data:.1%}"
         lines.append(f"| {size} | {cells} |")
-    return "\n".join(lines) + "\n\n![time and memory against size](costs.png)\n"
+    text = "\n".join(lines) + "\n\n![time and memory against size](costs.png)\n"
+    return titled("Cost against size", file, text, result.versions)
 
 
-def processes(found: Found) -> str:
+def processes(file: Path) -> str:
+    result = read(file, Processes)
     lines = ["| processes | threads each | seconds per episode (least to most) | peak MiB each |", "|---|---|---|---|"]
-    for world, runs in found["runs"].items():
-        seconds = [run["seconds_per_episode"] for run in runs]
-        spread = f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
-        lines.append(f"| {world} | {runs[0]['threads']} | {spread} | {runs[-1]['peak_mib'] or 0:.0f} |")
-    ratios, sums = found["throughput_ratios"], found["sum_seconds"]
-    about = (
-        f"Episodes per second of two processes, times those of one: {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
-        f"{max(ratios):.2f}). Adding up {found['floats'] / 1e6:.1f} M floats takes {statistics.median(sums):.3f} s; losses "
-        f"differ by {found['loss_difference']:.1e}."
+    for world_size, runs in result.runs.items():
+        seconds = Spread.over(run.seconds_per_episode for run in runs).text()
+        lines.append(f"| {world_size} | {runs[0].threads} | {seconds} | {runs[-1].peak_mib or 0:.0f} |")
+    text = "\n".join(lines) + (
+        f"\n\nEpisodes per second of two processes, times those of one: {Spread.over(result.throughput_ratios).text()}. "
+        f"Adding up {result.floats / 1e6:.1f} M floats takes {statistics.median(result.sum_seconds):.3f} s; losses "
+        f"differ by {result.loss_difference:.1e}.\n"
     )
-    return "\n".join(lines) + f"\n\n{about}\n"
+    return titled("Two processes beside two threads", file, text, result.versions)
 
 
-def adapt_predict(found: Found) -> str:
+def adapt_predict(file: Path) -> str:
+    result = read(file, AdaptPredict)
     lines = ["| method | adapt, s (least to most) | predict 100 texts, s |", "|---|---|---|"]
-    for row in found["rows"]:
-        a, p = row["adapt_s"], row["predict_100_s"]
-        lines.append(f"| {row['method']} | {a['median']:.2f} ({a['min']:.2f} to {a['max']:.2f}) | {p['median']:.2f} |")
-    return f"8 examples of each of 4 classes; {found['threads']} threads.\n\n" + "\n".join(lines) + "\n"
+    lines += [f"| {row.method} | {row.adapt_s.text()} | {row.predict_100_s.median:.2f} |" for row in result.rows]
+    text = f"8 examples of each of 4 classes; {result.threads} threads.\n\n" + "\n".join(lines) + "\n"
+    return titled("Adapt and predict", file, text, result.versions)
 
 
-TABLES: dict[str, tuple[str, Callable[[Found], str]]] = {
-    "peers": ("The same meta-gradient, ours and the peers'", peers),
-    "gpu": ("One GPU", gpu),
-    "setfit_speed": ("Time to a classifier, beside SetFit", setfit_speed),
-    "prediction": ("Prediction, beside sentence-transformers", prediction),
-    "costs": ("Cost against size", costs),
-    "processes": ("Two processes beside two threads", processes),
-    "adapt_predict": ("Adapt and predict", adapt_predict),
+SECTIONS: dict[str, Callable[[Path], str]] = {
+    "peers": peers,
+    "gpu": gpu,
+    "setfit_speed": setfit_speed,
+    "prediction": prediction,
+    "costs": costs,
+    "processes": processes,
+    "adapt_predict": adapt_predict,
 }
 
 
-def _where(found: Found, before: str = "; ") -> str:
-    known = found.get("versions")
-    if not known:
+def titled(title: str, file: Path, text: str, versions: Mapping[str, str] | None = None) -> str:
+    return f"## {title}\n\n`{file.stem}.py`{described(versions)}\n\n{text}"
+
+
+def described(versions: Mapping[str, str] | None, before: str = "; ") -> str:
+    """Return with what, where and when figures were made."""
+    if not versions:
         return ""
-    packages = [f"{name} {number}" for name, number in known.items() if name not in ("machine", "date")]
-    return f"{before}{', '.join(packages)}; {known['machine']}, {known['date']}"
+    packages = [f"{name} {number}" for name, number in versions.items() if name not in ("machine", "date")]
+    return f"{before}{', '.join(packages)}; {versions['machine']}, {versions['date']}"
 
 
 if __name__ == "__main__":

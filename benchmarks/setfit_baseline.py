@@ -2,9 +2,10 @@
 
     python benchmarks/setfit_baseline.py [--tasks REF ...] [--shots 4,16] [--draws 5] [--limit 300] [--out FOLDER]
 
-Default training of setfit (one epoch over the pairs of the support set, logistic regression on top) from the same MiniLM. It
-knows no sentence pairs, so the two texts of a pair are joined by [SEP]. Rows are appended to setfit.jsonl as they are made, so it
-can be stopped and goes on; when all are there, setfit.json is written. Needs the extra `bench`.
+This is the default training of setfit: one epoch over the pairs of the support set, then logistic regression, from the
+same MiniLM. SetFit reads no sentence pairs, so that the two texts of a pair are joined by [SEP]. Rows are appended to
+setfit.jsonl as they are made, so that the benchmark can be stopped and started again. When all rows are there,
+setfit.json is written. Needs the extra `bench`.
 """
 
 import argparse
@@ -12,11 +13,13 @@ import json
 import resource
 import statistics
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
+from records import MethodResult, Score, scores, write
 from setfit import SetFitModel, Trainer, TrainingArguments
 
 import quickstudy
@@ -24,11 +27,31 @@ from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation import draws
 from quickstudy.evaluation.metrics import main_metric, score
 from quickstudy.models.bundled import resolve
-from quickstudy.storage import write_json
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 
 SEED = 0
+Examples = tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class SetFitDone:
+    """What training SetFit on one support set and scoring the test rows gives."""
+
+    metrics: dict[str, float]
+    seconds_adapt: float
+    seconds_predict: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One support set and what is scored."""
+
+    task: Task
+    shots: int
+    draw: int
+    support: Examples
+    tests: Examples
 
 
 def main() -> None:
@@ -41,61 +64,75 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     log = options.out / "setfit.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    done = {(row["task"], row["shots"], row["draw"]) for row in rows}
-    for reference in options.tasks:
-        for task in (draws.with_test_split(task, SEED) for task in load_tasks(reference)):
-            tests = draws.scored_examples(task, options.limit, SEED)
-            for shots in map(int, options.shots.split(",")):
-                if shots > draws.most_shots(task):
-                    continue
-                for draw, support in draws.support_sets(task, shots, options.draws, SEED).items():
-                    if (task.name, shots, draw) not in done:
-                        row = {"shots": shots, "draw": draw, **measure(task, support, tests, draw)}
-                        rows.append(row)
-                        with log.open("a") as file:
-                            file.write(json.dumps(row) + "\n")
-    least = min(row["shots"] for row in rows)
-    result = {
-        "method": "setfit",
-        "settings": {},
-        "quickstudy": quickstudy.__version__,
-        "threads": torch.get_num_threads(),
-        "outer_steps": 0,
-        "core_seconds": 0,
-        "core_seconds_per_step": None,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "seconds_adapt": statistics.median(row["seconds_adapt"] for row in rows if row["shots"] == least),
-        "rows": rows,
-    }
-    write_json(options.out / "setfit.json", result)
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    rows = list(scores([json.loads(line) for line in lines]))
+    done = {(row.task, row.shots, row.draw) for row in rows}
+    for trial in trials(options):
+        if (trial.task.name, trial.shots, trial.draw) not in done:
+            rows.append(row_of(trial, measure(trial.task, trial.support, trial.tests, trial.draw)))
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(rows[-1])) + "\n")
+    write(options.out / "setfit.json", result_of(tuple(rows)))
     log.unlink()
 
 
-def measure(task: Task, support: tuple[Example, ...], tests: tuple[Example, ...], seed: int) -> dict[str, Any]:
+def trials(options: argparse.Namespace) -> Iterator[Trial]:
+    """Give the draws of `methods.py`, of those numbers of shots that a task has examples for."""
+    for task in (draws.with_test_split(task, SEED) for reference in options.tasks for task in load_tasks(reference)):
+        tests = draws.scored_examples(task, options.limit, SEED)
+        for shots in map(int, options.shots.split(",")):
+            if shots <= draws.most_shots(task):
+                for draw, support in draws.support_sets(task, shots, options.draws, SEED).items():
+                    yield Trial(task, shots, draw, support, tests)
+
+
+def measure(task: Task, support: Examples, tests: Examples, seed: int) -> SetFitDone:
     """Train on one support set and score the test rows."""
     tick = time.perf_counter()
     model = SetFitModel.from_pretrained(resolve("minilm"))
-    rows = {"text": [_text(e) for e in support], "label": [int(e.label or 0) for e in support]}
+    rows = {"text": [join_pair(e) for e in support], "label": [int(e.label or 0) for e in support]}
     arguments = TrainingArguments(seed=seed, report_to="none", save_strategy="no", show_progress_bar=False)
     Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows)).train()
     adapted = time.perf_counter()
-    predicted = [int(p) for p in model.predict([_text(e) for e in tests])]
-    return {
-        "task": task.name,
-        "domain": task.domain,
-        "kind": task.kind,
-        "learner": "setfit",
-        "n_test": len(tests),
-        "main": main_metric(task),
-        **score(task, [int(e.label or 0) for e in tests], predicted),
-        "seconds_adapt": adapted - tick,
-        "seconds_predict": time.perf_counter() - adapted,
-    }
+    predicted = [int(p) for p in model.predict([join_pair(e) for e in tests])]
+    seconds_predict = time.perf_counter() - adapted
+    return SetFitDone(score(task, [int(e.label or 0) for e in tests], predicted), adapted - tick, seconds_predict)
 
 
-def _text(example: Example) -> str:
+def join_pair(example: Example) -> str:
     return example.text if example.text_pair is None else f"{example.text} [SEP] {example.text_pair}"
+
+
+def row_of(trial: Trial, done: SetFitDone) -> Score:
+    return Score(
+        task=trial.task.name,
+        domain=trial.task.domain,
+        kind=trial.task.kind,
+        learner="setfit",
+        shots=trial.shots,
+        draw=trial.draw,
+        n_test=len(trial.tests),
+        main=main_metric(trial.task),
+        seconds_adapt=done.seconds_adapt,
+        seconds_predict=done.seconds_predict,
+        **done.metrics,
+    )
+
+
+def result_of(rows: tuple[Score, ...]) -> MethodResult:
+    fewest_shots = min(row.shots for row in rows)
+    return MethodResult(
+        method="setfit",
+        settings={},
+        quickstudy=quickstudy.__version__,
+        threads=torch.get_num_threads(),
+        outer_steps=0,
+        core_seconds=0,
+        core_seconds_per_step=None,
+        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        seconds_adapt=statistics.median(row.seconds_adapt for row in rows if row.shots == fewest_shots),
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

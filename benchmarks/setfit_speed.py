@@ -2,33 +2,34 @@
 
     python benchmarks/setfit_speed.py [--tasks samples:meta-test] [--shots 8] [--draws 1] [--runs runs/demo ...]
 
-In turn on every support set: a prototypical network, ANIL, MAML of the top layer and of all layers; the meta-trained encoders
-of --runs; and SetFit (default training, from the same MiniLM). Seconds are from the support set to a ready
-classifier, of ours with the encoder loaded before; accuracy is on the same test rows. Single texts only. Needs the extra `bench`.
+All of these adapt to every support set in turn: a prototypical network, ANIL, MAML of the top layer and of all layers;
+the meta-trained encoders of --runs; and SetFit (default training, from the same MiniLM). Seconds are the time from the
+support set to a classifier that can predict; our encoder is loaded before, SetFit loads its own. Accuracy is on the
+same test rows. Single texts only. Needs the extra `bench`.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from setfit_baseline import measure
+from records import SetFitSpeed, SpeedRow, write
+from setfit_baseline import Examples, Trial, measure
 
 from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation import draws
 from quickstudy.evaluation.metrics import main_metric, score
+from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.models.batch import encode_set
 from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
-from quickstudy.storage import write_json
-from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 from quickstudy.versions import versions
 
 SEED = 0
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
+CASES: dict[str, tuple[str, dict[str, str]]] = {
     "protonet": ("protonet", {}),
     "anil": ("anil", {}),
     "maml, top layer": ("maml", {"adapts": "layers:-1"}),
@@ -49,43 +50,49 @@ def main() -> None:
     learners = {case: make(name, encoder, settings) for case, (name, settings) in CASES.items()}
     for run in map(Run.open, options.runs):
         learners[f"{run.recipe.method.name}, meta-trained"] = run.learner()
-    rows: list[dict[str, Any]] = []
-    for task in (draws.with_test_split(t, SEED) for reference in options.tasks for t in load_tasks(reference)):
-        if task.pair or task.kind == "regression" or draws.most_shots(task) < options.shots:
-            continue
-        tests = draws.scored_examples(task, options.limit, SEED)
-        for draw, support in draws.support_sets(task, options.shots, options.draws, SEED).items():
-            found = {case: adapt(learner, task, support, tests) for case, learner in learners.items()}
-            found["setfit"] = measure(task, support, tests, draw)
-            about = {"task": task.name, "draw": draw, "n_way": len(task.label_names)}
-            rows += [{"name": name, **about, **row} for name, row in found.items()]
-    write_json(
-        options.out, {"shots": options.shots, "versions": versions("setfit", "sentence-transformers"), "rows": rows}
-    )
-    show(rows)
+    rows: list[SpeedRow] = []
+    for trial in trials(options):
+        rows += (adapt(name, learner, trial) for name, learner in learners.items())
+        setfit = measure(trial.task, trial.support, trial.tests, trial.draw)
+        rows.append(row_of("setfit", trial, setfit.seconds_adapt, setfit.metrics))
+    result = SetFitSpeed(options.shots, versions("setfit", "sentence-transformers"), tuple(rows))
+    write(options.out, result)
+    show(result)
 
 
-def adapt(learner: Any, task: Task, support: tuple[Example, ...], tests: tuple[Example, ...]) -> dict[str, Any]:
+def trials(options: argparse.Namespace) -> Iterator[Trial]:
+    """Give the support sets of the tasks that have single texts, classes, and enough examples."""
+    for task in (draws.with_test_split(task, SEED) for name in options.tasks for task in load_tasks(name)):
+        if not task.pair and task.kind != "regression" and draws.most_shots(task) >= options.shots:
+            tests = draws.scored_examples(task, options.limit, SEED)
+            for draw, support in draws.support_sets(task, options.shots, options.draws, SEED).items():
+                yield Trial(task, options.shots, draw, support, tests)
+
+
+def adapt(name: str, learner: MetaLearner, trial: Trial) -> SpeedRow:
     tick = time.perf_counter()
-    model = learner.adapt(encode_set(learner.encoder, support), task.label_names, task.kind)
+    model = learner.adapt(encode_set(learner.encoder, trial.support), trial.task.label_names, trial.task.kind)
     seconds = time.perf_counter() - tick
-    names = {name: i for i, name in enumerate(task.label_names)}
-    predicted = [names[name] for name in model.predict(tests)]
-    found = score(task, [int(e.label or 0) for e in tests], predicted)
-    return {"seconds_adapt": seconds, "main": main_metric(task), **found}
+    positions = {label: i for i, label in enumerate(trial.task.label_names)}
+    predicted = [positions[str(label)] for label in model.predict(trial.tests)]
+    return row_of(name, trial, seconds, figures(trial.task, trial.tests, predicted))
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def figures(task: Task, tests: Examples, predicted: list[int]) -> dict[str, float]:
+    return score(task, [int(e.label or 0) for e in tests], predicted)
+
+
+def row_of(name: str, trial: Trial, seconds: float, metrics: dict[str, float]) -> SpeedRow:
+    task = trial.task
+    return SpeedRow(name, task.name, trial.draw, len(task.label_names), seconds, main_metric(task), **metrics)
+
+
+def show(result: SetFitSpeed) -> None:
     print("| | seconds | SetFit's time over ours: median (range) | mean score, % |\n|---|---|---|---|")
-    setfit = {(row["task"], row["draw"]): row["seconds_adapt"] for row in rows if row["name"] == "setfit"}
-    for name in dict.fromkeys(row["name"] for row in rows):
-        own = [row for row in rows if row["name"] == name]
-        ratios = [setfit[row["task"], row["draw"]] / row["seconds_adapt"] for row in own]
-        seconds = statistics.median(row["seconds_adapt"] for row in own)
-        mean = 100 * statistics.mean(row[row["main"]] for row in own)
-        print(
-            f"| {name} | {seconds:.2f} | {statistics.median(ratios):.0f} ({min(ratios):.0f} to {max(ratios):.0f}) | {mean:.1f} |"
-        )
+    for name, rows in result.by_name().items():
+        seconds = statistics.median(row.seconds_adapt for row in rows)
+        mean = 100 * statistics.mean(row.main_score for row in rows)
+        print(f"| {name} | {seconds:.2f} | {result.times_as_fast(name).text(0)} | {mean:.1f} |")
 
 
 if __name__ == "__main__":

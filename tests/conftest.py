@@ -6,13 +6,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any Hugging Face import: 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from quickstudy.methods.catalog import METHODS
 from quickstudy.models.encoder import Encoder
 from quickstudy.testing.tiny import FAMILIES, WORDS, score_task, tiny_encoder, tiny_tokenizer, word_task
 
@@ -20,37 +20,48 @@ __all__ = ["FAMILIES", "WORDS", "score_task", "tiny_encoder", "tiny_tokenizer", 
 
 torch.set_num_threads(1)  # tiny models: threads that wait for each other cost more than they give
 
+COLUMNS = ("identity", "gradcheck", "contract", "real text", "control")
+PROVES = "proves"  # the marker, and the property of a test's report that takes its proofs to the process that prints
+
 
 class Proofs:
-    """What the tests marked `proves(column, *methods)` found, as a table method × column.
+    """Outcomes of the tests that are marked `proves(column, *methods)`, as a table method × column.
 
     Without names a test proves something of the method that is its parameter `method`.
     """
-
-    columns = ("identity", "gradcheck", "contract", "real text", "control")
 
     def __init__(self) -> None:
         self.outcomes: dict[tuple[str, str], list[str]] = defaultdict(list)
 
     @staticmethod
-    def of(item: pytest.Item) -> set[tuple[str, str]]:
-        found = set()
-        for marker in item.iter_markers("proves"):
+    def claimed(item: pytest.Item) -> set[tuple[str, str]]:
+        """Return the (method, column) pairs that a test proves something of."""
+        pairs = set()
+        for marker in item.iter_markers(PROVES):
             column, *methods = marker.args
-            found |= {(method, column) for method in methods or [item.callspec.params["method"]]}  # type: ignore[attr-defined]
-        return found
+            if not methods and isinstance(item, pytest.Function):
+                methods = [item.callspec.params["method"]]
+            pairs |= {(method, column) for method in methods}
+        return pairs
+
+    def add(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            for name, pair in report.user_properties:
+                if name == PROVES and isinstance(pair, (list, tuple)):  # a list, if it comes from another process
+                    method, column = pair
+                    self.outcomes[method, column].append(report.outcome)
 
     def table(self) -> list[str]:
-        methods = list(dict.fromkeys(method for method, _ in self.outcomes))
-        lines = [f"{'method':18}" + "".join(f"{column:>12}" for column in self.columns)]
-        for method in methods:
-            cells = []
-            for column in self.columns:
-                found = self.outcomes.get((method, column), [])
-                wrong = [outcome for outcome in found if outcome != "passed"]
-                cells.append(wrong[0] if wrong else f"{len(found)} ok" if found else "-")
+        lines = [f"{'method':18}" + "".join(f"{column:>12}" for column in COLUMNS)]
+        for method in sorted({method for method, _ in self.outcomes}, key=list(METHODS).index):
+            cells = [self._cell(self.outcomes.get((method, column), [])) for column in COLUMNS]
             lines.append(f"{method:18}" + "".join(f"{cell:>12}" for cell in cells))
         return lines
+
+    @staticmethod
+    def _cell(outcomes: list[str]) -> str:
+        wrong = [outcome for outcome in outcomes if outcome != "passed"]
+        return wrong[0] if wrong else f"{len(outcomes)} ok" if outcomes else "-"
 
 
 PROOFS = Proofs()
@@ -60,18 +71,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "proves(column, *methods): a line of the table that `make proofs` prints")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[Any]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if report.when == "call" or report.outcome != "passed":
-        for proof in PROOFS.of(item):
-            PROOFS.outcomes[proof].append(report.outcome)
-    return report
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.user_properties += [(PROVES, pair) for pair in sorted(Proofs.claimed(item))]
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    PROOFS.add(report)  # with several workers this is called in the process that prints, too
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if PROOFS.outcomes:
         terminalreporter.section("proofs: tests that hold, by method")
         for line in PROOFS.table():
@@ -79,7 +87,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
 
 

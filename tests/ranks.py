@@ -1,7 +1,8 @@
-"""Ranks: real processes for the tests, forked from one that has imported everything, as a launcher would start them.
+"""Ranks: real processes for the tests, forked from a process that has imported everything, as by a launcher.
 
-Reads requests from standard input, one JSON object a line: a function below, how many processes, a folder, its options. Process i
-writes `i.out` and `i.err` there, and may write more. Answers with exit codes (-9: killed) and seconds; after 60 s all are killed.
+Reads requests from standard input, a JSON object on each line: one of CALLS, the number of processes, a folder, and
+the options of the call. Process i writes `i.out` and `i.err` into the folder, and may write more. Answers with the
+exit codes (-9: killed) and the seconds. After 60 s all processes are killed.
 """
 
 import errno
@@ -12,9 +13,11 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import patch
 
 import torch
 from accelerate import Accelerator
@@ -26,50 +29,72 @@ from quickstudy.cli.main import main
 from quickstudy.data import table
 from quickstudy.errors import DataError
 from quickstudy.evaluation import episodic
+from quickstudy.methods.base import MetaLearner, MetaLoss
 from quickstudy.methods.catalog import make
 from quickstudy.methods.feature import FeatureMetaLearner
+from quickstudy.models.batch import EncodedEpisode
 from quickstudy.processes import rank, together
 from quickstudy.report import page
-from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.episode import Episode, EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.testing.tiny import score_task, tiny_encoder, word_task
 from quickstudy.training import meta_batch, outer, reduction
 
 LIMIT = 60.0
-METHODS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, str | float]] = {
     "maml": {"inner_lr": 0.03, "head_lr": 3.0, "inner_steps": 2},
     "protonet": {"scale": 2.0},
     "reptile": {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 2},
 }
+SETTINGS = outer.OuterSettings(outer_steps=1, meta_batch_size=2, warmup_steps=0, clip_norm=1e9, trains="all")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the test asks for."""
+
+    call: str
+    world_size: int
+    folder: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How the processes ended, in the order of their ranks; a process that had to be killed after LIMIT has no code."""
+
+    codes: list[int | None]
+    seconds: float
 
 
 def gradient(folder: Path, method: str, dtype: str, size: int, summed: bool = True) -> None:
     """One outer step; every process writes its meta-gradient before AdamW, and the episodes that it drew."""
     drawn: list[int] = []
 
-    class Told(EpisodeSampler):
-        def __getitem__(self, index: int) -> Any:
+    class RecordingSampler(EpisodeSampler):
+        def __getitem__(self, index: int) -> Episode:
             drawn.append(index)
             return super().__getitem__(index)
 
-    def keep(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    def save_gradient(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        found = {str(i): p.grad.clone() for i, p in enumerate(params) if p.grad is not None}
-        save_file(found, folder / f"{rank()}.safetensors")
+        grads = {str(i): p.grad.clone() for i, p in enumerate(params) if p.grad is not None}
+        save_file(grads, folder / f"{rank()}.safetensors")
 
     if not summed:
-        reduction.all_reduce = lambda _: None
-    hook = register_optimizer_step_pre_hook(keep)
+        patch.object(reduction, "all_reduce", lambda _: None).start()
+    hook = register_optimizer_step_pre_hook(save_gradient)
     tasks = [word_task("a"), word_task("b", n_way=3, pair=True), score_task()]
     with together():
         learner = make(method, tiny_encoder(normalize=True), METHODS[method]).to(getattr(torch, dtype))
-        records = _train(folder, learner, Told(tasks, EpisodeSpec((2, 3), (1, 3), 2), seed=3), meta_batch_size=size)
+        sampler = RecordingSampler(tasks, EpisodeSpec((2, 3), (1, 3), 2), seed=3)
+        records = _train(folder, learner, sampler, replace(SETTINGS, meta_batch_size=size))
     hook.remove()
     _write(folder, {"drawn": drawn, "loss": records[0].loss, "accuracy": records[0].accuracy})
 
 
 def patience(folder: Path) -> None:
-    """Train with scores that differ between processes: only the main one's may count."""
+    """Train with scores that differ between processes: only those of the main process may count."""
     scores = iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.1] if rank() == 0 else [0.1, 0.0, 0.2, 0.3, 0.4, 0.5])
     with together():
         learner = make("protonet", tiny_encoder(normalize=True), METHODS["protonet"])
@@ -77,15 +102,14 @@ def patience(folder: Path) -> None:
             for parameter in learner.parameters():
                 parameter.data.add_(0.01)
         sampler = EpisodeSampler([word_task()], EpisodeSpec(2, 2, 2), seed=0)
-        records = _train(
-            folder, learner, sampler, validate=lambda _: next(scores), outer_steps=5, validate_every=1, patience=2
-        )
+        settings = replace(SETTINGS, outer_steps=5, validate_every=1, patience=2)
+        records = _train(folder, learner, sampler, settings, validate=lambda _: next(scores))
     save_file({name: p.detach() for name, p in learner.named_parameters()}, folder / f"{rank()}.safetensors")
     _write(folder, [[record.step, record.validation] for record in records])
 
 
 def command(folder: Path, words: list[str], fault: str = "", at: int = 1) -> None:
-    """Run the command line; one process fails in its own way."""
+    """Run the command line; the process of rank `at` fails in its own way."""
     os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
     if rank() == at and fault:
         FAULTS[fault]()
@@ -98,12 +122,17 @@ def cache(folder: Path, rows: int, start: float) -> None:
     os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
     while time.time() < start:
         time.sleep(0.001)
-    found = table.read_table(folder / "rows.csv", table.Columns(), "classification")
-    _write(folder, [len(found), found[0], found[rows - 1]])
+    read = table.read_table(folder / "rows.csv", table.Columns(), "classification")
+    _write(folder, [len(read), read[0], read[rows - 1]])
+
+
+CALLS: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (gradient, patience, command, cache)
+}
 
 
 def _after(calls: int, function: Callable[..., Any], then: Callable[[], Any]) -> Callable[..., Any]:
-    """The function, that ends otherwise once it has been called so often."""
+    """Return the function, which ends in another way once it has been called so often."""
     seen = [0]
 
     def changed(*arguments: Any, **more: Any) -> Any:
@@ -113,34 +142,34 @@ def _after(calls: int, function: Callable[..., Any], then: Callable[[], Any]) ->
     return changed
 
 
-def _fail(error: Exception) -> Callable[[], Any]:
-    def fail() -> Any:
+def _fail(error: Exception) -> Callable[[], NoReturn]:
+    def fail() -> NoReturn:
         raise error
 
     return fail
 
 
 def _nan() -> None:
-    good = FeatureMetaLearner.meta_loss
+    meta_loss = FeatureMetaLearner.meta_loss
 
-    def bad(self: Any, episodes: Any, progress: float = 1.0) -> Any:
-        found = good(self, episodes, progress)
-        return type(found)(found.loss * (float("nan") if progress > 0 else 1.0), found.accuracy)
+    def bad(self: FeatureMetaLearner, episodes: list[EncodedEpisode], progress: float = 1.0) -> MetaLoss:
+        good = meta_loss(self, episodes, progress)
+        return MetaLoss(good.loss * (float("nan") if progress > 0 else 1.0), good.accuracy)
 
-    FeatureMetaLearner.meta_loss = bad  # type: ignore[method-assign]
+    patch.object(FeatureMetaLearner, "meta_loss", bad).start()
 
 
 def _infinite_gradient() -> None:
-    good = reduction.Reduction.put
+    put = reduction.Reduction.put
 
     def bad(self: reduction.Reduction, totals: torch.Tensor) -> float | None:
-        next(p for p in self.params if p.grad is not None).grad.fill_(float("inf"))  # type: ignore[union-attr]
-        return good(self, totals)
+        next(p.grad for p in self.params if p.grad is not None).fill_(float("inf"))
+        return put(self, totals)
 
-    reduction.Reduction.put = bad  # type: ignore[method-assign]
+    patch.object(reduction.Reduction, "put", bad).start()
 
 
-def _set(owner: Any, name: str, calls: int, then: Callable[[], Any]) -> Callable[[], None]:
+def _set(owner: object, name: str, calls: int, then: Callable[[], Any]) -> Callable[[], None]:
     return lambda: setattr(owner, name, _after(calls, getattr(owner, name), then))
 
 
@@ -157,13 +186,18 @@ FAULTS: dict[str, Callable[[], None]] = {
 }
 
 
-def _train(folder: Path, learner: Any, sampler: Any, validate: Any = None, **settings: Any) -> list[outer.StepRecord]:
+def _train(
+    folder: Path,
+    learner: MetaLearner,
+    sampler: EpisodeSampler,
+    settings: outer.OuterSettings,
+    validate: outer.Validate | None = None,
+) -> list[outer.StepRecord]:
     records: list[outer.StepRecord] = []
-    values = {"outer_steps": 1, "meta_batch_size": 2, "warmup_steps": 0, "clip_norm": 1e9, "trains": "all"} | settings
     outer.train(
         learner,
         sampler,
-        outer.OuterSettings(**values),
+        settings,
         accelerator=Accelerator(cpu=True),
         folder=folder / "checkpoints",
         on_step=records.append,
@@ -176,20 +210,20 @@ def _write(folder: Path, value: Any) -> None:
     (folder / f"{rank()}.json").write_text(json.dumps(value))
 
 
-def _start(request: dict[str, Any], process: int, port: int) -> int:
+def _start(request: Request, process: int, port: int) -> int:
     """Fork one process; return its id."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
-        folder, world = Path(request["folder"]), request["world"]
+        folder = Path(request.folder)
         for stream, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder / f"{process}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
-        if world > 1:
-            names = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": world, "MASTER_PORT": port}
-            os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
-        globals()[request["call"]](folder, **request["options"])
+        if request.world_size > 1:
+            ids = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": request.world_size, "MASTER_PORT": port}
+            os.environ |= {name: str(value) for name, value in ids.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        CALLS[request.call](folder, **request.options)
         code = 0
     except SystemExit as stop:
         code = int(stop.code or 0)
@@ -201,12 +235,12 @@ def _start(request: dict[str, Any], process: int, port: int) -> int:
         os._exit(code)
 
 
-def _run(request: dict[str, Any]) -> dict[str, Any]:
+def _run(request: Request) -> Answer:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     began = time.monotonic()
-    running = {_start(request, process, port): process for process in range(request["world"])}
+    running = {_start(request, process, port): process for process in range(request.world_size)}
     codes: dict[int, int | None] = {}
     while running and time.monotonic() - began < LIMIT:
         for child in list(running):
@@ -218,10 +252,14 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         codes[process] = None
-    return {"codes": [codes[process] for process in sorted(codes)], "seconds": time.monotonic() - began}
+    return Answer([codes[process] for process in sorted(codes)], time.monotonic() - began)
+
+
+def _serve(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(json.dumps(asdict(_run(Request(**json.loads(line))))), flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        print(json.dumps(_run(json.loads(line))), flush=True)
+    _serve(sys.stdin)

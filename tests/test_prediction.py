@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 from quickstudy.adaptation.few import adapt_task
 from quickstudy.cli.main import app
 from quickstudy.errors import RecipeError, RunError
-from quickstudy.methods import adapted
 from quickstudy.methods.catalog import make
-from quickstudy.models import inference, tokens
+from quickstudy.models import adapted, inference, tokens
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.inference import fast_inference, side_by_side

@@ -60,7 +60,7 @@ def ranks() -> Iterator[Ranks]:
 
         def run(call: str, world: int, folder: Path, **options: Any) -> Ended:
             folder.mkdir(parents=True, exist_ok=True)
-            request = {"call": call, "world": world, "folder": str(folder), "options": options}
+            request = {"call": call, "world_size": world, "folder": str(folder), "options": options}
             print(json.dumps(request), file=server.stdin, flush=True)
             return Ended(folder, **json.loads(server.stdout.readline()))
 
