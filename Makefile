@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests run in as many processes as there are cores, at most 4; `make test WORKERS=` runs them in one.
+WORKERS := -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test proofs check bench clean
 
@@ -18,16 +20,17 @@ demo: $(READY)
 	@echo "Open runs/demo/report.html in a browser."
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(WORKERS)
 
 proofs: $(READY)
-	$(BIN)/python -m pytest -q -m proves
+	$(BIN)/python -m pytest -q $(WORKERS) -m proves
 
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python dev/measure.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/adapt_predict.py

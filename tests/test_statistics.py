@@ -26,7 +26,7 @@ def _differences(tasks: int, between: float, within: float) -> list[dict[str, ND
     return [{str(task): draws for task, draws in enumerate(one)} for one in values]
 
 
-@pytest.mark.parametrize(("tasks", "between", "within"), [(6, 1.0, 1.0), (6, 0.2, 1.0), (12, 1.0, 0.3)])
+@pytest.mark.parametrize(("tasks", "between", "within"), [(6, 1.0, 1.0), (12, 1.0, 0.3)])
 def test_the_interval_over_tasks_covers_and_the_paired_test_keeps_its_size(
     tasks: int, between: float, within: float
 ) -> None:
@@ -53,7 +53,7 @@ def test_draws_taken_for_independent_would_not_cover() -> None:
     """The negative control: ten draws of six tasks are not sixty tasks."""
     simulated = _differences(6, 1.0, 0.3)
     pooled = [
-        over_tasks({str(i): [v] for i, v in enumerate(np.concatenate(list(one.values())))}) for one in simulated[:300]
+        over_tasks({str(i): [v] for i, v in enumerate(np.concatenate(list(one.values())))}) for one in simulated[:100]
     ]
     assert np.mean([found["low"] <= 0 <= found["high"] for found in pooled]) < 0.7
 
