@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests run in as many processes as there are cores, at most 4; `make test WORKERS=` runs them in one.
-WORKERS := -n logical --maxprocesses 4 --dist worksteal
+WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test proofs check bench clean
 
