@@ -52,8 +52,10 @@ def adapt(
     )
     columns = {"text": text_column, "pair": pair_column, "label": label_column}
     reference = _reference(data, columns, regression)
+    from quickstudy import api  # before the clock starts, which is to show the time of adapting
+
     began = time.perf_counter()
-    model = _adapt(run, reference, settings if full else None, quiet=as_json)
+    model = _finetune(run, reference, settings, quiet=as_json) if full else api.adapt(run, reference)
     seconds = time.perf_counter() - began
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
@@ -63,12 +65,9 @@ def adapt(
         print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
 
 
-def _adapt(run: Path, reference: str, settings: FullSettings | None, *, quiet: bool) -> "AdaptedModel":
-    """Adapt to a few labels, or fine-tune if there are settings for it."""
+def _finetune(run: Path, reference: str, settings: FullSettings, *, quiet: bool) -> "AdaptedModel":
+    """Fine-tune everything, with a progress bar."""
     from quickstudy import api
-
-    if settings is None:
-        return api.adapt(run, reference)
     from quickstudy.cli.progress import FinetuneProgress
 
     with FinetuneProgress(quiet=quiet) as progress:
