@@ -435,6 +435,7 @@ def test_cells_of_the_version_before_are_used_with_and_without_their_texts(made:
     for file in (made / "out" / "cells").iterdir():
         rows = json.loads(file.read_text(encoding="utf-8"))
         for row in rows:
+            assert row.pop("format") == 2
             scored = texts[row["task"], row["shots"]]
             mistakes = row.pop("mistakes", None)
             if mistakes is not None and row["learner"] == "linear-probe":
@@ -445,10 +446,36 @@ def test_cells_of_the_version_before_are_used_with_and_without_their_texts(made:
     again = _compare(made, "out", ["linear-probe", "label-names"], on_cell=lambda *cell: seen.append(cell))
     assert not seen
     by_learner = [[each for each in of.draws if each.learner == "linear-probe"] for of in (results, again)]
-    assert by_learner[0] == by_learner[1]
+    for before, after in zip(*by_learner, strict=True):
+        assert before.costs.seconds_predict == pytest.approx(after.costs.seconds_predict)
+        assert replace(before, costs=after.costs) == after
+    assert all(each.costs.seconds_adapt is None for each in again.draws if each.learner == "label-names")
     assert all(each.mistakes is None for each in again.draws if each.learner == "label-names")
     said = "an earlier version computed them without texts"
     assert said in (made / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def _without_a_draw(rows: list[dict[str, Any]]) -> Any:
+    return rows[1:]
+
+
+def _with_a_mistake_in_no_row(rows: list[dict[str, Any]]) -> Any:
+    mistake = {"row": 10**6, "predicted": "a", "probability": 0.5}
+    return [row | {"mistakes": [mistake]} for row in rows]
+
+
+def _with_wrong_texts_that_are_none(rows: list[dict[str, Any]]) -> Any:
+    return [{key: value for key, value in row.items() if key != "format"} | {"wrong": ["x"]} for row in rows]
+
+
+@pytest.mark.parametrize("damage", [_without_a_draw, _with_a_mistake_in_no_row, _with_wrong_texts_that_are_none])
+def test_a_cell_that_does_not_fit_its_trials_is_refused(made: Path, damage: Callable[[Any], Any]) -> None:
+    _compare(made, "out", ["linear-probe"])
+    file = next((made / "out" / "cells").iterdir())
+    file.write_text(json.dumps(damage(json.loads(file.read_text(encoding="utf-8")))), encoding="utf-8")
+    with pytest.raises(RunError, match="the file is damaged") as caught:
+        _compare(made, "out", ["linear-probe"])
+    assert caught.value.where == str(file)
 
 
 @pytest.mark.parametrize("text", ['[{"task": "tone"', "{}", '[{"task": "tone"}]'])

@@ -1,6 +1,8 @@
 """A full disk: every command that writes ends with one message, leaves nothing half-written, and can be repeated."""
 
 import csv
+import errno
+import os
 import resource
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -205,6 +208,23 @@ def test_a_comparison_whose_disk_is_full_goes_on(size: int, small_disk: Disk, ma
     with small_disk.leave(size):
         _assert_said(command(*words), out)
     _assert_nothing_unfinished(small_disk.folder)
+    assert command(*words) is None
+
+
+def test_a_table_of_figures_that_finds_no_space_leaves_nothing(
+    made: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(_table: Any, file: Path) -> None:
+        Path(file).write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "out"
+    words = ["compare", "majority", "--tasks", made / "gamma.csv", "--shots", "2", "--draws", "1"]
+    words += ["--encoder", made / "tiny", "--out", out]
+    with monkeypatch.context() as patched:
+        patched.setattr("pyarrow.parquet.write_table", no_space)
+        _assert_said(command(*words), out)
+    _assert_nothing_unfinished(out)
     assert command(*words) is None
 
 

@@ -347,8 +347,10 @@ def test_the_step_that_was_kept_is_said_and_the_untouched_encoder_is_warned_of(
     assert f"kept: step {kept.step} of {STEPS}{'' if learns else ' (the untouched encoder)'}, " in done.out
     assert ("warning: meta-training did not help: none of the 4 outer steps" in done.err) == (not learns)
     card = (run / "README.md").read_text(encoding="utf-8")
-    assert f"Kept: {kept.describe()}." in card
-    assert ("meta-training did not help" in card) == (not learns)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for shown in (card, page):
+        assert f"Kept: {kept.describe()}." in shown
+        assert ("meta-training did not help" in shown) == (not learns)
     untouched, trained = (Encoder.load(str(folder)).model for folder in (made / "tiny", run / "encoder"))
     same = all(torch.equal(a, b) for a, b in zip(untouched.parameters(), trained.parameters(), strict=True))
     assert same == (not learns)

@@ -15,6 +15,7 @@ from quickstudy.config import Recipe, describe_differences
 from quickstudy.errors import RecipeError, RunError
 from quickstudy.processes import gather, is_main
 from quickstudy.report.run.card import write_card
+from quickstudy.report.run.facts import read_run
 from quickstudy.report.run.page import write_report
 from quickstudy.runs import Run
 from quickstudy.training.checkpoint import read_state
@@ -57,6 +58,7 @@ def resume_run(run: Run, asked: Recipe, on_step: OnStep) -> Run:
         QuickstudyError: The run or its data cannot be used.
     """
     _refuse_other_recipe(run, asked)
+    read_run(run.folder)  # what the pages could not show is to be known before anything is trained
     built, accelerator = _prepare(run.recipe, run.folder)
     if is_main():
         state = read_state(run.files.checkpoints / LAST)

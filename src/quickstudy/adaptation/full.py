@@ -4,7 +4,6 @@ The model is the encoder, which reads texts as everywhere else (pooling, pairs),
 an `AdaptedModel` like any other. It is saved, loaded and served in the same way.
 """
 
-import copy
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 
@@ -36,7 +35,7 @@ def finetune_task(
         settings: Epochs, rate, batch size and seed.
         callbacks: Told of the progress by `transformers.Trainer`.
     """
-    tuned = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
+    tuned = encoder.copy()
     tuned.requires_grad_(True)
     target = make_target(task.kind, task.label_names)
     scale = target.scale(torch.from_numpy(task.train_split.labels).float())

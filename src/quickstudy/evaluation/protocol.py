@@ -67,8 +67,9 @@ class Protocol:
             raise DataError(f"shots = {list(self.shots)} is not possible", fix="Give whole numbers above 0.")
         else:
             object.__setattr__(self, "shots", tuple(sorted(set(self.counts))))
-        for name, value in (("draws", self.draws), ("limit", self.limit)):
-            if value is not None and value < 1:
+        numbers = ("draws", "limit", "n_way", "n_query")
+        for name, value in ((name, getattr(self, name)) for name in numbers):
+            if value is not None and (not isinstance(value, int) or value < 1):
                 raise DataError(f"{name} = {value} is not possible", fix="Give a whole number above 0.")
 
     @property

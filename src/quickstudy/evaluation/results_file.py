@@ -70,7 +70,7 @@ def read_results(file: Path, renew: str) -> Results:
 
 def write_draws(file: Path, draws: Sequence[Draw]) -> None:
     """Write the draws of a cell."""
-    write_json(file, [_flat(draw) for draw in draws], indent=None)
+    write_json(file, [{"format": FORMAT, **_flat(draw)} for draw in draws], indent=None)
 
 
 def read_draws(file: Path, trials: Sequence[Trial]) -> list[Draw]:
@@ -87,7 +87,14 @@ def read_draws(file: Path, trials: Sequence[Trial]) -> list[Draw]:
     rows = read_json(file, fix)
     if not isinstance(rows, list):
         raise RunError("the file is damaged, or holds something else", where=str(file), fix=fix)
-    return as_record(list[Draw], [_nested(_renewed(row, trials)) for row in rows], file, fix, unnamed=_UNNAMED)
+    try:
+        rows = [_nested(_renewed(row, trials)) for row in rows]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RunError(f"the file is damaged ({error})", where=str(file), fix=fix) from error
+    draws = as_record(list[Draw], rows, file, fix, unnamed=_UNNAMED)
+    if fault := _other_draws(draws, trials):
+        raise RunError(f"the file is damaged ({fault})", where=str(file), fix=fix)
+    return draws
 
 
 def figure_rows(draws: Sequence[Draw]) -> list[dict[str, Any]]:
@@ -124,9 +131,39 @@ def _nested(row: Any) -> Any:
     return {**plain, **groups, **optional, "mistakes": left.pop("mistakes", None), "scores": left}
 
 
+def _other_draws(draws: Sequence[Draw], trials: Sequence[Trial]) -> str | None:
+    """Say how the draws of a cell differ from its trials; None if they do not."""
+    if [(draw.shots, draw.draw) for draw in draws] != [(trial.shots, trial.draw) for trial in trials]:
+        return "its draws are not those of the comparison"
+    for draw, trial in zip(draws, trials, strict=True):
+        for mistake in draw.mistakes or ():
+            if not 0 <= mistake.row < len(trial.tests):
+                return f"draw {draw.draw} names row {mistake.row} of {len(trial.tests)}"
+    return None
+
+
 def _renewed(row: Any, trials: Sequence[Trial]) -> Any:
-    """Return a draw with mistakes by their row; cells of format 1 hold the texts themselves, under `wrong`."""
-    if not isinstance(row, dict) or not isinstance(row.get("wrong"), list):
+    """Return a draw as this version writes it; cells of format 1 have no `format`."""
+    if not isinstance(row, dict) or "format" in row:
+        return {key: value for key, value in row.items() if key != "format"} if isinstance(row, dict) else row
+    return _with_mistakes(_with_whole_costs(row), trials)
+
+
+def _with_whole_costs(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of format 1 with costs of someone who has nothing encoded yet.
+
+    The time for 1,000 texts was right, and that for the scored texts follows from it. `label-names` was timed with its
+    names encoded already, so how long it adapts is not known.
+    """
+    adapts = {"seconds_adapt": None} if row.get("learner") == "label-names" else {}
+    per_1000, n_test = row.get("seconds_predict_1000"), row.get("n_test")
+    whole = {} if per_1000 is None or n_test is None else {"seconds_predict": per_1000 * n_test / 1000}
+    return row | adapts | whole
+
+
+def _with_mistakes(row: dict[str, Any], trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return a row of format 1 with mistakes by their row, in place of their texts, which it holds under `wrong`."""
+    if not isinstance(row.get("wrong"), list):
         return row
     rest = {key: value for key, value in row.items() if key != "wrong"}
     trial = next((t for t in trials if (t.shots, t.draw) == (row.get("shots"), row.get("draw"))), None)

@@ -11,7 +11,6 @@ what the architecture's own sequence classifier puts its last layer on. In that 
 Several threads may predict with one model, and with several models of one encoder.
 """
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -230,9 +229,7 @@ class AdaptedModel:
 
     def merged_encoder(self) -> Encoder:
         """Return a new encoder with φ merged in."""
-        encoder = self.partition.encoder
-        with encoder.run_lock.shared():
-            merged = Encoder(copy.deepcopy(encoder.model), encoder.tokenizer, encoder.settings)
+        merged = self.partition.encoder.copy()
         weights = dict(merged.model.named_parameters())
         with torch.no_grad():
             for name, value in self.params.items():

@@ -13,6 +13,7 @@ relate. The whole is divided by sqrt(2), so that the features of a pair are abou
 The encoder is always in eval mode, without dropout, so the meta-gradient is exact and the same on every machine.
 """
 
+import copy
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -143,6 +144,11 @@ class Encoder(nn.Module):
             normalize=settings.normalize,
             max_length=settings.max_length,
         )
+
+    def copy(self) -> "Encoder":
+        """Return an encoder with weights of its own; it waits while weights from outside stand in for this one's."""
+        with self.run_lock.shared():
+            return Encoder(copy.deepcopy(self.model), self.tokenizer, self.settings)
 
     @property
     def device(self) -> torch.device:

@@ -14,7 +14,7 @@ from quickstudy.errors import RunError
 from quickstudy.evaluation.results import Results
 from quickstudy.evaluation.results_file import RESULTS, figure_rows, read_results
 from quickstudy.report.view import View, best_first
-from quickstudy.storage.files import write_text
+from quickstudy.storage.files import new_file, write_text
 
 _RENEW = "Give the same `quickstudy compare` again: cells that are computed already are used."
 
@@ -51,6 +51,5 @@ def write_figures(folder: Path, results: Results) -> None:
     }
     table = pa.Table.from_pylist([row | {"shots": None if row["shots"] == "all" else row["shots"]} for row in rows])
     table = table.replace_schema_metadata({"quickstudy": json.dumps(source)})
-    unfinished = folder / ".results.parquet.part"
-    pq.write_table(table, unfinished)
-    unfinished.replace(folder / "results.parquet")
+    with new_file(folder / "results.parquet") as file:
+        pq.write_table(table, file)

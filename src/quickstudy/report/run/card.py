@@ -12,8 +12,7 @@ from quickstudy.report.table import means_table, score_name, tasks_table
 from quickstudy.report.view import in_order
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import RunFiles
-from quickstudy.training.kept import find_kept
-from quickstudy.training.record import read_log
+from quickstudy.training.kept import KeptStep
 
 
 def write_card(folder: Path) -> Path:
@@ -42,7 +41,7 @@ def write_card(folder: Path) -> Path:
         "",
         "## Measured",
         "",
-        *_kept_lines(folder, run.recipe.outer.keep),
+        *_kept_lines(run.kept),
         *_measured(run),
         "",
         "## Limits",
@@ -55,9 +54,8 @@ def write_card(folder: Path) -> Path:
     return RunFiles(folder).card
 
 
-def _kept_lines(folder: Path, keep: str) -> list[str]:
+def _kept_lines(kept: KeptStep | None) -> list[str]:
     """Say which outer step the encoder is of, and warn if meta-training changed nothing."""
-    kept = find_kept(read_log(RunFiles(folder).metrics), keep)
     if kept is None:
         return []
     warning = ["", f"**Warning:** {kept.warning}"] if kept.warning else []

@@ -10,6 +10,7 @@ from quickstudy.evaluation.results import Curve, Results
 from quickstudy.evaluation.results_file import read_results
 from quickstudy.report.curve import curve_of
 from quickstudy.storage.layout import RunFiles
+from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import read_log
 
 
@@ -48,6 +49,7 @@ class RunFacts:
         recipe: What is said of its recipe.
         recipe_text: The whole recipe.
         curve: The meta-training; None before the first outer step.
+        kept: The outer step whose meta-parameters the run ends with; None before the first one.
         results: Of the evaluation; None before it.
     """
 
@@ -55,6 +57,7 @@ class RunFacts:
     recipe: RecipeFacts
     recipe_text: str
     curve: Curve | None
+    kept: KeptStep | None
     results: Results | None
 
 
@@ -80,5 +83,6 @@ def read_run(folder: Path) -> RunFacts:
         recipe=as_record(RecipeFacts, recipe, files.config, "Copy the run again."),
         recipe_text=text,
         curve=curve_of(records) if records else None,
+        kept=find_kept(records, str(recipe.get("outer", {}).get("keep", "best"))),
         results=read_results(files.results, renew) if files.results.is_file() else None,
     )
