@@ -5,6 +5,7 @@ python benchmarks/results.py [--out benchmarks/RESULTS.md]
 
 import argparse
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from records import (
 HERE = Path(__file__).parent
 HEAD = """# Results
 
-Made by `make bench` from the JSON files in this folder; how each is measured is said in its script.
+Made by `make bench` from the JSON files in this folder; each script says how it measures.
 """
 
 
@@ -37,7 +38,13 @@ def main() -> None:
     sections = (
         section(HERE / f"{name}.json") for name, section in SECTIONS.items() if (HERE / f"{name}.json").exists()
     )
-    options.out.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
+    page = "\n".join([HEAD, *sections])
+    options.out.write_text("\n".join(map(wrapped, page.split("\n"))), encoding="utf-8")
+
+
+def wrapped(line: str) -> str:
+    """Return a line of prose in lines of at most 119 characters; rows of tables stay whole."""
+    return line if line.startswith("|") else textwrap.fill(line, 119, break_long_words=False, break_on_hyphens=False)
 
 
 def peers(file: Path) -> str:
@@ -131,7 +138,8 @@ def processes(file: Path) -> str:
         seconds = Spread.over(run.seconds_per_episode for run in runs).text()
         lines.append(f"| {world_size} | {runs[0].threads} | {seconds} | {runs[-1].peak_mib or 0:.0f} |")
     text = "\n".join(lines) + (
-        f"\n\nEpisodes per second of two processes, times those of one: {Spread.over(result.throughput_ratios).text()}. "
+        f"\n\nEpisodes per second of two processes, times those of one: "
+        f"{Spread.over(result.throughput_ratios).text()}. "
         f"Adding up {result.floats / 1e6:.1f} M floats takes {statistics.median(result.sum_seconds):.3f} s; losses "
         f"differ by {result.loss_difference:.1e}.\n"
     )

@@ -34,9 +34,8 @@ def main() -> int:
     rows = {file: measure(file.read_text(encoding="utf-8"), tree) for file, tree in trees.items()}
     lengths = [_length(function) for tree in trees.values() for function in _functions(tree)]
     print_table(rows)
-    print(
-        f"{len(files)} files, {len(lengths)} functions: median {statistics.median(lengths):g}, most {max(lengths)} lines"
-    )
+    middle, longest = statistics.median(lengths), max(lengths)
+    print(f"{len(files)} files, {len(lengths)} functions: median {middle:g}, most {longest} lines")
     broken = [
         f"{file}: {column} {row[column]}, the limit is {limit}"
         for file, row in rows.items()

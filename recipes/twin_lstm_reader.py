@@ -1,10 +1,10 @@
-"""The LSTM reader in one file, without quickstudy: what `method = "lstm-reader"` computes, with torch and transformers only.
+"""The LSTM reader in one file: what `method = "lstm-reader"` computes, with torch and transformers only.
 
     h_t = LSTM([P f(x_t), y_{t-1}], h_{t-1}) over the support set, one more step with the query, answer = w h + b
 
-The reader answers for one label at a time: y is 1 if an example has the label, and 0 otherwise. The answer is the mean over
-four orders of the support set. It is added to -prior times the squared distance to the label's mean. A test checks that
-`meta_loss` here and in the library agree to 1e-6.
+The reader answers for one label at a time: y is 1 if an example has the label, and 0 otherwise. The answer is the mean
+over four orders of the support set. It is added to -prior times the squared distance to the label's mean. A test checks
+that `meta_loss` here and in the library agree to 1e-6.
 """
 
 import torch

@@ -1,11 +1,11 @@
 """MAML in one file, without quickstudy: what `method = "maml"` computes, for reading. torch and transformers only.
 
-    python recipes/twin_maml.py FOLDER_OR_HUB_ID train_a.csv train_b.csv ...      (CSV files with the columns text and label)
+    python recipes/twin_maml.py FOLDER_OR_HUB_ID train_a.csv train_b.csv ...
 
-A test checks that `meta_loss` here and in the library agree to 1e-6, and that their gradients are the same. The library adds
-what makes it fast and safe: texts are tokenised once, layers that do not adapt run once per episode, and batches hold texts
-of similar length. It also scales the features of sentence encoders to unit length. This file does not, so give it a plain
-encoder.
+The CSV files have the columns text and label. A test checks that `meta_loss` here and in the library agree to 1e-6, and
+that their gradients are the same. The library adds what makes it fast and safe: texts are tokenised once, layers that
+do not adapt run once per episode, and batches hold texts of similar length. It also scales the features of sentence
+encoders to unit length. This file does not, so give it a plain encoder.
 """
 
 import csv
@@ -30,7 +30,7 @@ def features(model, params, tokens):
 
 
 def meta_loss(model, tokenizer, support, query, n_way, *, inner_lr=INNER_LR, head_lr=HEAD_LR, inner_steps=INNER_STEPS):
-    """Query loss after adapting to the support set, differentiable in the model's parameters; each set is (texts, labels)."""
+    """Query loss after adapting to the support set, differentiable in the parameters; each set is (texts, labels)."""
     tokens = [tokenizer(texts, padding=True, return_tensors="pt") for texts, _ in (support, query)]
     labels = [torch.tensor(positions) for _, positions in (support, query)]
     phi = dict(model.named_parameters())

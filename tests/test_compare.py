@@ -1,4 +1,4 @@
-"""Compare: an interrupted comparison ends in the same bytes, no finished cell is computed again, processes change nothing."""
+"""Compare: an interrupted comparison ends in the same bytes, and no finished cell is computed again."""
 
 import json
 import os
@@ -174,7 +174,7 @@ def test_a_folder_that_is_no_comparison_and_what_was_meta_trained_on_are_refused
 
 
 def _results(scores: dict[str, dict[str, list[float]]], seconds: dict[str, float] | None = None) -> Results:
-    """Results at 4 shots of learner → task → score of each draw; the second learner needs more memory than the first."""
+    """Results at 4 shots of learner → task → score of each draw; the second learner needs more memory."""
     means = []
     for place, (name, by_task) in enumerate(scores.items()):
         mean, time = over_tasks(by_task), (seconds or {}).get(name, 1.0)
@@ -429,7 +429,7 @@ def test_texts_can_be_asked_for_later_and_left_out_again_without_computing_anyth
 
 
 def test_cells_of_the_version_before_are_used_with_and_without_their_texts(made: Path) -> None:
-    """They hold the texts of wrong predictions, or, after --no-texts, nothing of them; the page says which are not there."""
+    """They hold the texts of wrong predictions, or after --no-texts none. The page says which are missing."""
     results = _compare(made, "out", ["linear-probe", "label-names"])
     texts = {(name, first.shots): first.scored for name, task in results.tasks.items() for first in task.first_draws}
     for file in (made / "out" / "cells").iterdir():

@@ -1,4 +1,4 @@
-"""The public contracts: update rules, tasks and samplers keep them, and broken ones are caught (methods: test_every_method)."""
+"""The public contracts: update rules, tasks and samplers keep them, and broken ones are caught."""
 
 from collections.abc import Sequence
 from dataclasses import replace

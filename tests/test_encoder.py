@@ -1,4 +1,4 @@
-"""Encoder: features do not depend on padding, batch or order; pooling, pairs and settings do what their formulas say."""
+"""Encoder: features do not depend on padding, batch or order; pooling and pairs do what their formulas say."""
 
 import builtins
 import json

@@ -366,7 +366,7 @@ def test_a_regression_task_is_scored_by_its_correlations(method: str) -> None:
 
 
 def test_costs_of_every_draw_are_those_of_a_user_who_has_nothing_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An encoder that takes 20 ms a pass: whatever earlier draws have encoded, adapting and predicting take a pass each."""
+    """The encoder takes 20 ms a pass. Adapting and predicting cost a pass each, whatever earlier draws encoded."""
     run = Encoder._run
 
     def slow(encoder: Encoder, sequences: Any) -> Any:
@@ -379,7 +379,7 @@ def test_costs_of_every_draw_are_those_of_a_user_who_has_nothing_encoded(monkeyp
     draws = _evaluate(learners, [word_task()], Protocol(shots=(2,), draws=3, limit=64))
     assert len(draws) == 9
     for each in draws:
-        # Two label names are a pass; four support texts cost 4 of the 64 texts of the pass that is timed for all learners.
+        # Two label names are a pass. Four support texts cost 4 of the 64 texts of the pass that is timed.
         least = 0.02 if each.learner == "names" else 0.02 * 4 / 64 / 4
         assert each.costs.seconds_adapt >= least, each.learner
         assert each.costs.seconds_predict >= 0.02

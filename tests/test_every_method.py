@@ -1,4 +1,4 @@
-"""Every method of the catalog: the contract, gradcheck of its meta-loss in float64, and a run on real text from its own recipe.
+"""Every method of the catalog: the contract, gradcheck of its meta-loss in float64, and its recipe on real text.
 
 With the identities in the other files (marked `proves`) these make the table that `make proofs` prints: method × proof.
 """

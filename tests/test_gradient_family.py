@@ -1,4 +1,4 @@
-"""The MAML family: identities and closed forms of every member's meta-gradient, in float64 (gradcheck: test_every_method)."""
+"""The MAML family: identities and closed forms of every member's meta-gradient, in float64."""
 
 import copy
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """Memory does not grow: after 20 outer steps of every mechanism 20 more leave as many bytes in use as there were.
 
-Counted are the bytes that the C library has given out, to a few thousand: what is resident moves by megabytes, because freed
-memory leaves gaps. oneDNN is switched off, as it remembers what it made for each shape (some MiB, then no more).
+The tests count the bytes that the C library has given out, to a few thousand. Resident memory would move by megabytes,
+because freed memory leaves gaps. oneDNN is switched off, because it remembers what it made for each shape (some MiB,
+then no more).
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Packing: several sequences in a row give the same states and meta-gradients as each alone, with hardly any padding."""
+"""Packing: sequences that share a row give the same states and meta-gradients as each alone."""
 
 from collections.abc import Mapping
 

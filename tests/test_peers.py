@@ -1,4 +1,4 @@
-"""Agreement with independent implementations: MAML's meta-gradient against higher and TorchOpt, update rules against torch.optim.
+"""Agreement with independent implementations: MAML with higher and TorchOpt, update rules with torch.optim.
 
 The peers are in the extra `bench`; without them their tests are skipped.
 """

@@ -1,4 +1,4 @@
-"""Many processes: the gradient of one, whatever their number; and when one fails, all end and say why. Real ones, over gloo."""
+"""Many real processes, over gloo: the gradient of one, whatever their number; when one fails, all end and say why."""
 
 import csv
 import json
@@ -261,7 +261,8 @@ def _assert_same_figures(run: Path, other: Path, *, same_validation: bool = True
     if same_validation:
         scores = [[record.validation for record in log if record.step % 2 == 0] for log in (log_here, log_there)]
         assert scores[0] == pytest.approx(scores[1], rel=1e-4)
-        # Features, not weights: the keys' biases have no gradient but rounding errors, and AdamW makes whole steps of them.
+        # Features, not weights: the gradients of the keys' biases are rounding errors, and AdamW makes whole steps
+        # of them.
         texts = [Example("a good old film"), Example("the late fee was high")]
         opened = Run.open(other)
         here, there, before = (

@@ -133,7 +133,8 @@ def test_writing_a_page_loads_no_torch(tmp_path: Path) -> None:
     run = _run(tmp_path)
     code = (
         "import sys; from pathlib import Path; from quickstudy.report.run.page import write_report; "
-        "from quickstudy.report.run.card import write_card; run = Path(sys.argv[1]); write_report(run); write_card(run); "
+        "from quickstudy.report.run.card import write_card; "
+        "run = Path(sys.argv[1]); write_report(run); write_card(run); "
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     found = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False)

@@ -19,7 +19,7 @@ SIMULATIONS = 2000
 
 
 def _differences(tasks: int, between: float, within: float) -> list[dict[str, NDArray[np.float64]]]:
-    """Simulated paired differences: what is particular to a task, and what is to each of its 10 draws; their mean is 0."""
+    """Simulated paired differences with mean 0: an effect of each task, and one of each of its 10 draws."""
     random = np.random.default_rng([tasks, round(10 * between), round(10 * within)])
     shape = (SIMULATIONS, tasks, 1)
     values = between * random.standard_normal(shape) + within * random.standard_normal((*shape[:2], 10))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["adapt", "evaluate", "explain", "finetune", "load_model", "load_tasks", "pretrain"]
 
-AFTER, BEFORE, PROBE = "meta-trained", "untouched", "linear probe"
+_AFTER, _BEFORE, _PROBE = "meta-trained", "untouched", "linear probe"
 
 
 def pretrain(
@@ -74,8 +74,9 @@ def pretrain(
         asked = _recipe(recipe, overrides)
         folder = choose_run_folder(out, recipe if isinstance(recipe, str | Path) else None, asked.name)
         run = resume_run(Run.open(folder), asked, on_step) if resume else start_run(asked, folder, on_step)
-    if is_main() and run.kept and run.kept.warning:
-        warn(run.kept.warning, NothingLearnedWarning, stacklevel=2)
+    kept = run.kept if is_main() else None
+    if kept and kept.warning:
+        warn(kept.warning, NothingLearnedWarning, stacklevel=2)
     return run
 
 
@@ -218,7 +219,7 @@ def evaluate(
             fix="Move them away, or replace them with --overwrite.",
         )
     planned = plan_tasks(protocol, load_all(tasks))
-    specs = trained_learner(files.folder, AFTER), *baselines(files.folder, BEFORE, PROBE)
+    specs = trained_learner(files.folder, _AFTER), *baselines(files.folder, _BEFORE, _PROBE)
     described = with_overlap({spec.name: spec.describe() for spec in specs}, specs, planned, allow=allow_overlap)
     scored = evaluate_learners(load_learners(specs), planned, on_draw=on_draw)
     results = results_of(protocol, described, planned, scored, texts=False)

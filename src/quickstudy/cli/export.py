@@ -19,10 +19,11 @@ def export(
 
     refuse_existing(out)
     from quickstudy.export.onnx_file import export_onnx
+    from quickstudy.export.onnx_model import MODEL
     from quickstudy.models.adapted import AdaptedModel
 
     export_onnx(AdaptedModel.load(model), out, int8=int8)
-    size = (out / "model.onnx").stat().st_size
+    size = (out / MODEL).stat().st_size
     if as_json:
         print_json({"model": str(out), "int8": int8, "bytes": size})
     else:

@@ -149,12 +149,12 @@ def _rates(explanation: "Explanation") -> list[str]:
     plan, took = explanation.plan, explanation.seconds
     padding = 1 - plan.tokens / plan.computed
     data_fraction = explanation.data_seconds / (explanation.data_seconds + took)
+    used, steps = explanation.operations / took / explanation.rate, explanation.outer_steps
     return [
         f"{_whole(plan.tokens, explanation.episodes)} tokens and {padding:.1%} padding; matrix products reach "
-        f"{explanation.rate / 1e9:,.0f} GFLOP/s here, and this step uses {explanation.operations / took / explanation.rate:.0%} "
-        "of that",
+        f"{explanation.rate / 1e9:,.0f} GFLOP/s here, and this step uses {used:.0%} of that",
         f"sampling and tokenising take {data_fraction:.1%}, while the step before is computed; "
-        f"{explanation.outer_steps} outer steps take about {explanation.outer_steps * took / 60:,.0f} min without validation",
+        f"{steps} outer steps take about {steps * took / 60:,.0f} min without validation",
     ]
 
 

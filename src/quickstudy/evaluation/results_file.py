@@ -21,7 +21,6 @@ from quickstudy.evaluation.trial import Trial
 from quickstudy.storage.files import write_json
 from quickstudy.tasks.split import readable
 
-RESULTS = "results.json"
 CELLS = "cells"  # the folder beside it that makes a folder a comparison
 FORMAT = 2  # raise it when an older version's file can no longer be read
 
@@ -144,8 +143,10 @@ def _other_draws(draws: Sequence[Draw], trials: Sequence[Trial]) -> str | None:
 
 def _renewed(row: Any, trials: Sequence[Trial]) -> Any:
     """Return a draw as this version writes it; cells of format 1 have no `format`."""
-    if not isinstance(row, dict) or "format" in row:
-        return {key: value for key, value in row.items() if key != "format"} if isinstance(row, dict) else row
+    if not isinstance(row, dict):
+        return row
+    if "format" in row:
+        return {key: value for key, value in row.items() if key != "format"}
     return _with_mistakes(_with_whole_costs(row), trials)
 
 

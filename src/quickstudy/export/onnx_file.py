@@ -21,7 +21,7 @@ from quickstudy.errors import RunError
 from quickstudy.export.onnx_model import INFO, MODEL, TOKENIZER, ExportInfo, OnnxModel, graph_inputs, need
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.card import exported_card
-from quickstudy.models.head import HEADS, NetHead, head_of, head_tensors
+from quickstudy.models.head import NetHead, head_name, head_of, head_tensors
 from quickstudy.models.record import write_record
 from quickstudy.models.tokens import Sequences, pad
 from quickstudy.storage.files import new_folder, write_text
@@ -73,7 +73,7 @@ class _Graph(nn.Module):
     def __init__(self, model: AdaptedModel) -> None:
         super().__init__()
         self.encoder = model.merged_encoder().cpu()
-        name = next(name for name, kind in HEADS.items() if isinstance(model.head, kind))
+        name = head_name(model.head)
         self.head = head_of(name, {key: tensor.cpu() for key, tensor in head_tensors(model.head).items()})
         self.net = self.head.net.eval() if isinstance(self.head, NetHead) else None  # registers its parameters
         self.separate = model.pair and self.encoder.settings.pair == "separate"

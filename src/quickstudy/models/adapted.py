@@ -26,7 +26,7 @@ from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
-from quickstudy.models.head import HEADS, Head, LinearHead, head_of, head_tensors
+from quickstudy.models.head import Head, LinearHead, head_name, head_of, head_tensors
 from quickstudy.models.inference import fast_inference
 from quickstudy.models.partition import Partition, Prefix
 from quickstudy.models.record import read_record, write_record
@@ -187,8 +187,7 @@ class AdaptedModel:
         if not standard:
             merged.save(folder / _ENCODER)
         save_tensors(head_tensors(self.head), folder / _HEAD)
-        head = next(name for name, kind in HEADS.items() if isinstance(self.head, kind))
-        description = _Description(head, self.label_names, self.kind, self.pair, self.method, standard)
+        description = _Description(head_name(self.head), self.label_names, self.kind, self.pair, self.method, standard)
         write_record(folder / _FILE, description)
         write_text(folder / "README.md", model_card(self, sequence_classifier=standard))
         write_manifest(folder, [_FILE, _HEAD, _ENCODER])

@@ -50,8 +50,9 @@ def model_card(model: Described, *, sequence_classifier: bool) -> str:
         ]
     else:
         encoder = [
-            "`encoder/` is the encoder alone, a plain Hugging Face folder: `AutoModel.from_pretrained` opens it. It",
-            'holds no classifier, so `pipeline("text-classification")` cannot predict with this folder or with `encoder/`.',
+            "`encoder/` is the encoder alone, a plain Hugging Face folder: `AutoModel.from_pretrained` opens it.",
+            "It holds no classifier. So neither this folder nor `encoder/` can predict through transformers'",
+            '`pipeline("text-classification")`.',
         ]
     return _card(model, "from quickstudy import load_model", "load_model", encoder)
 
@@ -106,8 +107,8 @@ def _card(model: Described, import_line: str, load: str, files: list[str]) -> st
         "## Files",
         "",
         *files,
-        "`manifest.json` holds the SHA-256 of the files that predictions follow from. The files are compared with it when",
-        "the model is opened. This page may be edited.",
+        "`manifest.json` holds the SHA-256 of the files that predictions follow from. The files are compared with it",
+        "when the model is opened. This page may be edited.",
         "",
         "## Limits",
         "",

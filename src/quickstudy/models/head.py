@@ -140,6 +140,11 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
+def head_name(head: Head) -> str:
+    """Return the kind of a head in `HEADS`, which saved models name."""
+    return next(name for name, kind in HEADS.items() if isinstance(head, kind))
+
+
 def head_tensors(head: Head) -> dict[str, Tensor]:
     """Return a head's tensors by field name, detached and ready to be saved; those of a net as `net.<kind>.<name>`."""
     tensors: dict[str, Tensor] = {}

@@ -133,7 +133,8 @@ def _not_loaded(name: str, error: Exception) -> RunError:
     message = str(error).strip() or type(error).__name__
     if "trust_remote_code" in message:
         return RunError(
-            f"the encoder {name!r} could not be loaded: it needs code that comes with it; quickstudy never runs such code",
+            f"the encoder {name!r} could not be loaded: it needs code that comes with it, and quickstudy never runs "
+            "such code",
             fix="Use an encoder of a family that the package transformers knows by itself.",
         )
     return RunError(

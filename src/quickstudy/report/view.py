@@ -1,6 +1,5 @@
 """View: results as tables and drawings look at them: learners in order, draws by cell, means over draws and tasks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -107,6 +106,6 @@ def best_first(results: Results) -> View:
     return View(results, tuple(dict.fromkeys([*ranked, *results.learners])))
 
 
-def in_order(results: Results, learners: Sequence[str] | None = None) -> View:
+def in_order(results: Results) -> View:
     """Return a view of results with the learners in the order that they have in the results."""
-    return View(results, tuple(learners or results.learners))
+    return View(results, tuple(results.learners))

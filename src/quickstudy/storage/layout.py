@@ -17,6 +17,8 @@ from pathlib import Path
 
 from quickstudy.errors import RunError
 
+RESULTS, REPORT, PLOTS = "results.json", "report.html", "plots"  # comparisons have files of these names too
+
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
@@ -64,17 +66,17 @@ class RunFiles:
     @property
     def results(self) -> Path:
         """The figures of an evaluation."""
-        return self.folder / "results.json"
+        return self.folder / RESULTS
 
     @property
     def report(self) -> Path:
         """The page of the run."""
-        return self.folder / "report.html"
+        return self.folder / REPORT
 
     @property
     def plots(self) -> Path:
         """The folder of the plots."""
-        return self.folder / "plots"
+        return self.folder / PLOTS
 
     @property
     def card(self) -> Path:

@@ -41,8 +41,10 @@ WORDS = [
     *("early", "high", "low", "new", "old", "big", "small", "red", "blue", "green", "one", "two", "three"),
 ]
 
-_BERT: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-FAMILIES: dict[str, dict[str, Any]] = {
+Settings = dict[str, int | bool | list[str]]
+
+_BERT: Settings = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+FAMILIES: dict[str, Settings] = {
     "bert": _BERT,
     "roberta": _BERT,
     "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24},

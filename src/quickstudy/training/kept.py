@@ -30,10 +30,11 @@ class KeptStep:
         if self.step or not self.steps:
             return None
         return (
-            f"meta-training did not help: none of the {self.steps} outer steps scored higher on the meta-validation tasks than "
-            "the encoder that the run started from. That encoder was kept (step 0), so nothing was learned.\n"
-            "  Try more outer steps, another outer_lr, more validation_episodes, or meta-train tasks that are closer to the "
-            "meta-validation tasks."
+            f"meta-training did not help: none of the {self.steps} outer steps scored higher on the meta-validation "
+            "tasks than the encoder that the run started from. That encoder was kept (step 0), so nothing was "
+            "learned.\n"
+            "  Try more outer steps, another outer_lr, more validation_episodes, or meta-train tasks that are closer "
+            "to the meta-validation tasks."
         )
 
     def describe(self) -> str:

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 from quickstudy.errors import RunError
 from quickstudy.evaluation.results import Results
-from quickstudy.evaluation.results_file import RESULTS, figure_rows, read_results
+from quickstudy.evaluation.results_file import figure_rows, read_results
 from quickstudy.report.view import View, best_first
 from quickstudy.storage.files import new_file, write_text
+from quickstudy.storage.layout import RESULTS
 
 _RENEW = "Give the same `quickstudy compare` again: cells that are computed already are used."
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from quickstudy.evaluation.results import Learner, Results
-from quickstudy.evaluation.results_file import RESULTS, write_results
+from quickstudy.evaluation.results_file import write_results
 from quickstudy.report.comparison.episodes import episodes
 from quickstudy.report.comparison.figures import Diagram, TaskLabels, cost_points, diagrams, task_labels
 from quickstudy.report.comparison.files import read_comparison, write_figures
@@ -27,6 +27,7 @@ from quickstudy.report.plots import symbol
 from quickstudy.report.table import Table, means_table, pairs_table, score_name, tasks_table
 from quickstudy.report.view import View
 from quickstudy.storage.files import write_text
+from quickstudy.storage.layout import PLOTS, REPORT, RESULTS
 
 _CARDS = 6
 
@@ -49,10 +50,10 @@ def write_pages(folder: Path) -> Path:
     """
     view = read_comparison(folder)
     texts = {"report.md": markdown_text(view), "report.csv": csv_text(view)}
-    texts["report.html"] = _page(view, folder / "plots")
+    texts[REPORT] = _page(view, folder / PLOTS)
     for name, text in texts.items():
         write_text(folder / name, text)
-    return folder / "report.html"
+    return folder / REPORT
 
 
 def _page(view: View, plots: Path) -> str:
