@@ -98,6 +98,31 @@ def test_the_contract(method: str) -> None:
     check_meta_learner(lambda encoder: make(method, encoder, SETTINGS.get(method, {})))
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "maml-lora",
+        "leopard",
+        "lstm-optimizer",
+        "learned-optimizer",
+        "lstm-controller",
+        "relation",
+        "in-context",
+        "lstm-reader",
+    ],
+)
+def test_what_a_method_starts_with_at_random_follows_from_the_seed_alone(method: str) -> None:
+    def start(seed: int) -> list[torch.Tensor]:
+        learner = make(method, tiny_encoder(), seed=seed)
+        return [p.detach() for name, p in learner.named_parameters() if not name.startswith("encoder.")]
+
+    torch.manual_seed(1)
+    first, state = start(0), torch.get_rng_state()
+    assert all(map(torch.equal, first, start(0)))
+    assert not all(map(torch.equal, first, start(1)))
+    assert torch.equal(torch.get_rng_state(), state), "making a method moved the global generator"
+
+
 @pytest.mark.proves("gradcheck")
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 @pytest.mark.parametrize(("method", "progress"), [*((m, 1.0) for m in EXACT), ("maml++", 0.0), ("maml++", 0.2)])

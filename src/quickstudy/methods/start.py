@@ -113,9 +113,7 @@ class GeneratedStart(HeadStart):
     def __init__(self, sizes: set[int], hidden: int = 128, scale: float = 10.0) -> None:
         super().__init__()
         self.prototypes = PrototypeStart(scale)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # the start does not depend on what ran before
-            self.networks = nn.ModuleDict({str(f): _generator(f, hidden) for f in sorted(sizes)})
+        self.networks = nn.ModuleDict({str(f): _generator(f, hidden) for f in sorted(sizes)})
 
     def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
         return target.apply(self, features(), labels)

@@ -34,11 +34,14 @@ the family modules beside this one, and a line here.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import baseline_family, feature_family, gradient_family, learned_family
 from quickstudy.methods.setting import arrange, read_settings
 from quickstudy.models.encoder import Encoder
+from quickstudy.seeding import derive_seed
 
 METHODS: Mapping[str, Callable[..., MetaLearner]] = {
     "maml": gradient_family.maml,
@@ -70,13 +73,17 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
 }
 
 
-def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None) -> MetaLearner:
+def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None, *, seed: int = 0) -> MetaLearner:
     """Return a method by name.
+
+    What a method starts with at random follows from the seed alone. A method that is made by its own function draws
+    from PyTorch's global generator.
 
     Args:
         name: A name in `METHODS`.
         encoder: The encoder that it meta-trains and adapts.
         settings: Its settings, by their keys in a recipe.
+        seed: Of what it starts with at random.
 
     Raises:
         RecipeError: The method is unknown, or does not have such a setting.
@@ -88,7 +95,9 @@ def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None)
     check_method(name)
     for key, value in (settings or {}).items():
         check_setting(name, key, value)
-    return METHODS[name](encoder, **arrange(METHODS[name], settings or {}))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "initialisation"))
+        return METHODS[name](encoder, **arrange(METHODS[name], settings or {}))
 
 
 def check_method(name: str) -> None:
