@@ -25,9 +25,7 @@ def compare_all(scores: Mapping[str, Values], rows: Mapping[str, Rows] | None = 
         rows: Learner → task → the same by row, as far as it is known.
     """
     known = rows or {}
-    pairs = [
-        _compare(scores, known, *(pair if _ahead(scores, *pair) else pair[::-1])) for pair in combinations(scores, 2)
-    ]
+    pairs = [_compare(scores, known, *pair) for pair in combinations(scores, 2)]
     these = _corrected([pair.these_tasks for pair in pairs])
     other = _corrected([pair.other_tasks for pair in pairs])
     return [replace(pair, these_tasks=a, other_tasks=b) for pair, a, b in zip(pairs, these, other, strict=True)]
@@ -56,12 +54,11 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in in_place]
 
 
-def _ahead(scores: Mapping[str, Values], first: str, second: str) -> bool:
-    return bool(task_means(differences(scores[first], scores[second])).mean() >= 0)
-
-
 def _compare(scores: Mapping[str, Values], rows: Mapping[str, Rows], a: str, b: str) -> PairedTest:
-    between, by_row = differences(scores[a], scores[b]), row_differences(rows.get(a, {}), rows.get(b, {}))
+    between = differences(scores[a], scores[b])
+    if task_means(between).mean() < 0:
+        a, b, between = b, a, {task: [-value for value in of_task] for task, of_task in between.items()}
+    by_row = row_differences(rows.get(a, {}), rows.get(b, {}))
     counts_rows = between.keys() <= by_row.keys()
     these = over_rows(between, by_row) if counts_rows else over_draws(between)
     other = over_tasks(between)

@@ -52,7 +52,16 @@ def right_rows(tests: Sequence[Example], right: NDArray[np.bool_]) -> RowScores:
     >>> unpack(right_rows([Example("a"), Example("b"), Example("c")], np.array([True, False, True])), 3)
     array([1., 0., 1.])
     """
-    return RowScores(tests_hash(tests), right=b64encode(np.packbits(right).tobytes()).decode("ascii"))
+    return RowScores(tests_hash(tests), right=pack(right))
+
+
+def pack(right: NDArray[np.bool_]) -> str:
+    """Return which rows are right as bits in base64.
+
+    >>> pack(np.array([True, False, True]))
+    'oA=='
+    """
+    return b64encode(np.packbits(right).tobytes()).decode("ascii")
 
 
 def grouped_rows(tests: Sequence[Example], score: Callable[[NDArray[np.bool_]], float]) -> RowScores | None:

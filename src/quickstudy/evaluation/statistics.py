@@ -28,6 +28,7 @@ simulates coverage and size of all of this.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +171,7 @@ def average_ranks(scores: Mapping[str, Values]) -> tuple[dict[str, float], float
 
 def task_means(values: Values) -> NDArray[np.float64]:
     """Return the mean over the draws of each task."""
-    return np.array([np.mean(of_task) for of_task in values.values()], dtype=np.float64)
+    return np.array([fmean(of_task) for of_task in values.values()], dtype=np.float64)
 
 
 def student_quantile(freedom: float) -> float:
