@@ -9,6 +9,7 @@ functions that make reports. Prints the tables and writes simulations.json. Take
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
 
@@ -29,11 +30,11 @@ LEVEL = 0.05
 ROWS = (100, 150, 200, 300)  # test rows of the tasks, in turn
 NOISES = {"no noise of draws": 0.0, "draws as far apart as tasks": 1.0}  # sd of a draw, where that of tasks is 1
 SYMMETRIC = ("normal", "t3")
-KINDS: dict[str, dict[str, float]] = {
-    "": {},
-    ", draws the same": {"by_draw": 0.0},
-    ", draws far apart": {"by_draw": 0.1, "by_row": 0.2},
-    ", accuracy 95 %": {"accuracy": 0.95},
+KINDS = {
+    "": World(1, 2),
+    ", draws the same": World(1, 2, by_draw=0.0),
+    ", draws far apart": World(1, 2, by_draw=0.1, by_row=0.2),
+    ", accuracy 95 %": World(1, 2, accuracy=0.95),
 }
 
 
@@ -84,8 +85,8 @@ def tests_over_tasks(n: int) -> Iterator[SimulatedLine]:
 
 def tests_over_rows(n: int) -> Iterator[SimulatedLine]:
     """Yield how often the test on these tasks decides between two equals, beside that by draws alone."""
-    for (kind, changes), tasks, draws in product(KINDS.items(), (1, 6), (2, 5, 10)):
-        world, random = World(tasks, 2, draws, **changes), np.random.default_rng([tasks, draws])
+    for (kind, usual), tasks, draws in product(KINDS.items(), (1, 6), (2, 5, 10)):
+        world, random = replace(usual, tasks=tasks, draws=draws), np.random.default_rng([tasks, draws])
         both = [two_p([world.right(random, task) for task in range(tasks)]) for _ in range(n)]
         setting = f"{tasks} task{'s' * (tasks > 1)}, {draws} draws, 150 test rows{kind}"
         yield line("the test on these tasks decides", setting, [p[0] <= LEVEL for p in both], "at most 6")
@@ -146,7 +147,7 @@ def too_good(world: World, choices: Sequence[Recommendation], setting: str) -> S
     before = [each.mean - truth for each, truth in zip(choices, truths, strict=True)]
     after = [(each.corrected or each.mean) - truth for each, truth in zip(choices, truths, strict=True)]
     error = float(np.std(after)) / len(after) ** 0.5
-    return SimulatedMean(setting, *(100 * float(np.mean(x)) for x in (before, after, error)), len(choices))
+    return SimulatedMean(setting, 100 * float(np.mean(before)), 100 * float(np.mean(after)), 100 * error, len(choices))
 
 
 def different_tasks(n: int) -> Iterator[SimulatedLine]:
