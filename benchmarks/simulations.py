@@ -41,7 +41,7 @@ KINDS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--simulations", type=int, default=2000, help="for each line; some take half of it, power a tenth"
+        "--simulations", type=int, default=2000, help="for a line; coverage takes five times as many, power a tenth"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
@@ -67,7 +67,7 @@ def main() -> None:
 def coverage(n: int) -> Iterator[SimulatedLine]:
     """Yield how often the interval over tasks covers."""
     for tasks, effect, (noise, spread) in product((3, 6, 12), EFFECTS, NOISES.items()):
-        means = [over_tasks(values) for values in task_differences(effect, tasks, spread, n)]
+        means = [over_tasks(values) for values in task_differences(effect, tasks, spread, 5 * n)]
         covered = [mean.low is not None and mean.high is not None and mean.low <= 0 <= mean.high for mean in means]
         wanted = "93 to 97" if tasks > 3 and not effect.startswith("rare") else "stated only"
         yield line("interval over tasks covers", f"{tasks} tasks, {effect}, {noise}", covered, wanted)

@@ -3,7 +3,8 @@
 Only learners within the limits are considered. The one with the best mean leads. Learners that the evidence (see
 `verdict`) cannot tell from it are its equals. The fastest of these equals is recommended, and of several that are
 about as fast the one with the best mean: a difference that nothing shows is not worth waiting for. With a single draw,
-or where no draw differs from another, no test can tell, and the better mean stands.
+or where no draw differs from another, no test can tell, and the better mean stands. It also stands where draws alone
+tell learners apart and the noise of the test rows is not known; but nothing is called decided then.
 
 The best of several means looks better than it is, because it was picked for that. `corrected` is the mean without
 what that is worth; see `crossed.picked_bonus`.
@@ -15,12 +16,13 @@ from typing import NamedTuple
 
 from quickstudy.errors import DataError
 from quickstudy.evaluation.crossed import picked_bonus
-from quickstudy.evaluation.record import Draw, LearnerMean, ShotsTable
+from quickstudy.evaluation.record import Draw, LearnerMean, PairedTest, ShotsTable
 from quickstudy.evaluation.results import Results
 from quickstudy.evaluation.rows import rows_by_task, scores_by_task
 from quickstudy.report.comparison.recommendation import Recommendation, Worse
 from quickstudy.report.comparison.verdict import Judged, Verdict, judge, weakest
 from quickstudy.report.comparison.words import describe
+from quickstudy.report.headline import told_from_chance
 
 _CLOSE = 1.1  # times of adapting that differ by less are taken as the same
 
@@ -62,8 +64,8 @@ def recommend(results: Results, limits: Limits = Limits()) -> Recommendation:
     judged = judge([pair for pair in table.pairs if {pair.a, pair.b} <= names], looks)
     against = [each for each in judged if each.pair.a == best.learner]
     worse = [each for each in against if each.verdict != "not decided"]
-    untold = [each for each in against if each not in worse and each.pair.these_tasks.p is None]
-    apart = {each.pair.b for each in (*untold, *worse)}
+    unclear = [each.pair for each in against if each not in worse and _unclear(each.pair)]
+    apart = {*(pair.b for pair in unclear), *(each.pair.b for each in worse)}
     equals = [mean for mean in within if mean.learner not in apart]
     chosen, candidates = _choose(equals, best, within)
     corrected = _corrected_mean(chosen, candidates, [draw for draw in results.draws if draw.shots == shots])
@@ -80,12 +82,25 @@ def recommend(results: Results, limits: Limits = Limits()) -> Recommendation:
         verdict=_verdict(worse, len(within)),
         why="",
     )
-    words = describe(choice, best, limits.shots, judged, [each.pair.b for each in untold], len(candidates), looks)
+    words = describe(
+        choice,
+        best,
+        limits.shots,
+        judged,
+        [pair.b for pair in unclear if pair.these_tasks.p is None],
+        len(candidates),
+        looks,
+    )
     return replace(choice, why=words)
 
 
 def _few_shots(results: Results) -> dict[int, ShotsTable]:
     return {table.shots: table for table in results.tables if isinstance(table.shots, int) and table.learners}
+
+
+def _unclear(pair: PairedTest) -> bool:
+    """Return whether learners cannot be called equal either: no test can tell, or only draws are known and do tell."""
+    return pair.these_tasks.p is None or (not pair.counts_rows and told_from_chance(pair.these_tasks))
 
 
 def _verdict(worse: Sequence[Judged], compared: int) -> Verdict | None:

@@ -31,7 +31,7 @@ def describe(
     sentences = [
         _shots(asked, choice.shots),
         *_decided(choice.worse, best),
-        _undecided(choice, best, untold),
+        _undecided(choice, best),
         _untestable(best, untold),
         _picked(choice, candidates),
         _unknown_rows(judged),
@@ -59,14 +59,13 @@ def _decided(worse: Sequence[Worse], best: LearnerMean) -> list[str]:
     return sentences
 
 
-def _undecided(choice: Recommendation, best: LearnerMean, untold: Sequence[str]) -> str:
+def _undecided(choice: Recommendation, best: LearnerMean) -> str:
     name, mean, equals = choice.learner, percent(choice.mean), ", ".join(choice.equals)
     if not choice.equals:
         if choice.worse:
             return ""
-        return (
-            f"{name} has the best mean ({mean})." if untold else f"{name} ({mean}) is the only one within the limits."
-        )
+        lead = "is the only one within the limits" if choice.verdict is None else "has the best mean"
+        return f"{name} {lead} ({mean})."
     if name != best.learner:
         lead = (
             f"Not decided: {best.learner} has the best mean ({percent(best.mean)}), and the evidence does not tell it"
