@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from records import SimulatedLine, SimulatedMean, Simulations, write
+from records import write
+from simulated import SimulatedLine, SimulatedMean, Simulations
 from worlds import EFFECTS, World, task_differences
 
 from quickstudy.evaluation.crossed import over_rows

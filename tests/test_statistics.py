@@ -9,8 +9,9 @@ from worlds import EFFECTS, World, task_differences
 
 from quickstudy.evaluation.crossed import over_rows, picked_bonus
 from quickstudy.evaluation.pairs import compare_all, differences, holm
-from quickstudy.evaluation.rows import TaskRows
+from quickstudy.evaluation.rows import TaskRows, grouped_rows, right_rows, unpack
 from quickstudy.evaluation.statistics import average_ranks, over_draws, over_tasks, paired_p, tasks_p
+from quickstudy.tasks.split import Example
 
 SIMULATIONS = 1000
 
@@ -184,3 +185,25 @@ def test_average_ranks_and_the_critical_difference_of_demsar_2006() -> None:
     assert difference == pytest.approx(
         2.569 * (4 * 5 / (6 * 14)) ** 0.5, abs=1e-3
     )  # its table 5 a: q = 2.569 for k = 4
+
+
+def test_pseudo_values_stand_for_rows_where_the_score_is_a_correlation() -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal(1000)
+    y = 0.6 * x + 0.8 * random.standard_normal(1000)
+    r = float(np.corrcoef(x, y)[0, 1])
+    rows = grouped_rows([Example(str(i)) for i in range(1000)], lambda kept: float(np.corrcoef(x[kept], y[kept])[0, 1]))
+    assert rows is not None
+    values = unpack(rows, 1000)
+    assert values.mean() == pytest.approx(r, abs=0.002)
+    assert values.std(ddof=1) / len(values) ** 0.5 == pytest.approx((1 - r**2) / 1000**0.5, rel=0.3)  # Pearson 1898
+    assert grouped_rows([Example("a"), Example("b")], lambda _: 0.0) is None
+
+
+def test_right_rows_go_into_few_characters_and_come_back() -> None:
+    right = np.random.default_rng(0).random(1001) < 0.7
+    rows = right_rows([Example(str(i)) for i in range(1001)], right)
+    assert rows.right is not None
+    assert len(rows.right) == 168
+    assert np.array_equal(unpack(rows, 1001), right)
+    assert rows.tests != right_rows([Example("x")] * 1001, right).tests
