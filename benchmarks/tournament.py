@@ -275,12 +275,12 @@ def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
     tables = tables_of(results.draws, read_split(), SHOTS, control=CONTROL)
     write(options.out / "tables.json", tables)
     print_tables(tables)
-    print_spent(took)
     if options.stage == "first":
         means = choose(tables, [spent.method for spent in took])
         best = tuple(method for method in means if method != CONTROL)[:GO_ON]
         write(options.out / "verdict.json", Verdict(best, means))
         print(f"\nThese go on: {', '.join(best)}")
+    print_spent(took)
     if absent := [name for name in entries if name not in there]:
         raise SystemExit(f"\nnot finished: {', '.join(absent)}; go on with --resume")
 

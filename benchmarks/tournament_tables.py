@@ -21,6 +21,7 @@ from quickstudy.evaluation.statistics import differences, holm, over_tasks, pair
 
 PROBE = "linear-probe"
 ALL = "all kinds"
+FEWEST = 3  # tasks of a kind whose interval is printed; that over two tasks says nothing
 
 Values = dict[str, list[float]]  # task → value of each draw
 
@@ -236,7 +237,7 @@ def _print_gains(gains: Sequence[Gain], over: str, shots: int, tables: Tables) -
 
 
 def _cell(gain: Gain) -> str:
-    if gain.low is None or gain.high is None:
+    if gain.low is None or gain.high is None or gain.tasks < FEWEST:
         return f"{gain.mean:+.1f}"
     return f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
 
