@@ -17,7 +17,8 @@ from pathlib import Path
 from split import Split
 
 from quickstudy.evaluation.record import Draw
-from quickstudy.evaluation.statistics import differences, holm, over_tasks, paired_p
+from quickstudy.evaluation.pairs import differences, holm
+from quickstudy.evaluation.statistics import over_tasks, paired_p
 
 PROBE = "linear-probe"
 ALL = "all kinds"
