@@ -16,8 +16,8 @@ from pathlib import Path
 
 from split import Split
 
-from quickstudy.evaluation.record import Draw
 from quickstudy.evaluation.pairs import differences, holm
+from quickstudy.evaluation.record import Draw
 from quickstudy.evaluation.statistics import over_tasks, paired_p
 
 PROBE = "linear-probe"
