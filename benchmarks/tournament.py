@@ -215,7 +215,8 @@ def score(options: argparse.Namespace, learners: Sequence[str | Path], *, write_
 
 
 def baselines(options: argparse.Namespace) -> list[str]:
-    return [*BASELINES, str(options.out / "finetune.toml")]
+    """Return what the methods are compared with; ordinary fine-tuning only in the final, for its time."""
+    return [*BASELINES, *([str(options.out / "finetune.toml")] if options.stage == "final" else [])]
 
 
 def protocol(options: argparse.Namespace) -> Protocol:
