@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from records import read, write
@@ -59,6 +59,7 @@ OUTER = {
     "validate_every": 1_000_000,
     "keep": "last",
 }
+OF_METHOD = ("method_lr", "schedule")  # settings of the outer loop that belong to a method
 BASELINES = ("majority", "nearest-neighbour", "linear-probe", "protonet")
 CONTROL = "multi-task"
 FINE_TUNING = {"name": "finetune", "adapts": "layers:-1"}
@@ -228,7 +229,7 @@ def recipe_of(options: argparse.Namespace, method: str, seed: int) -> Recipe:
     file = RECIPES / f"{method.replace('-', '_').replace('+', 'p')}_samples.toml"
     own = load_recipe(file) if file.exists() else None
     settings = own.method.model_dump() if own else FINE_TUNING if method == "finetune" else {"name": method}
-    rate = {"method_lr": own.outer.method_lr} if own else {}
+    outer = {name: value for name, value in asdict(own.outer).items() if name in OF_METHOD} if own else {}
     train = references(side(read_split(), "train"), options.data)
     return check_recipe(
         {
@@ -237,7 +238,7 @@ def recipe_of(options: argparse.Namespace, method: str, seed: int) -> Recipe:
             "method": settings,
             "tasks": {"train": train},
             "episodes": EPISODES,
-            "outer": OUTER | rate,
+            "outer": OUTER | outer,
         }
     )
 
