@@ -2,7 +2,9 @@
 
     python benchmarks/tournament.py DATA --stage first --core-seconds 360 --out FOLDER
     python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2
-    python benchmarks/tournament.py DATA --stage final --out FOLDER --tables        print what there is
+    python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2 --tables
+
+The last prints what there is, and `--publish FOLDER` writes it where it can be shown.
 
     first    all methods, one meta-training seed, scored on validation sets of every kind; it chooses the best eight
     final    those eight and the multi-task control, several seeds, scored on the test sets, which nobody looked at
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from records import read, write
@@ -41,9 +43,11 @@ from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.hashing import hash_of
 from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.results import Results
 from quickstudy.evaluation.results_file import CELLS
 from quickstudy.methods.catalog import METHODS
 from quickstudy.pretraining import start_run
+from quickstudy.report.comparison.page import write_comparison
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import RunFiles
 from quickstudy.tasks.task import Task
@@ -90,6 +94,13 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Budgets:
+    """What all runs took."""
+
+    runs: tuple[Spent, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Which methods go on, best first, with the mean of each over the validation tasks and both numbers of shots."""
 
@@ -123,6 +134,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true", help="Go on with a tournament that was stopped.")
     parser.add_argument("--tables", action="store_true", help="Compute nothing; put together what there is.")
+    parser.add_argument("--publish", type=Path, help="Write results, page and tables there too, without large details.")
     parser.add_argument("--single", help=argparse.SUPPRESS)  # what this process is for
     options = parser.parse_args()
     options.data, options.out = options.data.resolve(), options.out.resolve() / options.stage
@@ -276,7 +288,12 @@ def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
     )
     tables = tables_of(results.draws, read_split(), SHOTS, control=CONTROL)
     write(options.out / "tables.json", tables)
+    write(options.out / "spent.json", Budgets(tuple(took)))
     print_tables(tables)
+    if options.publish:
+        publish(options.publish, results)
+        for file in ("tables.json", "spent.json"):
+            shutil.copy(options.out / file, options.publish)
     if options.stage == "first":
         means = choose(tables, [spent.method for spent in took])
         best = tuple(method for method in means if method != CONTROL)[:GO_ON]
@@ -285,6 +302,13 @@ def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
     print_spent(took)
     if absent := [name for name in entries if name not in there]:
         raise SystemExit(f"\nnot finished: {', '.join(absent)}; go on with --resume")
+
+
+def publish(folder: Path, results: Results) -> None:
+    """Write the results and their page without confusion matrices and wrong predictions, which are most of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draws = tuple(replace(draw, labels=None, mistakes=None) for draw in results.draws)
+    write_comparison(folder, replace(results, draws=draws))
 
 
 def print_spent(took: Sequence[Spent]) -> None:
