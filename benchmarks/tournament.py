@@ -2,7 +2,9 @@
 
     python benchmarks/tournament.py DATA --stage first --core-seconds 360 --out FOLDER
     python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2
-    python benchmarks/tournament.py DATA --stage final --out FOLDER --tables        print what there is
+    python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2 --tables
+
+The last prints what there is, and `--publish FOLDER` writes it where it can be shown.
 
     first    all methods, one meta-training seed, scored on validation sets of every kind; it chooses the best eight
     final    those eight and the multi-task control, several seeds, scored on the test sets, which nobody looked at
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from records import read, write
@@ -41,9 +43,11 @@ from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.hashing import hash_of
 from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.results import Results
 from quickstudy.evaluation.results_file import CELLS
 from quickstudy.methods.catalog import METHODS
 from quickstudy.pretraining import start_run
+from quickstudy.report.comparison.page import write_comparison
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import RunFiles
 from quickstudy.tasks.task import Task
@@ -59,6 +63,7 @@ OUTER = {
     "validate_every": 1_000_000,
     "keep": "last",
 }
+OF_METHOD = ("method_lr", "schedule")  # settings of the outer loop that belong to a method
 BASELINES = ("majority", "nearest-neighbour", "linear-probe", "protonet")
 CONTROL = "multi-task"
 FINE_TUNING = {"name": "finetune", "adapts": "layers:-1"}
@@ -86,6 +91,13 @@ class Spent:
     def equal(self) -> bool:
         """Whether the run took its budget, within the tolerance."""
         return abs(self.core_seconds / self.budget - 1) <= TOLERANCE
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What all runs took."""
+
+    runs: tuple[Spent, ...]
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true", help="Go on with a tournament that was stopped.")
     parser.add_argument("--tables", action="store_true", help="Compute nothing; put together what there is.")
+    parser.add_argument("--publish", type=Path, help="Write results, page and tables there too, without large details.")
     parser.add_argument("--single", help=argparse.SUPPRESS)  # what this process is for
     options = parser.parse_args()
     options.data, options.out = options.data.resolve(), options.out.resolve() / options.stage
@@ -215,7 +228,8 @@ def score(options: argparse.Namespace, learners: Sequence[str | Path], *, write_
 
 
 def baselines(options: argparse.Namespace) -> list[str]:
-    return [*BASELINES, str(options.out / "finetune.toml")]
+    """Return what the methods are compared with; ordinary fine-tuning only in the final, for its time."""
+    return [*BASELINES, *([str(options.out / "finetune.toml")] if options.stage == "final" else [])]
 
 
 def protocol(options: argparse.Namespace) -> Protocol:
@@ -227,7 +241,7 @@ def recipe_of(options: argparse.Namespace, method: str, seed: int) -> Recipe:
     file = RECIPES / f"{method.replace('-', '_').replace('+', 'p')}_samples.toml"
     own = load_recipe(file) if file.exists() else None
     settings = own.method.model_dump() if own else FINE_TUNING if method == "finetune" else {"name": method}
-    rate = {"method_lr": own.outer.method_lr} if own else {}
+    outer = {name: value for name, value in asdict(own.outer).items() if name in OF_METHOD} if own else {}
     train = references(side(read_split(), "train"), options.data)
     return check_recipe(
         {
@@ -236,7 +250,7 @@ def recipe_of(options: argparse.Namespace, method: str, seed: int) -> Recipe:
             "method": settings,
             "tasks": {"train": train},
             "episodes": EPISODES,
-            "outer": OUTER | rate,
+            "outer": OUTER | outer,
         }
     )
 
@@ -274,7 +288,12 @@ def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
     )
     tables = tables_of(results.draws, read_split(), SHOTS, control=CONTROL)
     write(options.out / "tables.json", tables)
+    write(options.out / "spent.json", Budgets(tuple(took)))
     print_tables(tables)
+    if options.publish:
+        publish(options.publish, results)
+        for file in ("tables.json", "spent.json"):
+            shutil.copy(options.out / file, options.publish)
     if options.stage == "first":
         means = choose(tables, [spent.method for spent in took])
         best = tuple(method for method in means if method != CONTROL)[:GO_ON]
@@ -283,6 +302,13 @@ def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
     print_spent(took)
     if absent := [name for name in entries if name not in there]:
         raise SystemExit(f"\nnot finished: {', '.join(absent)}; go on with --resume")
+
+
+def publish(folder: Path, results: Results) -> None:
+    """Write the results and their page without confusion matrices and wrong predictions, which are most of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draws = tuple(replace(draw, labels=None, mistakes=None) for draw in results.draws)
+    write_comparison(folder, replace(results, draws=draws))
 
 
 def print_spent(took: Sequence[Spent]) -> None:

@@ -18,7 +18,7 @@ from split import Split
 
 from quickstudy.evaluation.pairs import differences, holm
 from quickstudy.evaluation.record import Draw
-from quickstudy.evaluation.statistics import over_tasks, paired_p
+from quickstudy.evaluation.statistics import over_tasks, tasks_p
 
 PROBE = "linear-probe"
 ALL = "all kinds"
@@ -199,7 +199,7 @@ def _gains(averaged: Mapping[str, Values], over: str, shots: int, kinds: Mapping
         if method == over:
             continue
         between = differences(values, averaged[over])
-        ps[method] = paired_p(between)
+        ps[method] = tasks_p(between)
         gains[method] = [
             Gain(method, over, shots, kind, mean.n, mean.mean, mean.low, mean.high)
             for kind, tasks in kinds.items()

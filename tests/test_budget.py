@@ -40,6 +40,13 @@ def test_a_training_ends_where_it_comes_closest_to_its_seconds(tick: float, step
     assert (tmp_path / LAST).is_dir()  # the last step is saved, whatever its number
 
 
+def test_a_long_step_that_was_seen_ends_the_training_earlier() -> None:
+    times = iter([0.0, 0.0, 1.0, 5.0, 6.0, 7.0, 8.0])
+    budget = CoreSeconds(10.0, 100, lambda: next(times))
+    budget.begin()
+    assert [budget.position(step) for step in range(6)] == [0, 10, 50, 60, 70, 100]
+
+
 def test_the_rate_follows_the_fraction_of_the_budget(tmp_path: Path) -> None:
     records = _train(CoreSeconds(10.0, SETTINGS.outer_steps, Ticks(1.0)), tmp_path)
     expected = [min(1, (10 * t + 1) / 20) * (1 - t / 10) * 1e-3 for t in range(10)]

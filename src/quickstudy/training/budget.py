@@ -38,8 +38,8 @@ class Steps:
 class CoreSeconds:
     """A budget of processor time.
 
-    The training ends where it comes closest to its budget: a step that would pass the budget by more than half of a
-    mean step is not begun.
+    The training ends where it comes closest to its budget, as far as can be known. A step is not begun if it would pass
+    the budget by more than it leaves unspent, were it as long as the longest so far.
 
     Args:
         seconds: Processor seconds, over all threads of the process.
@@ -58,13 +58,13 @@ class CoreSeconds:
 
     def __init__(self, seconds: float, outer_steps: int, clock: Callable[[], float] = time.process_time) -> None:
         self.seconds, self.outer_steps, self._clock = seconds, outer_steps, clock
-        self._began = self.spent = 0.0
+        self._began = self.spent = self._longest = 0.0
 
     def begin(self) -> None:
         self._began = self._clock()
 
     def position(self, step: int) -> float:
-        self.spent = self._clock() - self._began
-        half_a_step = self.spent / step / 2 if step else 0.0
-        over = self.spent + half_a_step >= self.seconds
+        before, self.spent = self.spent, self._clock() - self._began
+        self._longest = max(self._longest, self.spent - before)
+        over = self.spent + self._longest / 2 >= self.seconds
         return float(self.outer_steps) if over else self.outer_steps * self.spent / self.seconds
