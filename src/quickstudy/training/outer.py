@@ -2,7 +2,7 @@
 
     θ ← AdamW(θ, mean over the meta-batch of ∇_θ meta-loss),        episode j of step t has index t M + j
 
-    lr_t = outer_lr · min(1, t / warmup) · (1 - t / outer_steps)
+    lr_t = outer_lr · min(1, t / warmup) · decay(t / outer_steps),          decay: linear or cosine, see `schedule`
 
 Several processes share the episodes of a meta-batch by index, and add up their gradients in one flat buffer once per
 step. The model is never wrapped, because the hooks of wrapped models do not fire inside a functional inner loop. What
@@ -25,6 +25,7 @@ from torch import nn
 from quickstudy.cost import peak_mib
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.convergence import warn_of
 from quickstudy.models.cut import layer_stack
 from quickstudy.processes import Held, broadcast, gather
 from quickstudy.settings import OuterSettings
@@ -119,6 +120,7 @@ class _Loop:
         self.meta_batch = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
         self._began = time.perf_counter()
         self._position = 0.0  # how far the loop is before its next step
+        self._warned = False
 
     @property
     def done(self) -> bool:
@@ -150,6 +152,7 @@ class _Loop:
         speed = self.settings.meta_batch_size / (time.perf_counter() - began)
         self.state = replace(self.state, step=self.state.step + 1)
         self._position = self.budget.position(self.state.step)
+        self._warn_of_convergence()
         due = self.settings.is_due(self.state.step) or self.done
         score = self._score(self.validate) if self.validate and due else None
         better = score is not None and is_better(score, self.state.best)
@@ -212,7 +215,14 @@ class _Loop:
             score = validate(self.learner)
         return gather(score, self.held)[0]
 
+    def _warn_of_convergence(self) -> None:
+        convergence = self.meta_batch.convergence
+        if convergence and convergence.is_poor and not self._warned:
+            self._warned = True
+            warn_of(convergence)
+
     def _record(self, gradient: _MetaGradient, rate: float, speed: float, score: float | None) -> StepRecord:
+        convergence = self.meta_batch.convergence
         return StepRecord(
             step=self.state.step,
             loss=gradient.loss,
@@ -224,6 +234,8 @@ class _Loop:
             validation=score,
             peak_mib=peak_mib(self.accelerator.device),
             waited=self.meta_batch.waited,
+            inner_residual=convergence.inner if convergence else None,
+            solve_residual=convergence.solve if convergence else None,
         )
 
     def _save(self, folder: Path, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -235,13 +247,17 @@ class _Loop:
 
 
 def schedule(step: float, settings: OuterSettings) -> float:
-    """Return the factor of the peak rate at a step, or between two: linear warm-up, then linear decay to zero.
+    """Return the factor of the peak rate at a step, or between two: a linear warm-up, then a linear or cosine decay.
 
     >>> [round(schedule(t, OuterSettings(outer_steps=10, warmup_steps=2)), 2) for t in (0, 1, 2, 9)]
     [0.5, 0.9, 0.8, 0.1]
+    >>> cosine = OuterSettings(outer_steps=10, warmup_steps=0, schedule="cosine")
+    >>> [round(schedule(t, cosine), 2) for t in (0, 5, 9)]
+    [1.0, 0.5, 0.02]
     """
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    return warm * (1 - step / settings.outer_steps)
+    done = step / settings.outer_steps
+    return warm * ((1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done)
 
 
 def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
