@@ -9,6 +9,7 @@ around it. Lines that run while a fixture of a whole module is made count for ev
 
 import ast
 import difflib
+import gc
 import hashlib
 import json
 import multiprocessing.process
@@ -261,6 +262,8 @@ def preload() -> None:
     import torch
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what is here stays, so that no process has to look through it
 
 
 PRELOADED = (
@@ -286,4 +289,9 @@ PRELOADED = (
     "jinja2",
     "matplotlib.pyplot",
     "coverage",
+    "hypothesis",
+    "hypothesis.strategies",
+    "_hypothesis_pytestplugin",
+    "doctest",
+    "pdb",
 )

@@ -22,7 +22,22 @@ from mutators import Mutant, apply
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a mutant; `tests` says which tests it met, `left_out` how many were too slow."""
+    """What became of a mutant.
+
+    Attributes:
+        module: Path of the module below the root.
+        line: Its line.
+        before: The changed node as text.
+        after: What took its place.
+        statement: The source line.
+        outcome: Killed or not; see `mutate`.
+        seconds: What its tests took.
+        number: How many tests it could meet.
+        left_out: How many more were too slow.
+        source: Hash of the module.
+        tests: Hash of the names of the tests and of their files.
+        place: The path of the node.
+    """
 
     module: str
     line: int
@@ -35,6 +50,12 @@ class Result:
     left_out: int
     source: str
     tests: str
+    place: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells the mutant from all others, while the module stays as it is."""
+        return self.module, self.source, self.place, self.before, self.after
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,7 @@ class Job:
             self.left_out,
             hash_text(self.source),
             hash_text(json.dumps(sorted(hashes.items()))),
+            "/".join(f"{field}.{index}" for field, index in mutant.path),
         )
 
 

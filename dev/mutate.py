@@ -36,8 +36,10 @@ from mutant_run import Job, Result, fork_all, run_tests
 from mutators import Mutant, make_mutants
 
 FOLDERS = ("methods", "inner", "evaluation", "training")
+MAP, KNOWN, RESULTS = (f"build/mutants/{name}.json" for name in ("map", "known", "results"))
 SLOW = 10.0  # seconds; a slower test is run only if no faster one runs the line
-MOST_SECONDS = 120.0  # of the tests of a mutant, in the time that they took for the map
+MOST_SECONDS = 60.0  # of the tests of a mutant, in the time that they took for the map
+MOST_OF_IMPORT = 15.0  # the same for a line that runs at import, which all tests of the module run
 KILLED, SURVIVED, NOT_COVERED, EQUIVALENT, TIMEOUT = "killed", "survived", "not covered", "equivalent", "timeout"
 
 
@@ -46,6 +48,7 @@ def main() -> int:
     options = _options()
     root = options.root.resolve()
     os.chdir(root)
+    sys.dont_write_bytecode = False  # each process would have to prepare the tests again
     sys.path[:0] = [str(root / "src"), str(root / "tests")]
     package = root / "src" / options.package
     folders = [(package / folder).relative_to(root).as_posix() for folder in options.folders.split(",")]
@@ -54,14 +57,14 @@ def main() -> int:
     ]
     if not options.bare:
         preload()
-    test_map = TestMap(root, modules, root / "build" / "mutants" / "map.json")
+    test_map = TestMap(root, modules, root / MAP)
     _update(test_map, folders, options.jobs)
     if options.map:
         return 0
     jobs = _choose(test_map, modules, options)
     control(test_map, jobs, options)
     results = run(test_map, jobs, options)
-    _write(root / "build" / "mutants" / "results.json", results, options)
+    _write_json(root / RESULTS, _summary(results, options))
     _show(results, folders)
     return 0
 
@@ -138,10 +141,10 @@ def _job(test_map: TestMap, module: str, source: str, mutant: Mutant) -> Job:
     quick = {name: test for name, test in tests.items() if test.seconds <= SLOW and not test.starts_process}
     ordered = sorted((quick or tests).items(), key=lambda item: (item[0] not in first, item[1].seconds))
     kept: dict[str, Test] = {}
-    total = 0.0
+    total, most = 0.0, MOST_OF_IMPORT if mutant.line in imported else MOST_SECONDS
     for name, test in ordered:
         total += test.seconds
-        if not kept or total <= MOST_SECONDS:
+        if not kept or total <= most:
             kept[name] = test
     return Job(module, source, mutant, kept, len(tests) - len(kept))
 
@@ -161,7 +164,7 @@ def _mentions(source: str, mutant: Mutant) -> set[int]:
 def control(test_map: TestMap, jobs: list[Job], options: argparse.Namespace) -> None:
     """Check that the tests of some mutants pass without a fault; else every mutant would seem to be killed."""
     some = random.Random(options.seed).sample(jobs, min(3, len(jobs)))
-    whole = [Job(job.module, job.source, None, job.tests) for job in some if job.tests]
+    whole = [Job(job.module, job.source, None, dict(list(job.tests.items())[:20])) for job in some if job.tests]
     tasks = [(job.module, lambda job=job: run_tests(test_map.root, job), job.limit) for job in whole]
 
     def done(name: str, code: int | None, _seconds: float) -> None:
@@ -174,12 +177,13 @@ def control(test_map: TestMap, jobs: list[Job], options: argparse.Namespace) -> 
 def run(test_map: TestMap, jobs: list[Job], options: argparse.Namespace) -> list[Result]:
     """Return what becomes of the mutants, in their order."""
     equivalent = _equivalents(test_map.root)
-    earlier = _earlier(test_map.root) if options.resume else {}
+    known = _known(test_map.root)
+    earlier = dict(known) if options.resume else {}
     results: dict[str, Result] = {}
     tasks = []
     for place, job in enumerate(jobs):
         new = job.result(NOT_COVERED, 0, test_map)
-        old = earlier.get((new.module, new.source, new.line, new.before, new.after))
+        old = earlier.get(new.key)
         if (new.module, new.statement, new.after) in equivalent:
             results[str(place)] = job.result(EQUIVALENT, 0, test_map)
         elif old and (old.outcome in {KILLED, TIMEOUT} or old.tests == new.tests):
@@ -197,7 +201,8 @@ def run(test_map: TestMap, jobs: list[Job], options: argparse.Namespace) -> list
         result = results[name] = jobs[int(name)].result(outcome, seconds, test_map)
         if outcome not in {KILLED, TIMEOUT}:
             print(_line(result), flush=True)
-        _write(test_map.root / "build" / "mutants" / "results.json", list(results.values()), options)
+        known[result.key] = result
+        _write_json(test_map.root / KNOWN, [asdict(each) for each in known.values()])
 
     fork_all(tasks, options.jobs, done)
     return [results[str(place)] for place in range(len(jobs))]
@@ -214,25 +219,28 @@ def _equivalents(root: Path) -> set[tuple[str, str, str]]:
     return {(entry["module"], entry["statement"], entry["after"]) for entry in entries}
 
 
-def _earlier(root: Path) -> dict[tuple[str, str, int, str, str], Result]:
-    file = root / "build" / "mutants" / "results.json"
-    values = json.loads(file.read_text(encoding="utf-8"))["results"] if file.is_file() else []
-    results = [Result(**value) for value in values]
-    return {(r.module, r.source, r.line, r.before, r.after): r for r in results if r.outcome != EQUIVALENT}
+def _known(root: Path) -> dict[tuple[str, ...], Result]:
+    """Return the results of all runs so far, by mutant."""
+    file = root / KNOWN
+    results = [Result(**value) for value in json.loads(file.read_text("utf-8"))] if file.is_file() else []
+    return {result.key: result for result in results}
 
 
-def _write(file: Path, results: list[Result], options: argparse.Namespace) -> None:
+def _write_json(file: Path, values: object) -> None:
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+    new.replace(file)
+
+
+def _summary(results: list[Result], options: argparse.Namespace) -> dict[str, object]:
     alive = [_line(result) for result in results if result.outcome in {SURVIVED, NOT_COVERED}]
-    values = {
+    return {
         "seed": options.seed,
         "sample": None if options.all else options.sample,
         "counts": Counter(result.outcome for result in results),
         "survivors": alive,
         "results": [asdict(result) for result in results],
     }
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-    new.replace(file)
 
 
 def _line(result: Result) -> str:
