@@ -242,6 +242,18 @@ def test_memory_that_is_known_to_be_short_is_not_tried(
     assert _added(learner, accelerator)[1].at_once == 2
 
 
+def test_where_not_even_one_episode_fits_by_its_estimate_it_is_tried(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make("maml", tiny_encoder(), {"inner_steps": 2})
+    wanted, _ = _added(make("maml", tiny_encoder(), {"inner_steps": 2}), accelerator)
+    monkeypatch.setattr(meta_batch, "free_mib", lambda _device: 1e-3)
+    grads, batch = _added(learner, accelerator)
+    assert (batch.at_once, learner.stored_steps) == (1, 0)
+    for name, value in grads.items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-5)
+
+
 def test_one_episode_that_does_not_fit_is_refused_with_the_way_out(accelerator: Accelerator) -> None:
     learner = make("protonet", tiny_encoder())
 
