@@ -24,7 +24,7 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,6 +39,7 @@ FOLDERS = ("methods", "inner", "evaluation", "training")
 MAP, KNOWN, RESULTS = (f"build/mutants/{name}.json" for name in ("map", "known", "results"))
 SLOW = 10.0  # seconds; a slower test is run only if no faster one runs the line
 MOST_SECONDS = 60.0  # of the tests of a mutant, in the time that they took for the map
+MOST_ALIKE = 8  # tests of a file that run the same lines of the module
 MOST_OF_IMPORT = 15.0  # the same for a line that runs at import, which all tests of the module run
 KILLED, SURVIVED, NOT_COVERED, EQUIVALENT, TIMEOUT = "killed", "survived", "not covered", "equivalent", "timeout"
 
@@ -139,14 +140,26 @@ def _job(test_map: TestMap, module: str, source: str, mutant: Mutant) -> Job:
     if not tests:  # perhaps a process that a test starts runs it
         tests = test_map.starters()
     quick = {name: test for name, test in tests.items() if test.seconds <= SLOW and not test.starts_process}
-    ordered = sorted((quick or tests).items(), key=lambda item: (item[0] not in first, item[1].seconds))
+    ordered = sorted(_ranked(module, quick or tests), key=lambda item: (item[0] not in first, item[1], item[2].seconds))
     kept: dict[str, Test] = {}
     total, most = 0.0, MOST_OF_IMPORT if mutant.line in imported else MOST_SECONDS
-    for name, test in ordered:
+    for name, rank, test in ordered:
         total += test.seconds
-        if not kept or total <= most:
+        if not kept or (total <= most and rank < MOST_ALIKE):
             kept[name] = test
     return Job(module, source, mutant, kept, len(tests) - len(kept))
+
+
+def _ranked(module: str, tests: dict[str, Test]) -> Iterator[tuple[str, int, Test]]:
+    """Yield tests with their places among those of their file that run the same lines of a module, the fastest first.
+
+    Tests that share a fixture look alike in this way: a few of them do for all.
+    """
+    counts: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    for name, test in sorted(tests.items(), key=lambda item: item[1].seconds):
+        alike = name.split("::")[0], tuple(test.lines.get(module, ()))
+        yield name, counts[alike], test
+        counts[alike] += 1
 
 
 def _mentions(source: str, mutant: Mutant) -> set[int]:
