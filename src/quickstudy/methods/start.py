@@ -3,26 +3,29 @@
     zero          W = 0, b = 0
     learned       w_n = w,  b_n = b                          w and b are learned, and the same for every label
     prototypes    w_n = 2 s c_n,  b_n = -s ||c_n||^2         c_n is the mean feature of label n; s is learned
-    generated     the prototypes' head + g(c_n)              g is a small network
+    corrected     the prototypes' head + g(c_n)              g is a small network
+    generated     (w_n, b_n) = mean of g(f(x)) over label n  see `generated_start`
 
 With the prototypes' head, the start is a prototypical network (Proto-MAML, Triantafillou et al. 2020,
-arXiv:1903.03096). LEOPARD (Bansal et al. 2020, arXiv:1911.03863) generates the whole head. Here g is added to the
-prototypes and is zero at first, so that the start already works. All starts treat labels alike, so the order of the
-labels does not matter.
+arXiv:1903.03096). LEOPARD (Bansal et al. 2020, arXiv:1911.03863) generates the whole head. In its variant, the
+corrected start, g is added to the prototypes and is zero at first, so that the start already works. All starts treat
+labels alike, so the order of the labels does not matter.
 
-For scores, the zero head and the learned head start as they are. The other two start at ridge regression on the
-support set.
+For scores, the zero head and the learned head start as they are. The others start at ridge regression on the support
+set.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.protonet import prototype_head
-from quickstudy.models.head import LinearHead, class_means, ridge
+from quickstudy.models.head import LinearHead, ProjectedHead, class_means, ridge
 from quickstudy.models.target import Target
+
+AffineHead = LinearHead | ProjectedHead
 
 
 class HeadStart(nn.Module, ABC):
@@ -35,7 +38,7 @@ class HeadStart(nn.Module, ABC):
     reads_features: bool
 
     @abstractmethod
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
+    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> AffineHead:
         """Return the head.
 
         Args:
@@ -99,8 +102,8 @@ class PrototypeStart(HeadStart):
         return LinearHead(weight, weight.new_zeros(1).requires_grad_())
 
 
-class GeneratedStart(HeadStart):
-    """A generated head.
+class CorrectedStart(HeadStart):
+    """The prototypes' head and a correction that a network makes of the class means.
 
     Args:
         sizes: Feature sizes F that occur (single texts, pairs). There is a network for each.
@@ -134,3 +137,16 @@ def _generator(size: int, hidden: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(first, nn.Tanh(), last)
+
+
+def read_start(names: Iterable[str]) -> str:
+    """Return the value of the setting `start` with which a meta-learner was trained, from the names of its parameters.
+
+    >>> read_start(["start.generators.384.lower.weight"]), read_start(["start.networks.384.0.weight"]), read_start([])
+    ('generated', 'prototypes', 'zero')
+    """
+    names = set(names)
+    if any(name.startswith("start.generators.") for name in names):
+        return "generated"
+    corrected = any(name.startswith("start.networks.") for name in names)
+    return "prototypes" if corrected or "start.log_scale" in names else "zero"

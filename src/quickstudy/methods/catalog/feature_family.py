@@ -5,13 +5,15 @@
 Adapting costs one pass through the encoder. The methods differ in the rule.
 """
 
+from typing import Literal
+
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.closed_form import Ridge, SupportVectors
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.matching import Matching
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.setting import AboveZero, NotNegative, Positive
-from quickstudy.methods.support_net_rule import SupportNetRule
+from quickstudy.methods.support_net_rule import SupportNetRule, answer_late
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.support_net import InContext, LSTMReader, Relation
 
@@ -156,18 +158,30 @@ def in_context(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 
     return FeatureMetaLearner(encoder, rule, name="in-context")
 
 
-def lstm_reader(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0) -> MetaLearner:
+def lstm_reader(
+    encoder: Encoder,
+    *,
+    hidden: Positive = 64,
+    prior: NotNegative = 10.0,
+    loss: Literal["query", "every-example"] = "query",
+) -> MetaLearner:
     """LSTM reader: an LSTM reads the support set example by example, each label one step late, then answers the query.
 
-    The oldest way to learn to learn: all that adapts is the LSTM's state. The answer is the mean over several orders
-    of the examples. It starts as a prototypical network and learns a correction.
+    The oldest way to learn to learn: all that adapts is the LSTM's state. It starts as a prototypical network and
+    learns a correction.
 
         h_t = LSTM([P f(x_t), y_{t-1}], h_{t-1}),        s_n = -prior ||f(x) - c_n||^2 + w h(query)
+
+    With `prior = 0` and `loss = "every-example"` it is the method of the papers, except for two things. It answers for
+    one label at a time, so that any number of labels is possible. Its answer is the mean over four orders of the
+    support set. Santoro et al. also have an external memory, which is not built.
 
     Args:
         encoder: The encoder that is meta-trained.
         hidden: Hidden units of the LSTM.
-        prior: Initial factor of the squared distances, learned; with 0 the network stands alone.
+        prior: Initial factor of the squared distances, learned; with 0 the network stands alone, as in the papers.
+        loss: What it is trained on: the answers for the `query` set, or those for `every-example`, also of the support
+            set, before its label is told (as in the papers).
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = lstm_reader(tiny_encoder(normalize=True), hidden=8)
@@ -177,4 +191,5 @@ def lstm_reader(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative =
     Hochreiter, Younger and Conwell 2001; Santoro et al. 2016.
     """
     rule = SupportNetRule(lambda: LSTMReader(encoder.feature_sizes, hidden), prior)
-    return FeatureMetaLearner(encoder, rule, name="lstm-reader")
+    support_loss = answer_late if loss == "every-example" else None
+    return FeatureMetaLearner(encoder, rule, support_loss=support_loss, name="lstm-reader")
