@@ -148,6 +148,11 @@ def lstm_optimizer(
 
         φ_t = f_t φ_{t-1} - i_t ∇_t,        f_t and i_t from an LSTM that reads ∇_t and L_t
 
+    It differs from the paper in three things. i_t is 2 α σ(..), where the paper has σ(..): heads need rates above 1,
+    and the encoder's layers rates far below it. All parameters may adapt, but by default only the head does, while the
+    paper adapts a whole network. The head's learned start is one row that all labels share, where the paper has a row
+    for each, because labels differ in number.
+
     Args:
         encoder: The encoder that is meta-trained.
         inner: The inner loop; see `InnerLoop`. Its rates are where the input gate starts.
@@ -177,6 +182,10 @@ def learned_optimizer(
     It starts as gradient descent and learns how to do better. The LSTM is the same for all coordinates and all tasks.
 
         φ_t = φ_{t-1} - α (∇_t + w h_t + b),        h_t = LSTM(LSTM(∇_t)),        min Σ_t L_query(φ_t) / S
+
+    It differs from the paper in two things. There the LSTM's output is the whole step; here it is added to the
+    gradient. The paper trains on the loss that the steps minimise; here the steps minimise the support loss, and the
+    optimizer and the encoder are trained on the query loss.
 
     Args:
         encoder: The encoder that is meta-trained.
