@@ -18,11 +18,7 @@ from quickstudy.methods.generated_start import PROJECTION, GeneratedStart
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.setting import AboveZero, NotNegative, Positive
-<<<<<<< HEAD
-from quickstudy.methods.start import CorrectedStart, HeadStart, LearnedStart
-=======
-from quickstudy.methods.start import GeneratedStart, LearnedStart, Word, make_start
->>>>>>> main
+from quickstudy.methods.start import CorrectedStart, HeadStart, LearnedStart, Word, make_start
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.parameter_filter import list_shapes
 
