@@ -9,8 +9,9 @@ its label alone.
 
 Features of single texts and of pairs differ in size, so there are a generator and a projection for each size. The first
 layers start with weights of variance 1, which suits features of unit length. The last layers start small: that of g so
-that the first head prefers no label strongly, and that of h so that it suits the usual inner rates. For scores, for
-which the paper has no head, w is ridge regression on h(f(x)).
+that the first head prefers no label strongly, and that of h so that it suits the usual inner rates. The paper has one
+small outer rate for all parameters; here what is learned is a multiple of the weights, so that the outer rate of
+scales and learned rates suits it too. For scores, for which the paper has no head, w is ridge regression on h(f(x)).
 """
 
 from collections.abc import Callable
@@ -58,11 +59,14 @@ class GeneratedStart(HeadStart):
     def _project(self, weight: Tensor, bias: Tensor, like: Tensor) -> ProjectedHead:
         h = self.projections[str(like.shape[-1])]
         assert isinstance(h, TwoLayers)
-        return ProjectedHead(weight, bias, h.lower.weight, h.lower.bias, h.upper.weight, h.upper.bias)
+        return ProjectedHead(weight, bias, *h.layers())
 
 
 class TwoLayers(nn.Module):
     """A network with tanh after each of its two layers.
+
+    What is learned is sqrt(size) times the first layer's weights, and sqrt(hidden) / gain times those of the second. So
+    an outer rate of 0.01 changes the outputs slowly.
 
     Args:
         size: Inputs.
@@ -73,12 +77,20 @@ class TwoLayers(nn.Module):
 
     def __init__(self, size: int, hidden: int, outputs: int, gain: float) -> None:
         super().__init__()
+        self._lower_scale, self._upper_scale = size**-0.5, gain * hidden**-0.5
         self.lower, self.upper = nn.Linear(size, hidden), nn.Linear(hidden, outputs)
-        nn.init.normal_(self.lower.weight)
-        nn.init.normal_(self.upper.weight, std=gain / hidden**0.5)
+        nn.init.normal_(self.lower.weight, std=1 / self._lower_scale)
+        nn.init.normal_(self.upper.weight)
         nn.init.zeros_(self.lower.bias)
         nn.init.zeros_(self.upper.bias)
 
+    def layers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the weights and biases of the two layers, as the equations have them."""
+        lower, upper = self._lower_scale * self.lower.weight, self._upper_scale * self.upper.weight
+        return lower, self.lower.bias, upper, self.upper.bias
+
     def forward(self, features: Tensor) -> Tensor:
         """Return (..., outputs) of features (..., size)."""
-        return torch.tanh(self.upper(torch.tanh(self.lower(features))))
+        lower_weight, lower_bias, upper_weight, upper_bias = self.layers()
+        hidden = torch.tanh(nn.functional.linear(features, lower_weight, lower_bias))
+        return torch.tanh(nn.functional.linear(hidden, upper_weight, upper_bias))
