@@ -12,8 +12,9 @@ parameters, and the candidate is the negative gradient. LearnedOptimizer is that
 arXiv:1606.04474, and so is pre(): log|x| / 10 and the sign.
 
 Both start as gradient descent at rate α: the gates start at 1 and α, and the correction starts at 0. The factor 2 α
-is not in the paper; heads need rates above 1. In first order the gradients are inputs without a derivative, as in
-both papers.
+is not in the paper; heads need rates above 1. Before the first step f_0 = i_0 / α = 1. The paper's learned optimizer
+has no ∇_t in its step: the LSTM's output is the step, and starts at random. In first order the gradients are inputs
+without a derivative, as in both papers.
 """
 
 import torch

@@ -9,7 +9,8 @@ R2D2: Bertinetto et al. 2019, arXiv:1805.08136. λ and α are learned. The paper
 all labels, so it changes no prediction.
 
 MetaOptNet: Lee et al. 2019, arXiv:1904.03758. It is the multi-class support vector machine of Crammer and Singer in
-its dual, which has as many rows as there are examples. The solution is found without a graph, by alternating
+its dual, which has as many rows as there are examples. The authors' code adds the identity to K, which the paper does
+not have. The solution is found without a graph, by alternating
 directions (ADMM, Boyd et al. 2011). Its derivative is that of the optimality conditions on the entries that are not
 at their bound: one Newton step from the solution, with a constant Jacobian, has exactly that derivative.
 """

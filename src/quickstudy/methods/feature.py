@@ -8,7 +8,8 @@ once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -43,21 +44,33 @@ class HeadRule(nn.Module, ABC):
         """
 
 
+SupportLoss = Callable[[Head, Tensor, Target], Tensor]  # of a head, and the labels (B,) in standard units
+
+
 class FeatureMetaLearner(MetaLearner):
     """Adapts by a rule.
 
     Args:
         encoder: The encoder.
         rule: Makes the head.
+        support_loss: What is learned from the support set beside the query loss; None for nothing.
         meta_trains: False makes it a baseline.
         name: It goes into saved models.
     """
 
     episodes_at_once: ClassVar[int | None] = None
 
-    def __init__(self, encoder: Encoder, rule: HeadRule, *, meta_trains: bool = True, name: str) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        rule: HeadRule,
+        *,
+        support_loss: SupportLoss | None = None,
+        meta_trains: bool = True,
+        name: str,
+    ) -> None:
         super().__init__(encoder, "head", name, meta_trains=meta_trains)
-        self.rule = rule
+        self.rule, self._support_loss = rule, support_loss
 
     def episode_losses(self, episodes: Sequence[EncodedEpisode], progress: float) -> list[EpisodeLoss]:
         return [
@@ -77,8 +90,13 @@ class FeatureMetaLearner(MetaLearner):
     def _loss(self, episode: EncodedEpisode, support: Tensor, query: Tensor) -> EpisodeLoss:
         """Return the loss of an episode, given its features."""
         scale = episode.target.scale(episode.support.labels)
-        head = self.rule.head(support, scale.standardise(episode.support.labels), episode.target)
-        return EpisodeLoss.measure(episode.target, head(query), scale.standardise(episode.query.labels))
+        labels = scale.standardise(episode.support.labels)
+        head = self.rule.head(support, labels, episode.target)
+        measured = EpisodeLoss.measure(episode.target, head(query), scale.standardise(episode.query.labels))
+        if self._support_loss is None:
+            return measured
+        loss, b, q = self._support_loss(head, labels, episode.target), len(labels), len(query)
+        return replace(measured, loss=(b * loss + q * measured.loss) / (b + q))
 
     def _encode(self, episodes: Sequence[EncodedEpisode]) -> list[tuple[Tensor, Tensor]]:
         """Return the (support, query) features of each episode: one pass over all single texts, one over all pairs."""

@@ -11,7 +11,7 @@ the encoder (as in Unicorn-MAML, Ye and Chao 2022, arXiv:2106.16245). Its answer
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -25,18 +25,17 @@ from quickstudy.methods.convergence import Convergence, find_worst
 from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.objective import InnerProblem, Objective, proximal, query
 from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
-from quickstudy.methods.start import HeadStart, ZeroStart
+from quickstudy.methods.start import AffineHead, HeadStart, ZeroStart
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
-from quickstudy.models.head import LinearHead
 from quickstudy.models.low_rank import LowRank
 from quickstudy.models.parameter_filter import read_rank
 from quickstudy.models.partition import Prefix
 from quickstudy.models.target import Target
 
-_WEIGHT, _BIAS = f"{HEAD}weight", f"{HEAD}bias"
+_WEIGHT = f"{HEAD}weight"
 
 
 class GradientMetaLearner(MetaLearner):
@@ -120,9 +119,8 @@ class GradientMetaLearner(MetaLearner):
             model = _InnerModel(self, support, scale.standardise(support.labels), target, cache=cache)
         loss = proximal(model.support_loss, model.theta, self.strength) if self.strength else model.support_loss
         phi = unroll(loss, model.theta, self.optimizer, steps=self.adapt_steps, order="first")
-        head = model.head(phi)
-        head = LinearHead(head.weight.detach(), head.bias.detach())
         with torch.no_grad():
+            head = model.head({name: p.detach() for name, p in phi.items()})
             params = self.partition.restore_table(model.weights(phi), model.tokens)
             adapted = {name: p.detach() for name, p in params.items()}
             return self.make_model(support, target, scale.rescale(head), adapted)
@@ -208,13 +206,13 @@ class _InnerModel:
         theta = self._low_rank.initial() if self._low_rank else self.partition.initial(self.tokens)
         like = next(learner.encoder.model.parameters()).new_empty(learner.encoder.feature_size(pair=support.pair))
         start = learner.start.head(lambda: self._features(theta, self._prefix), labels, target, like)
-        self._fixed_head = None if learner.head_adapts else start
+        self._start, self._head_adapts = start, learner.head_adapts
         self._meta_parameters = list(learner.parameters())
-        self.theta = theta | ({_WEIGHT: start.weight, _BIAS: start.bias} if learner.head_adapts else {})
+        self.theta = theta | (_name_tensors(start) if learner.head_adapts else {})
 
     def recompute(self, stored: int) -> Recompute:
         """Return what must be known to run all but the last `stored` steps again."""
-        fixed = {_WEIGHT: self._fixed_head.weight, _BIAS: self._fixed_head.bias} if self._fixed_head else {}
+        fixed = {} if self._head_adapts else _name_tensors(self._start)
         fixed |= {_name(t): t for t in pytree.tree_leaves(self._prefix.started) if _has_gradient(t)}
         return Recompute(stored, fixed, self._meta_parameters)
 
@@ -231,14 +229,18 @@ class _InnerModel:
         """Return the adapted encoder parameters."""
         return self._low_rank.weights(params) if self._low_rank else {n: params[n] for n in self.partition.names}
 
-    def head(self, params: Params) -> LinearHead:
-        if _WEIGHT in params:
-            return LinearHead(params[_WEIGHT], params[_BIAS])
-        assert self._fixed_head
-        return self._fixed_head
+    def head(self, params: Params) -> AffineHead:
+        if _WEIGHT not in params:
+            return self._start
+        return type(self._start)(**{field.name: params[HEAD + field.name] for field in fields(self._start)})
 
     def _features(self, params: Params, prefix: Prefix) -> Tensor:
         return self.partition.features(self.weights(params), prefix)
+
+
+def _name_tensors(head: AffineHead) -> Params:
+    """Return the tensors of a head by the names that they have among the inner parameters."""
+    return {HEAD + field.name: getattr(head, field.name) for field in fields(head)}
 
 
 def _has_gradient(value: Any) -> bool:

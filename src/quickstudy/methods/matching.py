@@ -2,7 +2,8 @@
 
     a_i = softmax_i(scale cos(f(x), f(x_i)))        p(y=n | x) = sum_{i: y_i=n} a_i
 
-Vinyals et al. 2016, arXiv:1606.04080, without full-context embeddings: the encoder is the embedding. For regression
+Vinyals et al. 2016, arXiv:1606.04080, without full context embeddings: the encoder is the embedding. The paper's
+attention has no scale. For regression
 the prediction is sum_i a_i y_i.
 """
 

@@ -4,11 +4,12 @@
     position      w_n = t_n / sqrt(F), and b_n likewise      t_n is learned for each label position n (MAML)
     learned       w_n = w,  b_n = b                          w and b are learned, and the same for every label
     prototypes    w_n = 2 s c_n,  b_n = -s ||c_n||^2         c_n is the mean feature of label n; s is learned
-    generated     the prototypes' head + g(c_n)              g is a small network
+    corrected     the prototypes' head + g(c_n)              g is a small network
+    generated     (w_n, b_n) = mean of g(f(x)) over label n  see `generated_start`
 
 With the prototypes' head, the start is a prototypical network (Proto-MAML, Triantafillou et al. 2020,
-arXiv:1903.03096). LEOPARD (Bansal et al. 2020, arXiv:1911.03863) generates the whole head. Here g is added to the
-prototypes and is zero at first, so that the start already works.
+arXiv:1903.03096). LEOPARD (Bansal et al. 2020, arXiv:1911.03863) generates the whole head. In its variant, the
+corrected start, g is added to the prototypes and is zero at first, so that the start already works.
 
 Only the learned rows of positions tell labels apart before the support set is read. The first inner step can then
 move the encoder: at a head that is the same for all labels, the gradient of the features is Σ_n (p_n - y_n) w = 0. The
@@ -16,7 +17,7 @@ sampler puts the labels of each episode in a random order, so no position means 
 trained alike. A task's answers then depend a little on the order of its labels. All other starts treat labels alike.
 
 For scores, the zero head and the learned heads start as they are, and the learned rows have one of their own for
-them. The other two start at ridge regression on the support set.
+them. The others start at ridge regression on the support set.
 """
 
 from abc import ABC, abstractmethod
@@ -27,8 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.protonet import prototype_head
-from quickstudy.models.head import LinearHead, class_means, ridge
+from quickstudy.models.head import LinearHead, ProjectedHead, class_means, ridge
 from quickstudy.models.target import Target
+
+AffineHead = LinearHead | ProjectedHead
 
 
 class HeadStart(nn.Module, ABC):
@@ -41,7 +44,7 @@ class HeadStart(nn.Module, ABC):
     reads_features: bool
 
     @abstractmethod
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
+    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> AffineHead:
         """Return the head.
 
         Args:
@@ -153,8 +156,8 @@ class PrototypeStart(HeadStart):
         return LinearHead(weight, weight.new_zeros(1).requires_grad_())
 
 
-class GeneratedStart(HeadStart):
-    """A generated head.
+class CorrectedStart(HeadStart):
+    """The prototypes' head and a correction that a network makes of the class means.
 
     Args:
         sizes: Feature sizes F that occur (single texts, pairs). There is a network for each.
@@ -208,8 +211,12 @@ def read_start(names: Iterable[str]) -> str:
 
     >>> read_start(["start.tables.384", "start.scores.384"]), read_start(["start.log_scale"]), read_start([])
     ('learned', 'prototypes', 'zero')
+    >>> read_start(["start.generators.384.lower.weight"]), read_start(["start.networks.384.0.weight"])
+    ('generated', 'prototypes')
     """
+    prefixes = {"start.tables.": "learned", "start.generators.": "generated", "start.networks.": "prototypes"}
     names = set(names)
-    if any(name.startswith("start.tables.") for name in names):
-        return "learned"
+    for prefix, start in prefixes.items():
+        if any(name.startswith(prefix) for name in names):
+            return start
     return "prototypes" if "start.log_scale" in names else "zero"

@@ -8,7 +8,7 @@ alone, as in its paper:
 
     relation       Sung et al. 2018, arXiv:1711.06025 (trained here with cross-entropy)
     in-context     in the manner of Garnelo et al. 2018, arXiv:1807.01613, and Hollmann et al. 2023, arXiv:2207.01848
-    lstm-reader    Hochreiter et al. 2001; Santoro et al. 2016
+    lstm-reader    Hochreiter et al. 2001; Santoro et al. 2016 (with `answer_late` as the loss of the support set)
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.feature import HeadRule
-from quickstudy.models.head import NetHead
-from quickstudy.models.support_net import SupportNet
+from quickstudy.models.head import Head, NetHead
+from quickstudy.models.support_net import LSTMReader, SupportNet
 from quickstudy.models.target import Target
 
 
@@ -40,3 +40,15 @@ class SupportNetRule(HeadRule):
     def head(self, features: Tensor, labels: Tensor, target: Target) -> NetHead:
         zero = features.new_zeros(())
         return NetHead(features, target.columns(labels, features), self.prior, zero, zero + 1, self.net)
+
+
+def answer_late(head: Head, labels: Tensor, target: Target) -> Tensor:
+    """Return the loss, (), of what an LSTM reader answers for each support example before it is told its label.
+
+    The answers are the LSTM's own, without the prior, which is made from all labels of the support set. The loss is
+    the mean over examples and orders (Santoro et al. 2016).
+    """
+    assert isinstance(head, NetHead)
+    assert isinstance(head.net, LSTMReader)
+    answers = head.net.answer_support(head.points, head.values)
+    return torch.stack([target.loss(each, labels) for each in answers]).mean()

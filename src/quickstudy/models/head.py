@@ -1,6 +1,7 @@
 """Head: features to scores. A head is built from the support set, because labels differ between tasks.
 
     LinearHead    s = W f + b                                          (logits, or a number for regression)
+    ProjectedHead s = W h(f) + b,  h(f) = tanh(V tanh(U f + u) + v)    (the same on features that a network projects)
     KernelHead    s = sum_i softmax_i(-scale ||f - f_i||^2) y_i        (regression by near support examples)
     MatchingHead  s = log sum_i softmax_i(scale cos(f, f_i)) y_i       (attention over support examples)
     NetHead       s = prototypes + a net that reads the support set    (relation, in-context, lstm-reader)
@@ -45,6 +46,32 @@ class LinearHead(Head):
 
     def rescaled(self, mean: Tensor, std: Tensor) -> "LinearHead":
         return LinearHead(self.weight * std, self.bias * std + mean)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectedHead(Head):
+    """An affine head on projected features: `weight` (N, P), `bias` (N,); the projection has two layers with tanh.
+
+    `lower_weight` (H, F), `lower_bias` (H,), `upper_weight` (P, H), `upper_bias` (P,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    lower_weight: Tensor
+    lower_bias: Tensor
+    upper_weight: Tensor
+    upper_bias: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return nn.functional.linear(self.project(features), self.weight, self.bias)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return h(f), (B, P), of features (B, F)."""
+        hidden = torch.tanh(nn.functional.linear(features, self.lower_weight, self.lower_bias))
+        return torch.tanh(nn.functional.linear(hidden, self.upper_weight, self.upper_bias))
+
+    def rescaled(self, mean: Tensor, std: Tensor) -> "ProjectedHead":
+        return replace(self, weight=self.weight * std, bias=self.bias * std + mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +160,7 @@ class NetHead(Head):
 
 HEADS: dict[str, type[Head]] = {
     "linear": LinearHead,
+    "projected": ProjectedHead,
     "kernel": KernelHead,
     "matching": MatchingHead,
     "nearest": NearestHead,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import RecipeError
-from quickstudy.lstm import LSTMCell
+from quickstudy.lstm import LSTMCell, LSTMState
 from quickstudy.models.reading_order import ORDERS, reading_orders
 
 
@@ -127,23 +127,41 @@ class LSTMReader(SupportNet):
         self.answer = _zero(nn.Linear(hidden, 1))
 
     def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
-        project = self.project[str(query.shape[-1])]
-        (b, n), r, q = values.shape, ORDERS, len(query)
-        orders = reading_orders(b, query.device)
-        texts = project(support)[orders]  # (R, B, D)
-        labels = values[orders]  # (R, B, N)
-        state = self.cell.start(query, r, n)
-        told = query.new_zeros(r, n, 2)  # the label of the example before, and whether there is such an example
-        for t in range(b):
-            state = self.cell(torch.cat([texts[:, t, None].expand(-1, n, -1), told], dim=-1), state)
-            told = torch.stack([labels[:, t], torch.ones_like(labels[:, t])], dim=-1)
-        asked = project(query)[None, :, None].expand(r, -1, n, -1)
+        q, n = len(query), values.shape[-1]
+        _, state, told = self._read(support, values)
+        asked = self.project[str(query.shape[-1])](query)[None, :, None].expand(ORDERS, -1, n, -1)
         h, _ = self.cell(
             torch.cat([asked, told[:, None].expand(-1, q, -1, -1)], dim=-1),
             (state[0][:, None].expand(-1, q, -1, -1), state[1][:, None].expand(-1, q, -1, -1)),
         )
         answers: Tensor = self.answer(h)
         return answers.squeeze(-1).mean(0)
+
+    def answer_support(self, support: Tensor, values: Tensor) -> Tensor:
+        """Return what the LSTM answers for each support example before it is told its label, (R, B, N), R orders.
+
+        Args:
+            support: (B, F) features.
+            values: (B, N) one-hot labels, or (B, 1) standardised scores.
+        """
+        outputs, _, _ = self._read(support, values)
+        back = reading_orders(len(support), support.device).argsort(1)  # from the order of reading to that of the set
+        answers: Tensor = self.answer(torch.stack(outputs, 1))
+        return answers.squeeze(-1).gather(1, back[..., None].expand(-1, -1, values.shape[-1]))
+
+    def _read(self, support: Tensor, values: Tensor) -> tuple[list[Tensor], LSTMState, Tensor]:
+        """Read a support set; return the outputs (R, N, H) of its B steps, the last state, and the last label told."""
+        orders = reading_orders(len(support), support.device)
+        texts = self.project[str(support.shape[-1])](support)[orders]  # (R, B, D)
+        labels = values[orders]  # (R, B, N)
+        n, outputs = values.shape[-1], []
+        state = self.cell.start(support, ORDERS, n)
+        told = support.new_zeros(ORDERS, n, 2)  # the label of the example before, and whether there is such an example
+        for t in range(len(support)):
+            state = self.cell(torch.cat([texts[:, t, None].expand(-1, n, -1), told], dim=-1), state)
+            told = torch.stack([labels[:, t], torch.ones_like(labels[:, t])], dim=-1)
+            outputs.append(state[0])
+        return outputs, state, told
 
 
 class _Attention(nn.Module):

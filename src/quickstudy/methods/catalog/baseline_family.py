@@ -56,7 +56,8 @@ def nearest_neighbour(encoder: Encoder) -> MetaLearner:
 def linear_probe(encoder: Encoder, *, c: AboveZero = 10.0, name: str = "linear-probe") -> MetaLearner:
     """Linear probe: logistic regression on the untouched features; for scores, ridge regression.
 
-    The baseline to beat: it shows what a good encoder gives without meta-training.
+    The baseline to beat: it shows what a good encoder gives without meta-training. The paper probes every layer; this
+    probes what the encoder gives.
 
         min_{W,b}  C Σ_i CE(W f(x_i) + b, y_i) + ||W||^2 / 2
 
@@ -80,7 +81,9 @@ def multi_task(
 ) -> MetaLearner:
     """Multi-task pre-training: one head per meta-train task and no inner loop; a new task gets a linear probe.
 
-    It sees the same tasks as the meta-learners, so the difference between them is what learning to learn is worth.
+    It sees the same tasks as the meta-learners, so the difference between them is what learning to learn is worth. It
+    differs from Liu et al. in what follows: they fine-tune the whole encoder on a new task, and here a linear probe is
+    fitted. The scale s is not in the papers.
 
         loss = mean over all examples of CE(s (W_t f(x) + b_t), y),        W_t and b_t the head of task t
 
@@ -138,7 +141,7 @@ def label_names(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
     """Label names: classify by the nearest label name, without any labelled example.
 
     A reference for `quickstudy compare`: what a method reaches above it is what its labelled examples are worth. It
-    cannot be meta-trained.
+    cannot be meta-trained. The paper compares vectors of Wikipedia concepts; this compares features of the encoder.
 
         p(y=n | x) = softmax_n(-scale ||f(x) - f(name of n)||^2)
 

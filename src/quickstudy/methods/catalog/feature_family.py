@@ -5,13 +5,15 @@
 Adapting costs one pass through the encoder. The methods differ in the rule.
 """
 
+from typing import Literal
+
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.closed_form import Ridge, SupportVectors
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.matching import Matching
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.setting import AboveZero, NotNegative, Positive
-from quickstudy.methods.support_net_rule import SupportNetRule
+from quickstudy.methods.support_net_rule import SupportNetRule, answer_late
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.support_net import InContext, LSTMReader, Relation
 
@@ -19,7 +21,8 @@ from quickstudy.models.support_net import InContext, LSTMReader, Relation
 def protonet(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
     """Prototypical networks: classify by the distance to the mean feature of each label.
 
-    The method to try first: it is fast, and there is nothing to tune. Only the features and a scale are learned.
+    The method to try first: it is fast, and there is nothing to tune. Only the features and a scale are learned. The
+    scale is not in the paper, where it is 1; features of unit length need it.
 
         c_n = mean of f(x) over label n,        p(y=n | x) = softmax_n(-scale ||f(x) - c_n||^2)
 
@@ -41,7 +44,9 @@ def matching(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
     """Matching networks: attention over the support examples, each of which votes for its label.
 
     The examples of a label are not averaged, so a label may consist of several clusters. It can suit tasks whose labels
-    are mixed.
+    are mixed. It differs from the paper in two things. The paper's full context embeddings are not built: there, an
+    LSTM in both directions over the support set, and one with attention for the query, change each feature. The cosines
+    have a learned scale, which is 1 in the paper.
 
         a_i = softmax_i(scale cos(f(x), f(x_i))),        p(y=n | x) = Σ_{i: y_i=n} a_i
 
@@ -63,7 +68,8 @@ def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0)
     """R2D2: ridge regression on the support set, differentiated through its solution.
 
     The head is a fitted linear classifier and not a mean, so it can weigh features. It costs the solution of a linear
-    system as large as the support set. Scores are predicted by the same regression.
+    system as large as the support set. Scores are predicted by the same regression. The paper adds a learned bias to
+    all logits, which changes no prediction; it is left out.
 
         W = argmin_W ||F W^T - Y||^2 + λ ||W||^2,        logits α W f(x)
 
@@ -88,7 +94,9 @@ def metaoptnet(
     """MetaOptNet: a support vector machine on the support set, differentiated through its optimality.
 
     The head depends only on the examples near the boundary, so examples far from it have no influence. It takes longer
-    to solve than ridge regression.
+    to solve than ridge regression. It is the paper's dual problem, with other defaults: its code sets C = 0.1, starts
+    the scale at 1, and adds the identity to K. Features of unit length need a larger C. Scores, for which the paper has
+    no head, are predicted by ridge regression.
 
         A = argmin_A 1/2 tr(A^T K A) - <A, Y>  s.t.  A <= C Y, A 1 = 0,        logits α A^T F f(x)
 
@@ -114,7 +122,12 @@ def relation(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10
     It starts as a prototypical network and learns a correction, so it can learn another distance than the Euclidean
     one.
 
-        s_n = -prior ||f(x) - c_n||^2 + g(|f(x) - c_n|, f(x) ∘ c_n)
+        s_n = -prior ||f(x) - c_n||^2 + g(|f(x) - c_n|, sqrt(F) f(x) ∘ c_n)
+
+    It differs from the paper in four things. With `prior = 0` the network stands alone, as in the paper; then three are
+    left. The network reads the difference and the product, where the paper's reads f(x) and c_n themselves. c_n is the
+    mean of the features, where the paper has their sum. The loss is cross-entropy, where the paper fits a sigmoid to 0
+    and 1 by squared errors.
 
     Args:
         encoder: The encoder that is meta-trained.
@@ -136,7 +149,9 @@ def in_context(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 
     """In-context learning: a small set transformer reads the (text, label) pairs and answers in one pass.
 
     It can learn any way to read a support set, and it sees all examples at once. It starts as a prototypical network
-    and learns a correction.
+    and learns a correction. No paper has exactly this method. Those below have deeper networks and no prior, and their
+    networks answer for all labels at once. Here the network has two attention blocks, and answers for one label at a
+    time.
 
         s_n = -prior ||f(x) - c_n||^2 + attend(f(x), self-attention over {(f(x_i), [y_i = n])})
 
@@ -156,18 +171,30 @@ def in_context(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 
     return FeatureMetaLearner(encoder, rule, name="in-context")
 
 
-def lstm_reader(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0) -> MetaLearner:
+def lstm_reader(
+    encoder: Encoder,
+    *,
+    hidden: Positive = 64,
+    prior: NotNegative = 10.0,
+    loss: Literal["query", "every-example"] = "query",
+) -> MetaLearner:
     """LSTM reader: an LSTM reads the support set example by example, each label one step late, then answers the query.
 
-    The oldest way to learn to learn: all that adapts is the LSTM's state. The answer is the mean over several orders
-    of the examples. It starts as a prototypical network and learns a correction.
+    The oldest way to learn to learn: all that adapts is the LSTM's state. It starts as a prototypical network and
+    learns a correction.
 
         h_t = LSTM([P f(x_t), y_{t-1}], h_{t-1}),        s_n = -prior ||f(x) - c_n||^2 + w h(query)
+
+    With `prior = 0` and `loss = "every-example"` it is the method of the papers, except for two things. It answers for
+    one label at a time, so that any number of labels is possible. Its answer is the mean over four orders of the
+    support set. Santoro et al. also have an external memory, which is not built.
 
     Args:
         encoder: The encoder that is meta-trained.
         hidden: Hidden units of the LSTM.
-        prior: Initial factor of the squared distances, learned; with 0 the network stands alone.
+        prior: Initial factor of the squared distances, learned; with 0 the network stands alone, as in the papers.
+        loss: What it is trained on: the answers for the `query` set, or those for `every-example`, also of the support
+            set, before its label is told (as in the papers).
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = lstm_reader(tiny_encoder(normalize=True), hidden=8)
@@ -177,4 +204,5 @@ def lstm_reader(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative =
     Hochreiter, Younger and Conwell 2001; Santoro et al. 2016.
     """
     rule = SupportNetRule(lambda: LSTMReader(encoder.feature_sizes, hidden), prior)
-    return FeatureMetaLearner(encoder, rule, name="lstm-reader")
+    support_loss = answer_late if loss == "every-example" else None
+    return FeatureMetaLearner(encoder, rule, support_loss=support_loss, name="lstm-reader")

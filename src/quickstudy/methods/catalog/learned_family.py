@@ -5,17 +5,20 @@ They also learn inner rates, an update rule, the start of the head, or how the e
 
 import math
 from functools import partial
+from typing import Literal
 
 from quickstudy.inner.lstm_optimizer import LearnedOptimizer, LSTMOptimizer
+from quickstudy.inner.optimizer import HEAD
 from quickstudy.inner.rates import Granularity, LearnedRates
 from quickstudy.inner.unroll import Order
 from quickstudy.methods import objective
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.controller import Controller
+from quickstudy.methods.generated_start import PROJECTION, GeneratedStart
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.setting import AboveZero, NotNegative, Positive
-from quickstudy.methods.start import GeneratedStart, LearnedStart, Word, make_start
+from quickstudy.methods.start import CorrectedStart, HeadStart, LearnedStart, Word, make_start
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.parameter_filter import list_shapes
 
@@ -100,34 +103,44 @@ def leopard(
     encoder: Encoder,
     inner: InnerLoop = InnerLoop(head_lr=0.5),
     *,
+    start: Literal["generated", "prototypes"] = "generated",
     hidden: Positive = 128,
     order: Order = "first",
     scale: AboveZero = 10.0,
 ) -> MetaLearner:
-    """LEOPARD: a network writes the head from the class means, and each layer has a learned rate.
+    """LEOPARD: a network writes the head from the examples of each label, and each layer has a learned rate.
 
-    It was made for language encoders and for tasks with different numbers of labels. Here the network corrects the
-    prototypes' head and starts at zero, so that the start already works.
+    It was made for language encoders and for tasks with different numbers of labels. With `start = "prototypes"` a
+    network corrects the prototypes' head instead, and starts at zero. That start already works, but it is not the
+    paper's method.
 
-        (w_n, b_n) = the prototypes' row + g(c_n),        g a network with one hidden layer
+        (w_n, b_n) = mean of g(f(x)) over label n,        logits w_n · h(f(x)) + b_n,        w, b, h and f adapt
+
+    It differs from the paper in its batches: there, one mini-batch of the task writes the head and each inner step
+    sees another one. Here the whole support set of an episode does both.
 
     Args:
         encoder: The encoder that is meta-trained and adapts.
         inner: The inner loop; see `InnerLoop`. Its rates are where the learned rates start.
-        hidden: Hidden units of the network.
+        start: How the head starts: `generated` (as in the paper) or `prototypes` (and a learned correction).
+        hidden: Hidden units of the networks g and h, and outputs of h.
         order: `second` (exact) or `first`.
-        scale: Initial factor of the squared distances in the prototypes' head, learned.
+        scale: Initial factor of the squared distances in the prototypes' head, learned; for `start = "prototypes"`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = leopard(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), hidden=4)
+    >>> inner = InnerLoop(adapts="layers:-1", inner_steps=2)
+    >>> learner = leopard(tiny_encoder(normalize=True), inner, start="prototypes", hidden=4)
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
     Bansal, Jha and McCallum 2020, arXiv:1911.03863.
     """
-    rule = partial(LearnedRates, shapes=list_shapes(encoder.model, inner.adapts), granularity="layer")
-    start = GeneratedStart(encoder.feature_sizes, hidden, scale)
-    return GradientMetaLearner(encoder, inner, rule, start=start, order=order, name="leopard")
+    shapes, sizes = list_shapes(encoder.model, inner.adapts), encoder.feature_sizes
+    made: HeadStart = CorrectedStart(sizes, hidden, scale) if start == "prototypes" else GeneratedStart(sizes, hidden)
+    if start == "generated":  # each layer of the projection adapts, at a rate of its own
+        shapes = shapes | {HEAD + name: () for name in PROJECTION}
+    rule = partial(LearnedRates, shapes=shapes, granularity="layer")
+    return GradientMetaLearner(encoder, inner, rule, start=made, order=order, name="leopard")
 
 
 def lstm_optimizer(
@@ -144,6 +157,11 @@ def lstm_optimizer(
     that adapts.
 
         φ_t = f_t φ_{t-1} - i_t ∇_t,        f_t and i_t from an LSTM that reads ∇_t and L_t
+
+    It differs from the paper in three things. i_t is 2 α σ(..), where the paper has σ(..): heads need rates above 1,
+    and the encoder's layers rates far below it. All parameters may adapt, but by default only the head does, while the
+    paper adapts a whole network. The head's learned start is one row that all labels share, where the paper has a row
+    for each, because labels differ in number.
 
     Args:
         encoder: The encoder that is meta-trained.
@@ -174,6 +192,10 @@ def learned_optimizer(
     It starts as gradient descent and learns how to do better. The LSTM is the same for all coordinates and all tasks.
 
         φ_t = φ_{t-1} - α (∇_t + w h_t + b),        h_t = LSTM(LSTM(∇_t)),        min Σ_t L_query(φ_t) / S
+
+    It differs from the paper in two things. There the LSTM's output is the whole step; here it is added to the
+    gradient. The paper trains on the loss that the steps minimise; here the steps minimise the support loss, and the
+    optimizer and the encoder are trained on the query loss.
 
     Args:
         encoder: The encoder that is meta-trained.
