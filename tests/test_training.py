@@ -423,8 +423,8 @@ def test_what_no_gradient_reaches_does_not_decay(tmp_path: Path) -> None:
     before = {name: p.detach().clone() for name, p in learner.named_parameters()}
     _train(learner, tmp_path, OuterSettings(outer_steps=2, meta_batch_size=1, weight_decay=0.5, outer_lr=1e-2))
     moved = {name for name, p in learner.named_parameters() if not torch.equal(p, before[name])}
-    assert moved
-    assert all(".layer.1." in name for name in moved)
+    assert any(".layer.1." in name for name in moved)
+    assert all(".layer.1." in name or name.startswith("start.tables") for name in moved)
 
 
 def _train(learner: MetaLearner, folder: Path, settings: OuterSettings, **more: Any) -> list[StepRecord]:
