@@ -27,11 +27,15 @@ def with_overlap(
         DataError: There is overlap, or it cannot be looked up, and that is not allowed.
     """
     described = dict(learners)
+    overlaps: dict[tuple[str, ...], tuple[Overlap, ...] | None] = {}  # runs with the same meta-train tasks share them
     for spec in specs:
         if spec.run:
             run = Run.open(spec.run)
+            trained = tuple(run.recipe.tasks.train)
+            if trained not in overlaps:
+                overlaps[trained] = _overlap(run, tasks, allow=allow)
             seen = tuple(sorted(run.meta_train_tasks() & {task.name for task in tasks}))
-            described[spec.name] = replace(learners[spec.name], seen=seen, overlap=_overlap(run, tasks, allow=allow))
+            described[spec.name] = replace(learners[spec.name], seen=seen, overlap=overlaps[trained])
     return described
 
 

@@ -55,13 +55,14 @@ class MetaBatch:
         self._ahead: tuple[int, Future[list[EncodedEpisode]]] | None = None
         self._fits = False
 
-    def add(self, totals: Tensor, step: int) -> None:
+    def add(self, totals: Tensor, step: int, position: float | None = None) -> None:
         """Take the meta-gradient of a step, and leave it in `.grad`.
 
         Args:
             totals: (3,), to which are added: the sum of the losses, the query examples that were labelled rightly, and
                 all query examples that were scored.
             step: Number of the step, from 0.
+            position: How far the training is, from 0 to `steps`; by default the number of the step.
 
         Raises:
             RunError: Not even a single episode fits into memory.
@@ -70,7 +71,8 @@ class MetaBatch:
         if not self._fits and episodes:
             self._fit(episodes)
         before = totals.clone()
-        while not self._add(totals, step, episodes):
+        progress = (step if position is None else position) / self.steps
+        while not self._add(totals, progress, episodes):
             totals.copy_(before)
             for parameter in self.learner.parameters():
                 parameter.grad = None
@@ -84,14 +86,14 @@ class MetaBatch:
                     "fewer inner steps, or let less adapt (method.adapts).",
                 )
 
-    def _add(self, totals: Tensor, step: int, episodes: list[EncodedEpisode]) -> bool:
+    def _add(self, totals: Tensor, progress: float, episodes: list[EncodedEpisode]) -> bool:
         """Return whether there was enough memory. If not, what was added so far must be thrown away."""
         self.convergence = None
         try:
             for start in range(0, len(episodes), self.at_once):
                 group = episodes[start : start + self.at_once]
                 with self.accelerator.autocast(), _attention(self.accelerator):
-                    result = self.learner.meta_loss(group, step / self.steps)
+                    result = self.learner.meta_loss(group, progress)
                 self.accelerator.backward(result.loss * (len(group) / self.size))
                 self.convergence = find_worst([self.convergence, result.convergence])
                 # Accuracy is counted in examples, so that it does not depend on how the episodes are divided.
