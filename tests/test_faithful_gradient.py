@@ -7,7 +7,7 @@ meta-parameter must agree to 1e-8.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,19 @@ def _case(method: str, settings: dict[str, Any], *, kind: str = "classification"
             noise = torch.randn(p.shape, generator=random, dtype=p.dtype)
             p.add_(0.05 * noise if name.startswith("encoder.") else noise)
     task = word_task(n_way=4) if kind == "classification" else score_task()
-    return _Case(learner, EpisodeSampler([task], EpisodeSpec(N_WAY, 2, 3), seed=seed)[0])
+    return _Case(learner, _uneven(EpisodeSampler([task], EpisodeSpec(N_WAY, 3, 3), seed=seed)[0]))
+
+
+def _uneven(episode: Episode) -> Episode:
+    """Leave out examples, so that labels have 3, 2 and 1 support examples, and 1, 3 and 2 query examples, or as few."""
+    if not episode.label_names:
+        return episode
+    support, query = (
+        tuple(row for n in range(N_WAY) for row in [r for r in rows if r.label == n][: counts[n]])
+        for rows, counts in ((episode.support, (3, 2, 1)), (episode.query, (1, 3, 2)))
+    )
+    assert (len(support), len(query)) == (6, 6)
+    return replace(episode, support=support, query=query[::-1])
 
 
 def _descend(
