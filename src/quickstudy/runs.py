@@ -15,8 +15,7 @@ from quickstudy.build import build_learner
 from quickstudy.config import MethodConfig, Recipe, dump_recipe, load_recipe
 from quickstudy.errors import QuickstudyError, RunError
 from quickstudy.methods.base import MetaLearner
-from quickstudy.methods.catalog import METHODS
-from quickstudy.methods.setting import read_settings
+from quickstudy.methods.catalog import settings_of
 from quickstudy.methods.start import read_start
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.weights import copy_weights
@@ -156,7 +155,7 @@ def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
     of the prototypes). The names of what such a run learned show that.
     """
     method, start = recipe.method, read_start(learned)
-    setting = read_settings(METHODS[method.name]).get("start")
+    setting = settings_of(method.name).get("start")
     if setting is None or start not in setting.words or "start" in method.settings:
         return recipe
     trained = MethodConfig.model_validate({"name": method.name, **method.settings, "start": start})
