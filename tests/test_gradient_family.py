@@ -101,6 +101,23 @@ def test_conjugate_gradients_solve_a_system_of_several_tensors() -> None:
     torch.testing.assert_close(torch.cat([found[0].flatten(), found[1]]), torch.linalg.solve(a, b), rtol=0, atol=1e-9)
 
 
+def test_conjugate_gradients_say_what_they_leave_over_and_stop_before_a_direction_of_negative_curvature() -> None:
+    random = torch.Generator().manual_seed(1)
+    root = torch.randn(6, 6, generator=random, dtype=torch.float64)
+    a, b = root @ root.T + torch.eye(6, dtype=torch.float64), torch.randn(6, generator=random, dtype=torch.float64)
+    for steps in (1, 3):
+        (x,), left = objective.conjugate_gradient(lambda p: (a @ p[0],), (b,), steps=steps)
+        assert left == pytest.approx(float((b - a @ x).norm() / b.norm()), rel=1e-9)
+        assert left > 1e-3
+
+    saddle, ones = torch.diag(torch.tensor([3.0, -0.5]).double()), torch.ones(2).double()  # along b it curves up
+    (x,), left = objective.conjugate_gradient(lambda p: (saddle @ p[0],), (ones,), steps=5, least=0.5)
+    torch.testing.assert_close(x, ones * 2 / 2.5)  # the first step, and no more
+    assert left == pytest.approx(float((ones - saddle @ x).norm() / ones.norm()))
+    (x,), left = objective.conjugate_gradient(lambda p: (0 * p[0],), (0 * ones,), steps=5)
+    assert (x.abs().max(), left) == (0, 0)
+
+
 def test_ridge_equals_the_normal_equations() -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(5, 9, generator=random, dtype=torch.float64)

@@ -55,7 +55,7 @@ SETTINGS = {
 }
 # What these learn for each label position renames with the labels too; tests/test_faithful_gradient.py shows it.
 BY_POSITION = ("maml", "fomaml", "reptile", "anil", "meta-sgd", "maml++", "imaml", "maml-lora")
-SAME_FOR_ALL_LABELS = dict.fromkeys(BY_POSITION, {"start": "zero"}) | {"boil": {"start": "prototypes"}}
+SAME_FOR_ALL_LABELS = {key: {"start": "zero"} for key in BY_POSITION} | {"boil": {"start": "prototypes"}}
 NAMES = ("tone", "colour", "number")
 
 
