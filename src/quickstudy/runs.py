@@ -136,6 +136,8 @@ class Run:
         check_manifest(self.folder, "run folder", _COPY_AGAIN)
         try:
             learned = load_file(self.files.learned)
+            if not learned:
+                raise ValueError("it holds nothing")
             learner = build_learner(_as_trained(self.recipe, learned), Encoder.restore(self.files.encoder))
             # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
             copy_weights(learned, _beside(learner))
