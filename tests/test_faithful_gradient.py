@@ -505,7 +505,7 @@ def test_the_rows_of_positions_rename_with_the_labels_and_go_on_beyond_the_table
     boil = _case("boil", {"adapts": "layers:-1", "inner_lr": 0.0})
     head = boil.learner.adapt(episode.support, episode.target).head
     assert isinstance(head, LinearHead)
-    distances = torch.cdist(head.weight, head.weight) + 9 * torch.eye(25)
+    distances = torch.cdist(head.weight, head.weight).detach() + 9 * torch.eye(25)
     assert float(distances.min()) > 0.1  # a head that does not adapt must tell all labels apart
     again = boil.learner.adapt(episode.support, episode.target).head
     assert isinstance(again, LinearHead)

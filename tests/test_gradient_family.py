@@ -147,7 +147,7 @@ def test_boil_without_layers_to_adapt_is_refused() -> None:
 def test_leopard_with_a_generator_of_zero_is_proto_maml() -> None:
     settings = _TOP | {"head_lr": 0.1, "scale": 0.5, "order": "second"}
     episodes = _episodes(_encoder(), "classification", n_query=3)
-    leopard = _gradient(make("leopard", _encoder(), settings | {"hidden": 4}).double(), episodes)
+    leopard = _gradient(make("leopard", _encoder(), settings | {"hidden": 4, "start": "prototypes"}).double(), episodes)
     wanted = _gradient(make("proto-maml", _encoder(), settings).double(), episodes)
     found = {name.replace("start.prototypes", "start"): g for name, g in leopard.items()}
     assert _distance({name: g for name, g in found.items() if name in wanted}, wanted) < 1e-12

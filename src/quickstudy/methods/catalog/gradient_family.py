@@ -39,7 +39,7 @@ def maml(
             before them count as first order.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = maml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = maml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -63,7 +63,7 @@ def fomaml(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, start: Word = "l
         start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = fomaml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = fomaml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -91,7 +91,7 @@ def reptile(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, start: Word = "
         RecipeError: Only the head adapts.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = reptile(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = reptile(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -128,7 +128,7 @@ def anil(
         start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = anil(tiny_encoder(normalize=True), inner_steps=2)
+    >>> learner = anil(tiny_encoder(normalize=True), inner_steps=2, start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -172,7 +172,7 @@ def boil(
         RecipeError: Only the head would adapt.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = boil(tiny_encoder(normalize=True), adapts="layers:-1", inner_steps=2)
+    >>> learner = boil(tiny_encoder(normalize=True), adapts="layers:-1", inner_steps=2, start="prototypes")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -213,7 +213,7 @@ def imaml(
         start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = imaml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = imaml(tiny_encoder(normalize=True), strength=0.01, start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -249,7 +249,7 @@ def maml_lora(
         RecipeError: Something else than corrections would adapt.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = maml_lora(tiny_encoder(normalize=True), InnerLoop(adapts="lora:2", inner_steps=2))
+    >>> learner = maml_lora(tiny_encoder(normalize=True), InnerLoop(adapts="lora:2", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
