@@ -11,7 +11,8 @@ from conftest import word_task
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError
 from quickstudy.evaluation.draws import all_examples
-from quickstudy.evaluation.leakage import find_overlap, refuse_overlap
+from quickstudy.evaluation.leakage.find import find_overlap
+from quickstudy.evaluation.leakage.refuse import refuse_overlap
 from quickstudy.evaluation.trial import PlannedTask, Trial
 from quickstudy.seeding import rng
 from quickstudy.tasks.split import Example, ListSplit, Split
