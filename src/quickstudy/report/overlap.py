@@ -1,6 +1,6 @@
 """Overlap: what pages say of evaluated texts that a learner's meta-training saw."""
 
-from quickstudy.evaluation.leakage.kind import REPORTED, describe_kinds
+from quickstudy.evaluation.leakage.kind import REPORTED, SEEN_WORDS, describe_kinds
 from quickstudy.evaluation.results import Learner, Overlap
 
 
@@ -19,19 +19,18 @@ def overlap_notes(learner: Learner) -> list[str]:
 
 
 def _notes(overlap: Overlap) -> list[str]:
-    sources, task = ", ".join(overlap.sources[:3]), overlap.task
+    sources, task, seen = ", ".join(overlap.sources[:3]), overlap.task, SEEN_WORDS[overlap.how]
     counted = {kind: count for kind, count in overlap.rows.items() if kind not in REPORTED}
-    others = {kind: count for kind, count in overlap.rows.items() if kind in REPORTED}
     notes = []
     if counted:
         rows = f"{overlap.overlapping_rows:,} of {overlap.total:,} scored rows of {task}"
-        notes.append(f"{rows} were {overlap.how} ({sources}): {describe_kinds(counted)}")
-    if others:
-        rows = f"{sum(others.values()):,} of {overlap.total:,} scored rows of {task}"
-        notes.append(f"{rows} have little in common with what it was {overlap.how} ({sources}): {describe_kinds(others)}")
+        notes.append(f"{rows} were {seen} ({sources}): {describe_kinds(counted)}")
+    if others := sum(overlap.rows.values()) - overlap.overlapping_rows:
+        rows = f"{others:,} of {overlap.total:,} scored rows of {task}"
+        notes.append(f"one text of the pair was {seen} in {rows} ({sources})")
     if overlap.support:
         rows = f"{sum(overlap.support.values()):,} of {overlap.support_total:,} support rows of {task}"
-        notes.append(f"{rows} were {overlap.how} ({sources}): {describe_kinds(overlap.support)}")
+        notes.append(f"{rows} were {seen} ({sources}): {describe_kinds(overlap.support)}")
     if overlap.lineage:
         notes.append(f"{task} is made from the same source as {sources}: {', '.join(overlap.lineage)}")
     return notes

@@ -7,24 +7,28 @@
     near          at most one word in eight changed, left out or put in
     recombined    both texts of a pair are known, each from elsewhere
     one side      one text of a pair is known, and it is shorter than thirteen words
-    short         a text of so few words that people write it by chance: "thank you"
     lineage       both tasks declare a common source, e.g. SST-2 and MR, which are the same film reviews
 
-The last two of rows, `one side` and `short`, are reported and never refused. Pairs of different sources can share a
-target, a stock hypothesis or a short premise, while what is asked of the pair is new. Thirteen words are what Brown et
-al. 2020, arXiv:2005.14165, use for the same purpose: chance repetitions of that length are rare, and set phrases are
-shorter. In scripts without spaces, two characters count as one word.
+A text is known if it was trained as a single text or as a text of a pair, in any of these ways. Texts of pairs that
+have fewer than four words do not count: "Why not?" is a text of many pairs by chance.
+
+`one side` is reported and never refused. Pairs of different sources can share a target, a stock hypothesis or a short
+premise, while what is asked of the pair is new. Thirteen words are what Brown et al. 2020, arXiv:2005.14165, use for
+the same purpose: chance repetitions of that length are rare, and set phrases are shorter. In scripts without spaces,
+two characters count as one word.
 """
 
 from collections.abc import Mapping
 from typing import Literal
 
-OverlapKind = Literal[
-    "exact", "normalised", "swapped", "13-gram", "near", "recombined", "one side", "short", "lineage"
-]
+OverlapKind = Literal["exact", "normalised", "swapped", "13-gram", "near", "recombined", "one side", "lineage"]
 Seen = Literal["meta-trained on", "chosen on"]
 
-REPORTED: frozenset[OverlapKind] = frozenset({"one side", "short"})
+SEEN_WORDS: Mapping[Seen, str] = {
+    "meta-trained on": "meta-trained on",
+    "chosen on": "used to choose the checkpoint",
+}
+REPORTED: frozenset[OverlapKind] = frozenset({"one side"})
 
 _WORDS: Mapping[str, str] = {
     "exact": "the same text",
@@ -34,7 +38,6 @@ _WORDS: Mapping[str, str] = {
     "near": "a few words changed",
     "recombined": "a new pair of two known texts",
     "one side": "one text of a pair",
-    "short": "the same few words",
 }
 
 

@@ -7,7 +7,7 @@ from quickstudy.evaluation.leakage.kind import OverlapKind
 from quickstudy.evaluation.leakage.text_index import QUOTED_WORDS, Likeness, TextIndex
 from quickstudy.tasks.split import Example, Split
 
-FEWEST_WORDS = 4  # of a text that two people do not write by chance
+FEWEST_WORDS = 4  # of a text of a pair that counts: "Why not?" is a text of many pairs by chance
 
 _CHUNK = 1_000_000  # characters of trained texts that are read at a time
 _KINDS: Mapping[Likeness, OverlapKind] = {
@@ -76,12 +76,12 @@ class Search:
         if number not in self._texts:
             return None
         likeness, source = self._texts[number]
-        return ("short" if self._index.words[number] < FEWEST_WORDS else _KINDS[likeness]), source
+        return _KINDS[likeness], source
 
     def _kind_of_pair(self, first: int, second: int) -> tuple[OverlapKind, int] | None:
         words = self._index.words
         if pair := self._pairs.get((first, second)):
-            return ("short", pair[1]) if words[first] + words[second] < FEWEST_WORDS else pair
+            return pair
         known = [n for n in (first, second) if n in self._texts and words[n] >= FEWEST_WORDS]
         if not known:
             return None

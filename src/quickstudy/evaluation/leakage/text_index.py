@@ -82,9 +82,7 @@ class TextIndex:
             self.likeness[number] = min(likeness, self.likeness[number])
         return alike
 
-    def _compare(
-        self, texts: Sequence[str], units: Sequence[tuple[str, ...]]
-    ) -> Iterator[tuple[int, int, Likeness]]:
+    def _compare(self, texts: Sequence[str], units: Sequence[tuple[str, ...]]) -> Iterator[tuple[int, int, Likeness]]:
         for place, (text, each) in enumerate(zip(texts, units, strict=True)):
             if (exact := self._exact.get(text)) is not None:
                 yield place, exact, Likeness.EXACT
