@@ -1,5 +1,6 @@
 # make demo: the whole path on the bundled tasks, from set-up to a page with plots.   make test: the test suite.
 # make proofs: what of it proves each method right, as a table method × proof.
+# make simulate: how often intervals cover and tests decide where the truth is known; ten minutes.
 # Both make .venv the first time and reuse it. Needs Python >= 3.11 and make.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 # Tests run in as many processes as there are cores, at most 4; `make test WORKERS=` runs them in one.
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test proofs check bench clean
+.PHONY: demo test proofs check simulate bench clean
 
 demo: $(READY)
 	rm -rf runs/demo runs/demo-model
@@ -31,6 +32,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python dev/measure.py
+
+simulate: $(READY)
+	$(BIN)/python benchmarks/simulations.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/adapt_predict.py

@@ -4,8 +4,8 @@
 
 All of these adapt to every support set in turn: a prototypical network, ANIL, MAML of the top layer and of all layers;
 the meta-trained encoders of --runs; and SetFit (default training, from the same MiniLM). Seconds are the time from the
-support set to a classifier that can predict; our encoder is loaded before, SetFit loads its own. Accuracy is on the
-same test rows. Single texts only. Needs the extra `bench`.
+support set to a classifier that can predict; every encoder is loaded before the clock starts. Accuracy is on the same
+test rows. Single texts only. Needs the extra `bench`.
 """
 
 import argparse

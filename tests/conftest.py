@@ -24,6 +24,12 @@ COLUMNS = ("identity", "gradcheck", "contract", "real text", "control")
 PROVES = "proves"  # the marker, and the property of a test's report that takes its proofs to the process that prints
 
 
+@pytest.fixture(autouse=True)
+def _global_generator() -> None:
+    """Start every test with the same global generator: networks that a test makes itself draw from it."""
+    torch.manual_seed(0)
+
+
 class Proofs:
     """Outcomes of the tests that are marked `proves(column, *methods)`, as a table method × column.
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from simulations import recommended
+from worlds import World
 
 import quickstudy
 from conftest import score_task, word_task
@@ -22,11 +24,13 @@ from quickstudy.comparison import job
 from quickstudy.comparison.compare import compare
 from quickstudy.comparison.learner import named_learner
 from quickstudy.errors import DataError, QuickstudyError, RunError
+from quickstudy.evaluation.pairs import compare_all
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.record import Costs, Draw, LearnerMean, ShotsTable
 from quickstudy.evaluation.results import Learner, Measured, Results, UsedProtocol, Versions
 from quickstudy.evaluation.results_file import figure_rows, read_results
-from quickstudy.evaluation.statistics import compare_all, over_tasks
+from quickstudy.evaluation.rows import unpack
+from quickstudy.evaluation.statistics import over_tasks
 from quickstudy.report.comparison.recommend import Limits, recommend
 from quickstudy.runs import Run
 from quickstudy.tasks.task import Task
@@ -189,12 +193,12 @@ def _results(scores: dict[str, dict[str, list[float]]], seconds: dict[str, float
     return Results(Versions(*"123456"), protocol, learners, {}, (table,), ())
 
 
-def _noisy(means: dict[str, float], noise: float) -> dict[str, dict[str, list[float]]]:
-    """Scores of four tasks and ten draws: a mean per learner, what is particular to a task, and noise."""
+def _noisy(means: dict[str, float], noise: float, tasks: int = 4) -> dict[str, dict[str, list[float]]]:
+    """Scores of some tasks and ten draws: a mean per learner, what is particular to a task, and noise."""
     random = np.random.default_rng(0)
-    levels = random.standard_normal(4)
+    levels = random.standard_normal(tasks)
     return {
-        name: {str(i): list(0.5 + mean + 0.1 * levels[i] + noise * random.standard_normal(10)) for i in range(4)}
+        name: {str(i): list(0.5 + mean + 0.1 * levels[i] + noise * random.standard_normal(10)) for i in range(tasks)}
         for name, mean in means.items()
     }
 
@@ -203,25 +207,95 @@ def _mean(results: Results, learner: str) -> LearnerMean:
     return next(mean for mean in results.tables[-1].learners if mean.learner == learner)
 
 
+def _world(**changes: Any) -> Results:
+    return World(**{"tasks": 6, "learners": 2, "rows": (200,), "by_draw": 0.01} | changes).results(
+        np.random.default_rng(0)
+    )
+
+
 def test_the_better_one_is_recommended_with_its_figures() -> None:
-    results = _results(_noisy({"a": 0.0, "b": 0.1, "c": 0.01}, 0.03))
-    choice, mean = recommend(results), _mean(results, "b")
-    assert (choice.learner, choice.decided, choice.equals) == ("b", True, ())
+    results = _world(learners=3, lead=0.15)
+    choice, mean = recommend(results), _mean(results, "learner 0")
+    assert (choice.learner, choice.equals) == ("learner 0", ())
     assert (choice.mean, choice.low, choice.high) == (mean.mean, mean.low, mean.high)
     assert choice.seconds_adapt == mean.costs.seconds_adapt
-    assert {worse.learner for worse in choice.worse} == {"a", "c"}
-    assert "is ahead of a, c" in choice.why
+    assert {worse.learner for worse in choice.worse} == {"learner 1", "learner 2"}
+    assert "is ahead of learner 1, learner 2" in choice.why or "is ahead of learner 2, learner 1" in choice.why
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "words"),
+    [
+        ({"tasks": 8, "lead": 0.1}, "decided for tasks like these", "Decided for tasks like these: learner 0"),
+        ({"tasks": 4, "lead": 0.1}, "decided for these tasks", "which is not to say for others like them: learner 0"),
+        ({"tasks": 1, "lead": 0.2}, "decided for this task", "which is not to say for others like it: learner 0"),
+        ({"tasks": 8}, "not decided", "Not decided: the evidence does not tell learner"),
+        ({"tasks": 1}, "not decided", "Not decided: the evidence does not tell learner"),
+    ],
+)
+def test_three_things_are_said_of_what_is_decided(changes: dict[str, Any], verdict: str, words: str) -> None:
+    choice = recommend(_world(**changes))
+    assert choice.verdict == verdict
+    assert words in choice.why
+    assert [worse.verdict for worse in choice.worse] == ([] if verdict == "not decided" else [verdict])
+
+
+@pytest.mark.parametrize(("tasks", "learners"), [(1, 2), (1, 6), (1, 10), (6, 2), (6, 6), (12, 2)])
+def test_equal_learners_are_called_equal_although_test_rows_are_few(tasks: int, learners: int) -> None:
+    """What is called worse here is so by chance; by draws alone some learner would be in half of the cases."""
+    choices = recommended(World(tasks, learners, rows=(100, 150), by_draw=0.0), 300)
+    assert np.mean([bool(choice.worse) for choice in choices]) <= 0.06 + 0.02  # 300 simulations are ± 2.7 points
+
+
+def test_without_holm_equal_learners_would_not_be() -> None:
+    """The negative control of the correction for many pairs."""
+    results = [World(1, 10, by_draw=0.0).results(np.random.default_rng(seed)) for seed in range(60)]
+    smallest = [min(pair.these_tasks.p for pair in each.tables[0].pairs) for each in results]
+    assert np.mean(np.array(smallest) <= 0.05) > 0.3
+    assert np.mean([bool(recommend(each).worse) for each in results]) <= 0.06
+
+
+def test_each_number_of_shots_is_one_more_look() -> None:
+    results = _world(tasks=1, lead=0.1)
+    table = results.tables[0]
+    several = replace(results, tables=(replace(table, shots=1), replace(table, shots=2), table))
+    pair = table.pairs[0]
+    for each, looks in ((results, 1), (several, 3)):
+        p = looks * pair.these_tasks.p
+        assert 0 < p < 1
+        assert (recommend(each).verdict == "decided for this task") == (p <= 0.05)
+    assert "3 numbers of shots" in recommend(several).why
+
+
+def test_the_mean_of_the_best_of_equals_is_corrected_for_having_been_picked() -> None:
+    choices = recommended(World(1, 6, by_draw=0.0), 100)
+    before = np.mean([choice.mean for choice in choices]) - 0.75
+    after = np.mean([choice.corrected for choice in choices]) - 0.75
+    assert before > 0.02
+    assert abs(after) < 0.4 * before
+    assert "corrected for having been picked" in choices[0].why
+
+
+def test_where_test_rows_are_not_known_nothing_is_decided_for_these_tasks() -> None:
+    """Results of the version before: they have scores of draws alone."""
+    choice = recommend(_results(_noisy({"a": 0.0, "b": 0.1, "c": 0.01}, 0.03)))
+    assert (choice.learner, choice.verdict, choice.worse, choice.corrected) == ("b", "not decided", (), None)
+    assert "The noise of the test rows is not known" in choice.why
+    many = recommend(_results(_noisy({"a": 0.0, "b": 0.3}, 0.03, tasks=8)))
+    assert many.verdict == "decided for tasks like these"  # the tasks' spread holds that of their rows
 
 
 def test_of_equals_the_fastest_is_recommended() -> None:
-    choice = recommend(_results(_noisy({"a": 0.0, "b": 0.2, "c": 0.2}, 0.03), {"b": 9.0, "c": 0.1}))
-    assert (choice.learner, choice.equals, choice.decided) == ("c", ("b",), True)
+    choice = recommend(_results(_noisy({"a": 0.0, "b": 0.2, "c": 0.2}, 0.03, tasks=8), {"b": 9.0, "c": 0.1}))
+    assert (choice.learner, choice.equals, choice.verdict) == ("c", ("b",), "not decided")
+    assert [worse.learner for worse in choice.worse] == ["a"]
 
 
 def test_noise_alone_is_called_noise() -> None:
     choice = recommend(_results(_noisy(dict.fromkeys("abcdefgh", 0.0), 0.05), {"d": 0.2}))
-    assert (choice.learner, choice.decided, choice.worse) == ("d", False, ())
-    assert choice.why.startswith("Nothing is better than anything else here")
+    assert (choice.learner, choice.verdict, choice.worse) == ("d", "not decided", ())
+    assert choice.why.startswith("Not decided: ")
+    assert "d (" in choice.why
 
 
 @pytest.mark.parametrize("draws", [1, 10])
@@ -229,7 +303,7 @@ def test_where_no_test_can_tell_the_better_mean_stands(draws: int) -> None:
     """One draw, or learners that do not look at the support set: their difference is the same in every draw."""
     scores = {"a": {"x": [0.2] * draws, "y": [0.3] * draws}, "b": {"x": [0.9] * draws, "y": [0.5] * draws}}
     choice = recommend(_results(scores, {"a": 0.1, "b": 9.0}))
-    assert (choice.learner, choice.decided, choice.equals) == ("b", False, ())
+    assert (choice.learner, choice.verdict, choice.equals) == ("b", "not decided", ())
     assert "cannot be tested" in choice.why
 
 
@@ -239,7 +313,9 @@ def test_limits_are_kept_or_refused() -> None:
     for limits in (Limits(seconds=1.0), Limits(no_gpu=True)):
         assert recommend(results, limits).learner == "fast"
     assert recommend(results, Limits(mib=700)).learner == "slow"  # the first has 600, the second 1,000 MiB
-    assert recommend(results, Limits(shots=9)).shots == 4
+    answer = recommend(results, Limits(shots=9))
+    assert answer.shots == 4
+    assert answer.why.startswith("The comparison has no figures of 9 shots: this answer is from 4 shots.")
     with pytest.raises(DataError, match=r"no learner is within the limits\n  There are: slow \(5 s, 600 MiB\), fast"):
         recommend(results, Limits(seconds=0.01))
     with pytest.raises(DataError, match=r"no figures of 3 shots or fewer\n  It has 4"):
@@ -275,7 +351,10 @@ def test_own_tasks_are_compared_with_baselines_before_a_recommendation(made: Pat
     mean = _mean(results, found["learner"])
     assert [found[key] for key in ("mean", "low", "high")] == [mean.mean, mean.low, mean.high]
     assert found["seconds_adapt"] == mean.costs.seconds_adapt
-    assert json.loads(_cli("recommend", made / "mine", "--json")) == found
+    assert found["why"].startswith("The comparison has no figures of 30 shots: this answer is from 8 shots.")
+    again = json.loads(_cli("recommend", made / "mine", "--json", "--shots", "8"))
+    assert again | {"why": ""} == found | {"why": ""}
+    assert again["why"] == found["why"].partition("from 8 shots. ")[2]
 
 
 def test_draws_bear_the_name_that_the_learner_has_now(made: Path) -> None:
@@ -320,9 +399,13 @@ def test_tables_have_the_columns_of_all_kinds_of_tasks(made: Path) -> None:
     rows = pq.read_table(made / "out" / "results.parquet").to_pylist()
     assert {row["kind"] for row in rows} == {"classification", "regression"}
     for row in rows:
+        assert "rows" not in row
         own = "pearson" if row["kind"] == "regression" else "accuracy"
         assert row[own] is not None
     assert set(results.tasks) == {"score", "held/tone", "held/colour", "held/count"}
+    for each in results.draws:
+        assert each.rows is not None
+        assert (each.rows.right is None) == (each.kind == "regression")
 
 
 def test_a_task_that_was_meta_trained_on_is_named(made: Path) -> None:
@@ -386,6 +469,10 @@ def test_results_tell_what_figures_follow_from_and_what_they_cost(made: Path) ->
         assert np.sum(each.labels.confusion) == each.n_test == sum(reliability.count)
         right = np.trace(each.labels.confusion) / each.n_test
         assert right == pytest.approx(each.scores["accuracy"]) == pytest.approx(sum(reliability.right) / each.n_test)
+        assert each.rows is not None
+        known = unpack(each.rows, each.n_test)
+        assert known.mean() == pytest.approx(each.scores["accuracy"])
+        assert not any(known[mistake.row] for mistake in each.mistakes or ())
         assert (each.mistakes is not None) == (each.draw == 0)
         if each.learner == "label-names":  # it does not look at the support set
             same = [other for other in results.draws if (other.task, other.learner) == (each.task, each.learner)]
@@ -464,11 +551,17 @@ def _with_a_mistake_in_no_row(rows: list[dict[str, Any]]) -> Any:
     return [row | {"mistakes": [mistake]} for row in rows]
 
 
+def _with_too_few_rows(rows: list[dict[str, Any]]) -> Any:
+    return [row | {"rows": row["rows"] | {"right": ""}} for row in rows]
+
+
 def _with_wrong_texts_that_are_none(rows: list[dict[str, Any]]) -> Any:
     return [{key: value for key, value in row.items() if key != "format"} | {"wrong": ["x"]} for row in rows]
 
 
-@pytest.mark.parametrize("damage", [_without_a_draw, _with_a_mistake_in_no_row, _with_wrong_texts_that_are_none])
+@pytest.mark.parametrize(
+    "damage", [_without_a_draw, _with_a_mistake_in_no_row, _with_too_few_rows, _with_wrong_texts_that_are_none]
+)
 def test_a_cell_that_does_not_fit_its_trials_is_refused(made: Path, damage: Callable[[Any], Any]) -> None:
     _compare(made, "out", ["linear-probe"])
     file = next((made / "out" / "cells").iterdir())
@@ -476,6 +569,31 @@ def test_a_cell_that_does_not_fit_its_trials_is_refused(made: Path, damage: Call
     with pytest.raises(RunError, match="the file is damaged") as caught:
         _compare(made, "out", ["linear-probe"])
     assert caught.value.where == str(file)
+
+
+def test_cells_and_results_without_rows_and_with_a_column_that_went_open_as_before(made: Path) -> None:
+    """Files of the version before have no rows, and `above` in their pairs."""
+    _compare(made, "out", ["linear-probe", "label-names"])
+    for file in (made / "out" / "cells").iterdir():
+        rows = [{key: row[key] for key in row if key != "rows"} for row in json.loads(file.read_text("utf-8"))]
+        file.write_text(json.dumps(rows), encoding="utf-8")
+    seen: list[Any] = []
+    results = _compare(made, "out", ["linear-probe", "label-names"], on_cell=lambda *cell: seen.append(cell))
+    assert not seen
+    assert all(each.rows is None for each in results.draws)
+    file = made / "out" / "results.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    for pair in (pair for table in values["tables"] for pair in table["pairs"]):
+        assert not pair.pop("counts_rows")
+        pair["above"] = 0.9
+    file.write_text(json.dumps(values), encoding="utf-8")
+    assert read_results(file, "") == results
+    said = _cli("recommend", made / "out")
+    assert "The noise of the test rows is not known" in said
+    assert "decided for these tasks" not in said.replace("nothing is decided for these tasks alone", "")
+    assert "the noise of the test rows is not counted" in _cli("report", made / "out") + (
+        made / "out" / "report.html"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("text", ['[{"task": "tone"', "{}", '[{"task": "tone"}]'])

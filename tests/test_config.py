@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import tiny_encoder
+from quickstudy.build import build_learner
 from quickstudy.config import Recipe, check_recipe, dump_recipe, load_recipe
 from quickstudy.errors import RecipeError
 from quickstudy.methods.catalog import METHODS, make
@@ -157,6 +159,15 @@ def test_a_recipe_that_ships_can_be_used(file: Path) -> None:
     assert recipe.method.name in METHODS
     EpisodeSpec(recipe.episodes.n_way, recipe.episodes.k_shot, recipe.episodes.n_query)
     assert make(recipe.method.name, tiny_encoder(), recipe.method.settings).meta_trains
+
+
+def test_the_seed_of_a_recipe_reaches_what_a_method_starts_with() -> None:
+    def start(seed: int) -> torch.Tensor:
+        recipe = check_recipe({"seed": seed, "method": {"name": "relation"}, "tasks": {"train": ["samples"]}})
+        return torch.cat([p.flatten() for p in build_learner(recipe, tiny_encoder()).parameters()])
+
+    assert torch.equal(start(0), start(0))
+    assert not torch.equal(start(0), start(1))
 
 
 def test_every_method_that_meta_trains_has_a_recipe() -> None:

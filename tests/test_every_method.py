@@ -49,12 +49,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "finetune": {"steps": 2},
 }
 
+BY_POSITION = {"maml", "fomaml", "reptile", "anil", "boil", "meta-sgd", "maml++", "imaml", "maml-lora"}
+
 _TOP = {"adapts": "layers:-1", "inner_lr": 0.3, "inner_steps": 2}
 _LSTM = _TOP | {"head_lr": 1.0, "hidden": 4, "order": "second"}
 EXACT: dict[str, dict[str, Any]] = {  # features of the tiny encoder are long, hence the small scales
     "maml": _TOP | {"head_lr": 1.0},
     "anil": {"head_lr": 1.0, "inner_steps": 2},
-    "boil": _TOP | {"scale": 0.1},
+    "boil": _TOP,
     "meta-sgd": _TOP | {"head_lr": 1.0},
     "maml++": _TOP | {"head_lr": 1.0, "first_order": 0.0},
     # Implicit gradients are exact where the inner loop has converged.
@@ -95,7 +97,40 @@ _MOST = 6  # tensors beside the encoder that are checked: gradcheck runs the los
 @pytest.mark.proves("contract")
 @pytest.mark.parametrize("method", METHODS)
 def test_the_contract(method: str) -> None:
-    check_meta_learner(lambda encoder: make(method, encoder, SETTINGS.get(method, {})))
+    settings = SETTINGS.get(method, {})
+    check_meta_learner(lambda encoder: make(method, encoder, settings), by_position=method in BY_POSITION)
+
+
+@pytest.mark.proves("contract")
+@pytest.mark.parametrize("method", sorted(BY_POSITION))
+def test_the_contract_with_a_start_that_is_the_same_for_all_labels(method: str) -> None:
+    start = "prototypes" if method == "boil" else "zero"
+    check_meta_learner(lambda encoder: make(method, encoder, SETTINGS[method] | {"start": start}))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "maml-lora",
+        "leopard",
+        "lstm-optimizer",
+        "learned-optimizer",
+        "lstm-controller",
+        "relation",
+        "in-context",
+        "lstm-reader",
+    ],
+)
+def test_what_a_method_starts_with_at_random_follows_from_the_seed_alone(method: str) -> None:
+    def start(seed: int) -> list[torch.Tensor]:
+        learner = make(method, tiny_encoder(), seed=seed)
+        return [p.detach() for name, p in learner.named_parameters() if not name.startswith("encoder.")]
+
+    torch.manual_seed(1)
+    first, state = start(0), torch.get_rng_state()
+    assert all(map(torch.equal, first, start(0)))
+    assert not all(map(torch.equal, first, start(1)))
+    assert torch.equal(torch.get_rng_state(), state), "making a method moved the global generator"
 
 
 @pytest.mark.proves("gradcheck")

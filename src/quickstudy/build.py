@@ -66,7 +66,7 @@ def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner
     _check_method(recipe)
     encoder = encoder or build_encoder(recipe)
     with _placed(recipe, "method.adapts"):
-        return make(recipe.method.name, encoder, recipe.method.settings)
+        return make(recipe.method.name, encoder, recipe.method.settings, seed=recipe.seed)
 
 
 def build_encoder(recipe: Recipe) -> Encoder:

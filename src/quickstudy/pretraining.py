@@ -18,6 +18,7 @@ from quickstudy.report.run.card import write_card
 from quickstudy.report.run.facts import read_run
 from quickstudy.report.run.page import write_report
 from quickstudy.runs import Run
+from quickstudy.training.budget import Budget
 from quickstudy.training.checkpoint import read_state
 from quickstudy.training.explain import Explanation, explain
 from quickstudy.training.outer import LAST, train
@@ -26,13 +27,14 @@ from quickstudy.training.record import StepRecord, append_record, cut_log
 OnStep = Callable[[StepRecord], None]
 
 
-def start_run(recipe: Recipe, folder: Path, on_step: OnStep) -> Run:
+def start_run(recipe: Recipe, folder: Path, on_step: OnStep, *, budget: Budget | None = None) -> Run:
     """Meta-train a recipe into a new run folder.
 
     Args:
         recipe: The settings.
         folder: The run folder to make.
         on_step: Called with the record of every outer step, in the main process.
+        budget: How much the outer loop may spend; by default its `outer_steps`.
 
     Raises:
         QuickstudyError: The recipe, the data or the folder cannot be used.
@@ -42,7 +44,7 @@ def start_run(recipe: Recipe, folder: Path, on_step: OnStep) -> Run:
     built, accelerator = _prepare(recipe, folder)
     tasks = [task.name for task in built.sampler.tasks]
     run = Run.create(folder, recipe, tasks, built.validation_tasks) if is_main() else Run(folder, recipe)
-    return _meta_train(run, built, accelerator, on_step)
+    return _meta_train(run, built, accelerator, on_step, budget)
 
 
 def resume_run(run: Run, asked: Recipe, on_step: OnStep) -> Run:
@@ -91,7 +93,7 @@ def _prepare(recipe: Recipe, folder: Path) -> tuple[Built, Accelerator]:
     return built, accelerator
 
 
-def _meta_train(run: Run, built: Built, accelerator: Accelerator, on_step: OnStep) -> Run:
+def _meta_train(run: Run, built: Built, accelerator: Accelerator, on_step: OnStep, budget: Budget | None = None) -> Run:
     """Train, and let the main process write the encoder and the pages."""
     if run.recipe.outer.trackers:
         config = {"recipe": run.recipe.name, "method": run.recipe.method.name}
@@ -104,6 +106,7 @@ def _meta_train(run: Run, built: Built, accelerator: Accelerator, on_step: OnSte
         folder=run.files.checkpoints,
         on_step=_recorder(run, accelerator, on_step),
         validate=built.validate,
+        budget=budget,
     )
     if is_main():
         for tracker in accelerator.trackers:  # not end_training(): it would leave the group of processes

@@ -4,7 +4,7 @@ The names of the files in it are in `quickstudy.storage.layout`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from quickstudy.build import build_learner
-from quickstudy.config import Recipe, dump_recipe, load_recipe
-from quickstudy.errors import RunError
+from quickstudy.config import MethodConfig, Recipe, dump_recipe, load_recipe
+from quickstudy.errors import QuickstudyError, RunError
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.catalog import METHODS
+from quickstudy.methods.setting import read_settings
+from quickstudy.methods.start import read_start
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.weights import copy_weights
 from quickstudy.storage.files import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
@@ -145,14 +148,32 @@ class Run:
         """
         self.check_finished()
         check_manifest(self.folder, "run folder", _COPY_AGAIN)
-        learner = build_learner(self.recipe, Encoder.restore(self.files.encoder))
-        try:  # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
-            copy_weights(load_file(self.files.learned), _beside(learner))
+        try:
+            learned = load_file(self.files.learned)
+            learner = build_learner(_as_trained(self.recipe, learned), Encoder.restore(self.files.encoder))
+            # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
+            copy_weights(learned, _beside(learner))
+        except QuickstudyError:
+            raise
         except Exception as error:  # a damaged file fails in many ways
             raise RunError(
                 f"what the method learned cannot be read ({error})", where=str(self.files.learned), fix=_COPY_AGAIN
             ) from error
         return learner
+
+
+def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
+    """Return the recipe with the start of the head that it had when it was trained.
+
+    Before MAML and its relatives learned the head's start, their recipes said nothing of it, and it was zero (or that
+    of the prototypes). The names of what such a run learned show that.
+    """
+    method, start = recipe.method, read_start(learned)
+    setting = read_settings(METHODS[method.name]).get("start")
+    if setting is None or start not in setting.words or "start" in method.settings:
+        return recipe
+    trained = MethodConfig.model_validate({"name": method.name, **method.settings, "start": start})
+    return recipe.model_copy(update={"method": trained})
 
 
 def _beside(learner: MetaLearner) -> dict[str, Tensor]:

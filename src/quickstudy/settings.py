@@ -1,6 +1,8 @@
 """Settings of the two trainings: the outer loop, and full fine-tuning; their defaults, ranges and meanings.
 
-lr_t = outer_lr · min(1, t / warmup) · (1 - t / outer_steps)                      and likewise with method_lr
+lr_t = outer_lr · min(1, t / warmup) · decay(t / outer_steps)              and likewise with method_lr
+
+decay(x) = 1 - x  (linear)      (1 + cos π x) / 2  (cosine, as in MAML++, Antoniou et al. 2019, arXiv:1810.09502)
 """
 
 import math
@@ -30,6 +32,7 @@ class OuterSettings:
         meta_batch_size: Episodes per update (M), over all processes; 1 or more.
         warmup_steps: Steps in which the rate rises linearly to its peak; 0 or more. None: a tenth of the outer steps,
             but 50 at most.
+        schedule: How the rates fall to zero after the warm-up: `linear`, or `cosine`.
         weight_decay: AdamW's weight decay of the encoder; 0 or more.
         clip_norm: A meta-gradient with a larger norm is scaled down to this norm; above 0.
         trains: Which encoder parameters are trained: `all`, or `layers`, which leaves the embeddings as they are.
@@ -46,6 +49,7 @@ class OuterSettings:
     method_lr: Rate = 1e-2
     meta_batch_size: Positive = 4
     warmup_steps: NonNegative | None = None
+    schedule: Literal["linear", "cosine"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Rate = 1.0
     trains: Literal["all", "layers"] = "layers"

@@ -25,7 +25,7 @@ def recommend(
     no_gpu: Annotated[bool, typer.Option(help="Only learners whose costs were measured without a GPU.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say which learner to take, and whether the evidence decides: from a comparison, or for your tasks (step 5)."""
+    """Say which learner to take, and what the evidence decides: from a comparison, or for your tasks (step 5)."""
     from dataclasses import asdict
 
     from quickstudy.report.comparison.files import read_comparison
@@ -52,4 +52,5 @@ def recommend(
     if as_json:
         print_json(asdict(choice))
     else:
-        print(f"{choice.learner}\n  {choice.why}")
+        verdict = f": {choice.verdict}" if choice.verdict else ""
+        print(f"{choice.learner}{verdict}\n  {choice.why}")

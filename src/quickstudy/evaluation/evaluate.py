@@ -20,8 +20,9 @@ from torch import Tensor
 
 from quickstudy.cost import Cost, measure
 from quickstudy.errors import RunError
-from quickstudy.evaluation.metrics import figures, main_metric
-from quickstudy.evaluation.record import Costs, Draw, Footprint, Mistake, Shots
+from quickstudy.evaluation.metrics import figures, main_metric, score
+from quickstudy.evaluation.record import Costs, Draw, Footprint, Mistake, RowScores, Shots
+from quickstudy.evaluation.rows import grouped_rows, right_rows
 from quickstudy.evaluation.trial import PlannedTask, Trial
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.adapted import AdaptedModel
@@ -129,6 +130,7 @@ def scored_draw(
     classes = task.kind == "classification"
     outputs = torch.softmax(scores.double(), dim=-1).numpy() if classes else scores[:, 0].numpy()
     measured = figures(task, trial.label_names, truth, outputs)
+    main = "metric" if trial.shots == "all" else main_metric(task)
     return Draw(
         task=task.name,
         domain=task.domain,
@@ -137,13 +139,14 @@ def scored_draw(
         shots=trial.shots,
         draw=trial.draw,
         n_test=len(truth),
-        main="metric" if trial.shots == "all" else main_metric(task),
+        main=main,
         scores=measured.scores,
         calibration=measured.calibration,
         labels=measured.labels,
         mistakes=_mistakes(trial, truth, outputs) if with_mistakes and classes else None,
         footprint=size,
         costs=costs,
+        rows=_rows(task, trial, truth, outputs, main),
     )
 
 
@@ -156,6 +159,17 @@ def footprint(learner: MetaLearner, model: AdaptedModel) -> Footprint:
         adapted_parameters=model.size,
         bytes_saved=model.nbytes,
     )
+
+
+def _rows(
+    task: Task, trial: Trial, truth: NDArray[np.int64], outputs: NDArray[np.float64], main: str
+) -> RowScores | None:
+    """Return what each test row gives to the main score."""
+    if task.kind == "classification" and "accuracy" in (main, task.metric):
+        return right_rows(trial.tests, outputs.argmax(-1) == truth)
+
+    predictions = outputs.argmax(-1) if task.kind == "classification" else outputs
+    return grouped_rows(trial.tests, lambda kept: score(task, truth[kept], predictions[kept])[main])
 
 
 def _mistakes(trial: Trial, truth: NDArray[np.int64], probabilities: NDArray[np.float64]) -> tuple[Mistake, ...]:

@@ -9,6 +9,7 @@ probabilities go from 0 to 1. `results` has the records of learners and tasks, a
 `results_file` alone knows how they become files.
 """
 
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -128,6 +129,34 @@ class Mistake:
 
 
 @dataclass(frozen=True, slots=True)
+class RowScores:
+    """What each test row gives to the score that tables show; see `rows`. One of the two is there.
+
+    Attributes:
+        tests: Hash of the texts that were scored.
+        right: Which rows were predicted rightly, as bits in base64; where the score is accuracy.
+        pseudo: Pseudo-values of the jackknife over groups of rows; where the score is another.
+    """
+
+    tests: str
+    right: str | None = None
+    pseudo: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.right is None) == (self.pseudo is None):
+            raise ValueError("it has neither right rows nor pseudo-values, or both")
+
+    def fit(self, n_test: int) -> bool:
+        """Return whether they can be those of so many rows."""
+        if self.right is None:
+            return 0 < len(self.pseudo or ()) <= n_test
+        try:
+            return len(b64decode(self.right, validate=True)) == (n_test + 7) // 8
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """One learner that adapted to one support set of one task and was scored.
 
@@ -146,6 +175,7 @@ class Draw:
         mistakes: The surest wrong predictions; None where they are not kept (regression, and all draws but the first).
         footprint: Where it computed, and how large it is.
         costs: What it took.
+        rows: What each test row gives to the score; None where it is not known, as in results of earlier versions.
     """
 
     task: str
@@ -162,10 +192,13 @@ class Draw:
     mistakes: tuple[Mistake, ...] | None
     footprint: Footprint
     costs: Costs
+    rows: RowScores | None = None
 
     def __post_init__(self) -> None:
         if self.main not in self.scores:
             raise ValueError(f"the score {self.main!r}, which its tables show, is missing")
+        if self.rows is not None and not self.rows.fit(self.n_test):
+            raise ValueError(f"its rows are not those of {self.n_test} scored examples")
 
     @property
     def score(self) -> float:
@@ -198,17 +231,15 @@ class TasksMean:
 
     Attributes:
         mean: The mean.
-        low: Lower end of the 95 % interval over tasks; None for one task, as are `high` and `above`.
+        low: Lower end of the 95 % interval over tasks; None for one task, as is `high`.
         high: Upper end.
         n: Number of tasks.
-        above: Probability that the mean is above 0.
     """
 
     mean: float
     low: float | None
     high: float | None
     n: int
-    above: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,18 +268,18 @@ class PairedTest:
         b: The other.
         mean: Mean difference over tasks, a minus b.
         n: Number of tasks that both have.
-        above: Probability that the difference is above 0 on other tasks too.
-        these_tasks: Evidence about these tasks, were other support sets drawn.
+        these_tasks: Evidence about these tasks, were other support sets drawn, and other test rows.
         other_tasks: Evidence about other tasks too.
+        counts_rows: Whether `these_tasks` counts the noise of the test rows; not in results of earlier versions.
     """
 
     a: str
     b: str
     mean: float
     n: int
-    above: float | None
     these_tasks: Evidence
     other_tasks: Evidence
+    counts_rows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

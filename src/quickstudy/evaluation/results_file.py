@@ -27,8 +27,9 @@ FORMAT = 2  # raise it when an older version's file can no longer be read
 _GROUPS = {"calibration": Calibration, "labels": LabelFigures, "footprint": Footprint, "costs": Costs}
 _GROUP_KEYS = {group: tuple(field.name for field in fields(kind)) for group, kind in _GROUPS.items()}
 _PLAIN_KEYS = tuple(field.name for field in fields(Draw) if field.name not in {*_GROUPS, "scores", "mistakes"})
+_LEFT_OUT = ("mistakes", "rows")  # where there are none
 _UNNAMED = frozenset({*_GROUPS, "scores"})
-_MEASURED = ("mistakes", "device", "threads", *_GROUP_KEYS["costs"])  # differ from run to run, or are no figures
+_NO_FIGURES = ("mistakes", "rows", "device", "threads", *_GROUP_KEYS["costs"])  # or they differ from run to run
 
 
 def write_results(file: Path, results: Results) -> None:
@@ -102,7 +103,7 @@ def figure_rows(draws: Sequence[Draw]) -> list[dict[str, Any]]:
     Nothing in them differs from run to run: costs are left out.
     """
     rows = [_flat(draw) for draw in draws]
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in _MEASURED]
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in _NO_FIGURES]
     return [{key: row.get(key) for key in columns} for row in rows]
 
 
@@ -114,7 +115,7 @@ def _flat(draw: Draw) -> dict[str, Any]:
             row |= value
         elif field.name in _GROUPS:
             row |= _plain(value) if value is not None else {}
-        elif field.name != "mistakes" or value is not None:
+        elif field.name not in _LEFT_OUT or value is not None:
             row[field.name] = _plain(value)
     return row
 

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from statistics import median
 
+from quickstudy.evaluation.pairs import compare_all
 from quickstudy.evaluation.record import Costs, Draw, LearnerMean, Shots, ShotsTable
 from quickstudy.evaluation.results import Measured
-from quickstudy.evaluation.statistics import average_ranks, compare_all, over_tasks
+from quickstudy.evaluation.rows import rows_by_task, scores_by_task
+from quickstudy.evaluation.statistics import average_ranks, over_tasks
 
 
 def shots_tables(draws: Sequence[Draw], shots: Sequence[Shots]) -> tuple[ShotsTable, ...]:
@@ -28,18 +30,19 @@ def measured_costs(draws: Sequence[Draw]) -> Measured:
 
 
 def _table(draws: Sequence[Draw], shots: Shots) -> ShotsTable:
-    scores: dict[str, dict[str, list[float]]] = {}
+    by_learner: dict[str, list[Draw]] = {}
     for draw in draws:
-        scores.setdefault(draw.learner, {}).setdefault(draw.task, []).append(draw.score)
-    if not scores:
+        by_learner.setdefault(draw.learner, []).append(draw)
+    if not by_learner:
         return ShotsTable(shots, (), (), {}, None)
+    scores = {learner: scores_by_task(of_learner) for learner, of_learner in by_learner.items()}
+    rows = {learner: rows_by_task(of_learner) for learner, of_learner in by_learner.items()}
     means = []
-    for learner, by_task in scores.items():
-        mean = over_tasks(by_task)
-        costs = _median_costs([draw for draw in draws if draw.learner == learner])
-        means.append(LearnerMean(learner, mean.mean, mean.low, mean.high, mean.n, costs))
-    ranks, difference = average_ranks(dict(scores))
-    return ShotsTable(shots, tuple(means), tuple(compare_all(dict(scores))), ranks, difference)
+    for learner, of_learner in by_learner.items():
+        mean = over_tasks(scores[learner])
+        means.append(LearnerMean(learner, mean.mean, mean.low, mean.high, mean.n, _median_costs(of_learner)))
+    ranks, difference = average_ranks(scores)
+    return ShotsTable(shots, tuple(means), tuple(compare_all(scores, rows)), ranks, difference)
 
 
 def _median_costs(draws: Sequence[Draw]) -> Costs:

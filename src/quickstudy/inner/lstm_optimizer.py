@@ -37,11 +37,9 @@ class LSTMOptimizer(InnerOptimizer):
     def __init__(self, lr: float, head_lr: float | None = None, hidden: int = 20) -> None:
         super().__init__()
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            self.cell = LSTMCell(4, hidden)
-            self.numbers_per_entry = 10 * hidden  # the gates and their inputs
-            self.forget, self.input = nn.Linear(hidden + 2, 1), nn.Linear(hidden + 2, 1)
+        self.cell = LSTMCell(4, hidden)
+        self.numbers_per_entry = 10 * hidden  # the gates and their inputs
+        self.forget, self.input = nn.Linear(hidden + 2, 1), nn.Linear(hidden + 2, 1)
         with torch.no_grad():
             for gate, bias in ((self.forget, _OPEN), (self.input, 0.0)):
                 gate.weight.zero_()
@@ -81,10 +79,8 @@ class LearnedOptimizer(InnerOptimizer):
     def __init__(self, lr: float, head_lr: float | None = None, hidden: int = 20) -> None:
         super().__init__()
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            self.numbers_per_entry = 20 * hidden
-            self.lower, self.upper, self.out = LSTMCell(2, hidden), LSTMCell(hidden, hidden), nn.Linear(hidden, 1)
+        self.numbers_per_entry = 20 * hidden
+        self.lower, self.upper, self.out = LSTMCell(2, hidden), LSTMCell(hidden, hidden), nn.Linear(hidden, 1)
         with torch.no_grad():
             self.out.weight.zero_()
             self.out.bias.zero_()

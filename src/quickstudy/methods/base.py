@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from quickstudy.methods.convergence import Convergence, find_worst
 from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
@@ -33,10 +34,12 @@ class EpisodeLoss:
     Attributes:
         loss: (), differentiable in the meta-parameters.
         right: Which examples were labelled rightly, (Q,) booleans; empty where there is no right and wrong.
+        convergence: How well the problems of an implicit method were solved; None for all others.
     """
 
     loss: Tensor
     right: Tensor
+    convergence: Convergence | None = None
 
     @classmethod
     def measure(cls, target: Target, scores: Tensor, labels: Tensor) -> "EpisodeLoss":
@@ -52,11 +55,13 @@ class MetaLoss:
         loss: (), the mean over the episodes, differentiable in the meta-parameters.
         accuracy: Fraction of the examples that were labelled rightly, in episodes of classes; NaN without any.
         scored: Query examples in these episodes: the weight of `accuracy` in a mean over several calls.
+        convergence: The worst of the episodes; None if no problem had to be solved.
     """
 
     loss: Tensor
     accuracy: float
     scored: int
+    convergence: Convergence | None = None
 
 
 class MetaLearner(nn.Module, ABC):
@@ -93,7 +98,8 @@ class MetaLearner(nn.Module, ABC):
         losses = self.episode_losses(episodes, progress)
         accuracy = float(torch.cat([each.right for each in losses]).float().mean())
         scored = sum(len(e.query.labels) for e, each in zip(episodes, losses, strict=True) if len(each.right))
-        return MetaLoss(torch.stack([each.loss for each in losses]).mean(), accuracy, scored)
+        convergence = find_worst(each.convergence for each in losses)
+        return MetaLoss(torch.stack([each.loss for each in losses]).mean(), accuracy, scored, convergence)
 
     def episode_losses(self, episodes: Sequence[EncodedEpisode], progress: float) -> list[EpisodeLoss]:
         """Return the loss of each episode. A method that runs the encoder on all episodes at once overrides this."""

@@ -50,11 +50,9 @@ class Controller(MetaLearner):
         self._weights = sorted(n for n in theta if n.endswith("weight"))
         shifts = [len(theta[n]) if _bias(n) in theta else 0 for n in self._weights]
         self._sizes = [1 + shift for shift in shifts]
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # the start does not depend on what ran before
-            self.project = nn.ModuleDict({str(f): nn.Linear(2 * f, hidden) for f in sorted(encoder.feature_sizes)})
-            self.cell = LSTMCell(hidden, hidden)
-            self.out = nn.Linear(hidden, sum(self._sizes))
+        self.project = nn.ModuleDict({str(f): nn.Linear(2 * f, hidden) for f in sorted(encoder.feature_sizes)})
+        self.cell = LSTMCell(hidden, hidden)
+        self.out = nn.Linear(hidden, sum(self._sizes))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

@@ -3,11 +3,11 @@
     φ = unroll(L_support, θ, inner optimizer, S)        meta-loss = objective(θ, φ), usually L_query(φ)
 
 A method of this family is a choice of five: how the head starts, what adapts, the inner optimizer, the order, and the
-objective. MAML is (zero, all, SGD, second, query). FOMAML is the same with first order (Finn, Abbeel and Levine 2017,
-arXiv:1703.03400). The catalog has the others.
+objective. MAML is (learned, all, SGD, second, query). FOMAML is the same with first order (Finn, Abbeel and Levine
+2017, arXiv:1703.03400). The catalog has the others.
 
 With a head that starts at zero, the first inner step moves the head to scaled class means, and only later steps move
-the encoder (as in Unicorn-MAML, Ye and Chao 2022, arXiv:2106.16245).
+the encoder (as in Unicorn-MAML, Ye and Chao 2022, arXiv:2106.16245). Its answers do not depend on the order of labels.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from quickstudy.inner.optimizer import HEAD, SGD, InnerOptimizer, Params
 from quickstudy.inner.unroll import Order, Recompute, unroll
 from quickstudy.methods.base import EpisodeLoss, MetaLearner
+from quickstudy.methods.convergence import Convergence, find_worst
 from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.objective import InnerProblem, Objective, proximal, query
 from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
@@ -89,6 +90,7 @@ class GradientMetaLearner(MetaLearner):
         model = _InnerModel(self, episode.support, support_labels, target, episode.query)
         prefix = self.partition.prefix(episode.query.sequences, model.tokens)
         scores = torch.empty(0)  # those of the last parameters whose query loss was asked for
+        reported: list[Convergence] = []
 
         def query_loss(params: Params) -> Tensor:
             nonlocal scores
@@ -107,9 +109,10 @@ class GradientMetaLearner(MetaLearner):
             progress=progress,
             inner_weight=target.inner_weight,
             recompute=None if self.stored_steps is None else model.recompute(self.stored_steps),
+            report=reported.append,
         )
         loss = self.objective(problem)
-        return EpisodeLoss(loss, target.mark_right(scores, query_labels))
+        return EpisodeLoss(loss, target.mark_right(scores, query_labels), find_worst(reported))
 
     def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
         scale = target.scale(support.labels)

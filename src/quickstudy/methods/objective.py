@@ -1,7 +1,7 @@
 """Objective: what the outer loop minimises in an episode whose model adapts by gradient steps.
 
     query       L_query(φ_S)                                             MAML and most others
-    multi_step  sum_s w_s L_query(φ_s)                                   MAML++
+    multi_step  sum_s w_s L_query(φ_s)                                   MAML++ (weights: `step_weights`)
     reptile     <θ, θ - φ_S>, with θ - φ_S held constant                 Reptile
     implicit    L_query(φ*) with dφ*/dθ from the optimality of φ*        iMAML
 
@@ -9,6 +9,7 @@ The last two are surrogates: their value is the query loss, and their gradient i
 outer loop serves all methods.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,8 +19,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quickstudy.inner.optimizer import InnerOptimizer, Params
 from quickstudy.inner.unroll import Order, Recompute, trajectory, unroll
+from quickstudy.methods.convergence import Convergence
 
 Loss = Callable[[Params], Tensor]
+
+_LEAST_EARLY = 0.03  # the weight of an early loss of MAML++ is at least this fraction of an equal weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class InnerProblem:
         progress: Fraction of the meta-training that is done, 0 to 1.
         inner_weight: A factor that the support loss contains and the query loss does not.
         recompute: See `unroll`.
+        report: Is told how well an implicit objective was solved.
     """
 
     theta: Params
@@ -51,6 +56,7 @@ class InnerProblem:
     progress: float
     inner_weight: float = 1.0
     recompute: Recompute | None = None
+    report: Callable[[Convergence], None] = lambda _: None
 
 
 Objective = Callable[[InnerProblem], Tensor]
@@ -70,7 +76,7 @@ def query(problem: InnerProblem) -> Tensor:
     return problem.query_loss(phi)
 
 
-def multi_step(*, annealed: float = 0.5, first_order: float = 0.3) -> Objective:
+def multi_step(*, annealed: float = 0.15, first_order: float = 0.3) -> Objective:
     """Return the objective of MAML++ (Antoniou et al. 2019, arXiv:1810.09502).
 
     Args:
@@ -99,12 +105,17 @@ def multi_step(*, annealed: float = 0.5, first_order: float = 0.3) -> Objective:
 
 
 def step_weights(steps: int, progress: float) -> list[float]:
-    """Return the weight of each step's query loss: all equal at progress 0, only the last from 1 on. Their sum is 1.
+    """Return the weight of each step's query loss. Their sum is 1.
+
+    All are equal at progress 0. The early ones fall linearly, but not below 0.03 / S as long as progress is below 1.
+    From 1 on only the last step counts. Paper and reference code of MAML++ agree on this; the 0.03 is from the code.
 
     >>> step_weights(4, 0.0), step_weights(4, 2.0)
     ([0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 0.0, 1.0])
+    >>> step_weights(3, 0.999)
+    [0.01, 0.01, 0.98]
     """
-    early = (1 - min(1.0, progress)) / steps
+    early = max(1 - progress, _LEAST_EARLY) / steps if progress < 1 else 0.0
     return [early] * (steps - 1) + [1 - early * (steps - 1)]
 
 
@@ -157,12 +168,14 @@ def implicit(*, strength: float = 0.1, cg_steps: int = 5) -> Objective:
                 create_graph=True,
                 materialize_grads=True,
             )
-        u = conjugate_gradient(
+        u, left = conjugate_gradient(
             lambda x: torch.autograd.grad(g, list(leaves.values()), x, retain_graph=True, materialize_grads=True),
             v,
             steps=cg_steps,
             least=strength,
         )
+        pull = tuple(strength * (phi[n] - fixed[n]) for n in fixed)
+        problem.report(Convergence(_relative(g, pull), left))
         surrogate = -sum((a * b).sum() for a, b in zip(u, g, strict=True))
         return loss + _with_value(torch.zeros_like(loss), surrogate)
 
@@ -181,12 +194,15 @@ def proximal(loss: Loss, theta: Params, strength: float) -> Loss:
 Vectors = tuple[Tensor, ...]
 
 
-def conjugate_gradient(product: Callable[[Vectors], Vectors], b: Vectors, *, steps: int, least: float = 1.0) -> Vectors:
+def conjugate_gradient(
+    product: Callable[[Vectors], Vectors], b: Vectors, *, steps: int, least: float = 1.0
+) -> tuple[Vectors, float]:
     """Solve A x = b for a symmetric positive definite A that is given by its product with vectors.
 
     Returns:
-        x after `steps` steps. There are fewer steps if the residual vanishes, or if A is not positive along a
-        direction. If A is not positive along b itself, the result is b / `least`.
+        x after `steps` steps, and the norm of b - A x as a fraction of that of b. There are fewer steps if the residual
+        vanishes, or if A is not positive along a direction. If A is not positive along b itself, x is b / `least`, and
+        the fraction is 1.
     """
     x = tuple(torch.zeros_like(t) for t in b)
     residual = direction = tuple(t.detach() for t in b)
@@ -197,13 +213,20 @@ def conjugate_gradient(product: Callable[[Vectors], Vectors], b: Vectors, *, ste
         image = product(direction)
         curvature = _dot(direction, image)
         if curvature <= 0:
-            return x if step else tuple(t / least for t in residual)
+            x = x if step else tuple(t / least for t in residual)
+            break
         length = size / curvature
         x = tuple(a + length * d for a, d in zip(x, direction, strict=True))
         residual = tuple(r - length * i.detach() for r, i in zip(residual, image, strict=True))
         before, size = size, _dot(residual, residual)
         direction = tuple(r + size / before * d for r, d in zip(residual, direction, strict=True))
-    return x
+    return x, float((size / start).sqrt()) if start > 0 else 0.0
+
+
+def _relative(a: Vectors, b: Vectors) -> float:
+    """Return ||a|| / ||b||; 0 if both are 0."""
+    size, base = float(_dot(a, a)), float(_dot(b, b))
+    return (size / base) ** 0.5 if base else math.inf if size else 0.0
 
 
 def _dot(a: Vectors, b: Vectors) -> Tensor:

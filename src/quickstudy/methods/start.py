@@ -1,21 +1,27 @@
 """Start: the head before the first inner step. It is built from the support set, because labels differ between tasks.
 
     zero          W = 0, b = 0
+    position      w_n = t_n / sqrt(F), and b_n likewise      t_n is learned for each label position n (MAML)
     learned       w_n = w,  b_n = b                          w and b are learned, and the same for every label
     prototypes    w_n = 2 s c_n,  b_n = -s ||c_n||^2         c_n is the mean feature of label n; s is learned
     generated     the prototypes' head + g(c_n)              g is a small network
 
 With the prototypes' head, the start is a prototypical network (Proto-MAML, Triantafillou et al. 2020,
 arXiv:1903.03096). LEOPARD (Bansal et al. 2020, arXiv:1911.03863) generates the whole head. Here g is added to the
-prototypes and is zero at first, so that the start already works. All starts treat labels alike, so the order of the
-labels does not matter.
+prototypes and is zero at first, so that the start already works.
 
-For scores, the zero head and the learned head start as they are. The other two start at ridge regression on the
-support set.
+Only the learned rows of positions tell labels apart before the support set is read. The first inner step can then
+move the encoder: at a head that is the same for all labels, the gradient of the features is Σ_n (p_n - y_n) w = 0. The
+sampler puts the labels of each episode in a random order, so no position means anything, and all positions can be
+trained alike. A task's answers then depend a little on the order of its labels. All other starts treat labels alike.
+
+For scores, the zero head and the learned heads start as they are, and the learned rows have one of their own for
+them. The other two start at ridge regression on the support set.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +60,54 @@ class ZeroStart(HeadStart):
     def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
         weight, bias = like.new_zeros(target.size, len(like)), like.new_zeros(target.size)
         return LinearHead(weight.requires_grad_(), bias.requires_grad_())
+
+
+class PositionStart(HeadStart):
+    """A learned row for each label position: the head that MAML meta-learns. It starts as a new `torch.nn.Linear`.
+
+    What is learned is sqrt(F) times the row, so that an outer rate of 0.01 suits it, as it suits scales and learned
+    rates. Positions that meta-training never had keep their random rows. Positions beyond the table get rows with the
+    mean and the spread of the table's rows, drawn once and for all.
+
+    Args:
+        sizes: Feature sizes F that occur (single texts, pairs). There is a table for each, and a row for scores.
+        positions: Rows of a table.
+    """
+
+    reads_features = False
+
+    def __init__(self, sizes: set[int], positions: int = 20) -> None:
+        super().__init__()
+        self.tables = nn.ParameterDict({str(f): nn.Parameter(_uniform(positions, f + 1)) for f in sorted(sizes)})
+        self.scores = nn.ParameterDict({str(f): nn.Parameter(_uniform(1, f + 1)) for f in sorted(sizes)})
+
+    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
+        return target.apply(self, like.unsqueeze(0), labels)
+
+    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
+        table = self.tables[str(features.shape[-1])]
+        if n_way > len(table):
+            table = torch.cat([table, _further_rows(table, n_way - len(table))])
+        return _unscaled_head(table[:n_way], features)
+
+    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
+        return _unscaled_head(self.scores[str(features.shape[-1])], features)
+
+
+def _uniform(*shape: int) -> Tensor:
+    return torch.empty(shape).uniform_(-1, 1)
+
+
+def _further_rows(table: Tensor, count: int) -> Tensor:
+    """Return rows for the positions beyond a table. They differ, as a head that does not adapt needs it."""
+    draws = torch.randn(count, table.shape[-1], generator=torch.Generator().manual_seed(0)).to(table)
+    return table.mean(0) + table.detach().std(0, correction=0) * draws
+
+
+def _unscaled_head(rows: Tensor, like: Tensor) -> LinearHead:
+    rows = rows.to(like) / like.shape[-1] ** 0.5
+    rows = rows if rows.requires_grad else rows.requires_grad_()  # the inner loop takes gradients in any case
+    return LinearHead(rows[:, :-1], rows[:, -1])
 
 
 class LearnedStart(HeadStart):
@@ -113,9 +167,7 @@ class GeneratedStart(HeadStart):
     def __init__(self, sizes: set[int], hidden: int = 128, scale: float = 10.0) -> None:
         super().__init__()
         self.prototypes = PrototypeStart(scale)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # the start does not depend on what ran before
-            self.networks = nn.ModuleDict({str(f): _generator(f, hidden) for f in sorted(sizes)})
+        self.networks = nn.ModuleDict({str(f): _generator(f, hidden) for f in sorted(sizes)})
 
     def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
         return target.apply(self, features(), labels)
@@ -136,3 +188,28 @@ def _generator(size: int, hidden: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(first, nn.Tanh(), last)
+
+
+Word = Literal["learned", "zero"]
+
+
+def make_start(word: Word, sizes: set[int]) -> HeadStart:
+    """Return the start that the setting `start` of MAML and its relatives names.
+
+    Args:
+        word: `learned` (a row for each label position) or `zero`.
+        sizes: Feature sizes F that occur.
+    """
+    return PositionStart(sizes) if word == "learned" else ZeroStart()
+
+
+def read_start(names: Iterable[str]) -> str:
+    """Return the value of the setting `start` with which a meta-learner was trained, from the names of its parameters.
+
+    >>> read_start(["start.tables.384", "start.scores.384"]), read_start(["start.log_scale"]), read_start([])
+    ('learned', 'prototypes', 'zero')
+    """
+    names = set(names)
+    if any(name.startswith("start.tables.") for name in names):
+        return "learned"
+    return "prototypes" if "start.log_scale" in names else "zero"

@@ -32,11 +32,9 @@ class SupportNetRule(HeadRule):
 
     def __init__(self, make: Callable[[], SupportNet], prior: float = 10.0) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # the start does not depend on what ran before
-            self.net = make()
-            if prior == 0:  # without a prior, a last layer of zeros would let no gradient through to the net
-                nn.init.xavier_uniform_(self.net.answer.weight)  # type: ignore[arg-type, union-attr]
+        self.net = make()
+        if prior == 0:  # without a prior, a last layer of zeros would let no gradient through to the net
+            nn.init.xavier_uniform_(self.net.answer.weight)  # type: ignore[arg-type, union-attr]
         self.prior = nn.Parameter(torch.tensor(float(prior)), requires_grad=prior > 0)
 
     def head(self, features: Tensor, labels: Tensor, target: Target) -> NetHead:

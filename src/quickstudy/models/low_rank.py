@@ -29,12 +29,9 @@ class LowRank(nn.Module):
         super().__init__()
         self._partition = partition
         self._shapes = list_shapes(partition.encoder.model, partition.adapts)
-        random = torch.Generator().manual_seed(0)  # the same start every time, whatever ran before
         like = next(partition.encoder.model.parameters())
         self.parts = nn.ParameterList(
-            (torch.randn(shape, generator=random) / shape[1] ** 0.5 if name.endswith(".a") else torch.zeros(shape)).to(
-                like
-            )
+            (torch.randn(shape) / shape[1] ** 0.5 if name.endswith(".a") else torch.zeros(shape)).to(like)
             for name, shape in self._shapes.items()
         )
 

@@ -26,7 +26,7 @@ def headline(view: View) -> list[str]:
     if pair is None:
         return [f"{first}.", f"It was not compared with the next, {following}, on the same draws."]
     ahead = f"The next, {following}, is {points(abs(pair.mean)).lstrip('+')} points behind."
-    return [f"{first}.", ahead, _verdict("On these tasks", pair.these_tasks), _beyond(pair, len(table.pairs))]
+    return [f"{first}.", ahead, _here(pair), _beyond(pair, len(table.pairs))]
 
 
 def gain_sentences(view: View) -> list[str]:
@@ -40,13 +40,19 @@ def gain_sentences(view: View) -> list[str]:
     gained = pair.mean if pair.a == first else -pair.mean
     return [
         f"{first} minus {second} at {shots_text(view.largest)}: {points(gained)} points.",
-        _verdict("On these tasks", pair.these_tasks),
+        _here(pair),
     ]
 
 
 def told_from_chance(evidence: Evidence) -> bool:
     """Return whether evidence shows a difference."""
     return evidence.p_holm is not None and evidence.p_holm <= LEVEL
+
+
+def _here(pair: PairedTest) -> str:
+    """The verdict on these tasks; without what test rows give, it holds for these test rows alone."""
+    uncounted = " (the noise of the test rows is not counted)" if not pair.counts_rows else ""
+    return _verdict(f"On these tasks{uncounted}", pair.these_tasks)
 
 
 def _verdict(where: str, evidence: Evidence) -> str:

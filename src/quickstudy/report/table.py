@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from quickstudy.evaluation.record import Evidence, Shots
 from quickstudy.evaluation.results import Results
-from quickstudy.report.number import NONE, interval, p_value, percent, plus_minus, points, seconds, shots_text
+from quickstudy.report.number import NONE, interval, p_value, plus_minus, points, seconds, shots_text
 from quickstudy.report.view import Score, View
 
 
@@ -92,9 +92,9 @@ def pairs_table(view: View, shots: Shots) -> Table:
     for pair in view.results.table(shots).pairs:
         line = [Cell(pair.a), Cell(pair.b), Cell(points(pair.mean), pair.mean)]
         line += [*_evidence_cells(pair.these_tasks), *_evidence_cells(pair.other_tasks)]
-        lines.append([*line, Cell(percent(pair.above), pair.above)])
+        lines.append(line)
     head = ("learner", "minus", "points", "these tasks: 95 %", "p", "p, Holm")
-    more = ("other tasks too: 95 %", "p", "p, Holm", "above 0, %")
+    more = ("other tasks too: 95 %", "p", "p, Holm")
     return Table(f"Paired differences at {shots_text(shots)}", head + more, lines)
 
 

@@ -90,6 +90,13 @@ def load_checkpoint(
         return None
     state = _checked_state(whole)
     weights = load_file(whole / _WEIGHTS)
+    for name, parameter in learner.named_parameters():
+        if name not in weights or weights[name].shape != parameter.shape:
+            raise RunError(
+                f"this checkpoint does not fit the method, which learns {name!r} of the shape {tuple(parameter.shape)}",
+                where=str(whole / _WEIGHTS),
+                fix="Another version of quickstudy wrote it: finish it with that version, or start a new run.",
+            )
     with torch.no_grad():
         for name, parameter in learner.named_parameters():
             parameter.copy_(weights[name])

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from quickstudy.cost import free_mib
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.convergence import Convergence, find_worst
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.plan import plan
@@ -39,6 +40,7 @@ class MetaBatch:
     Attributes:
         at_once: How many episodes are worked on at once.
         waited: Seconds that the last step waited for its episodes.
+        convergence: The worst of this process's episodes in the last step; None if no problem had to be solved.
     """
 
     def __init__(
@@ -48,17 +50,19 @@ class MetaBatch:
         self.accelerator = accelerator
         self.at_once = learner.episodes_at_once or max(1, len(self._indices(0)))
         self.waited = 0.0
+        self.convergence: Convergence | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="episodes")
         self._ahead: tuple[int, Future[list[EncodedEpisode]]] | None = None
         self._fits = False
 
-    def add(self, totals: Tensor, step: int) -> None:
+    def add(self, totals: Tensor, step: int, position: float | None = None) -> None:
         """Take the meta-gradient of a step, and leave it in `.grad`.
 
         Args:
             totals: (3,), to which are added: the sum of the losses, the query examples that were labelled rightly, and
                 all query examples that were scored.
             step: Number of the step, from 0.
+            position: How far the training is, from 0 to `steps`; by default the number of the step.
 
         Raises:
             RunError: Not even a single episode fits into memory.
@@ -67,7 +71,8 @@ class MetaBatch:
         if not self._fits and episodes:
             self._fit(episodes)
         before = totals.clone()
-        while not self._add(totals, step, episodes):
+        progress = (step if position is None else position) / self.steps
+        while not self._add(totals, progress, episodes):
             totals.copy_(before)
             for parameter in self.learner.parameters():
                 parameter.grad = None
@@ -81,14 +86,16 @@ class MetaBatch:
                     "fewer inner steps, or let less adapt (method.adapts).",
                 )
 
-    def _add(self, totals: Tensor, step: int, episodes: list[EncodedEpisode]) -> bool:
+    def _add(self, totals: Tensor, progress: float, episodes: list[EncodedEpisode]) -> bool:
         """Return whether there was enough memory. If not, what was added so far must be thrown away."""
+        self.convergence = None
         try:
             for start in range(0, len(episodes), self.at_once):
                 group = episodes[start : start + self.at_once]
                 with self.accelerator.autocast(), _attention(self.accelerator):
-                    result = self.learner.meta_loss(group, step / self.steps)
+                    result = self.learner.meta_loss(group, progress)
                 self.accelerator.backward(result.loss * (len(group) / self.size))
+                self.convergence = find_worst([self.convergence, result.convergence])
                 # Accuracy is counted in examples, so that it does not depend on how the episodes are divided.
                 right = result.scored * result.accuracy if result.scored else 0.0
                 counts = [len(group) * float(result.loss.detach()), right, result.scored]

@@ -2,7 +2,7 @@
 
     θ ← AdamW(θ, mean over the meta-batch of ∇_θ meta-loss),        episode j of step t has index t M + j
 
-    lr_t = outer_lr · min(1, t / warmup) · (1 - t / outer_steps)
+    lr_t = outer_lr · min(1, t / warmup) · decay(t / outer_steps),          decay: linear or cosine, see `schedule`
 
 Several processes share the episodes of a meta-batch by index, and add up their gradients in one flat buffer once per
 step. The model is never wrapped, because the hooks of wrapped models do not fire inside a functional inner loop. What
@@ -25,10 +25,12 @@ from torch import nn
 from quickstudy.cost import peak_mib
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.convergence import warn_of
 from quickstudy.models.cut import layer_stack
 from quickstudy.processes import Held, broadcast, gather
 from quickstudy.settings import OuterSettings
 from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.training.budget import Budget, Steps
 from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from quickstudy.training.kept import is_better
 from quickstudy.training.meta_batch import MetaBatch
@@ -49,6 +51,7 @@ def train(
     folder: Path,
     on_step: Callable[[StepRecord], None],
     validate: Validate | None = None,
+    budget: Budget | None = None,
 ) -> MetaLearner:
     """Meta-train, and leave the learner with its best or last meta-parameters, the same in all processes.
 
@@ -61,13 +64,15 @@ def train(
             from it.
         on_step: Called with the record of every step, in every process.
         validate: Gives a score of the learner; higher is better.
+        budget: How much the loop may spend; by default `outer_steps` steps. A budget of time is that of one process,
+            and a training with it begins anew.
 
     Raises:
         RunError: The loss or the meta-gradient is not finite, a checkpoint cannot be read or written, or the processes
             read different checkpoints.
         ProcessError: Another process failed.
     """
-    loop = _Loop(learner, sampler, settings, accelerator, folder, on_step, validate)
+    loop = _Loop(learner, sampler, settings, accelerator, folder, on_step, validate, budget or Steps())
     loop.begin()
     while not loop.done:
         loop.step()
@@ -102,9 +107,10 @@ class _Loop:
         folder: Path,
         on_step: Callable[[StepRecord], None],
         validate: Validate | None,
+        budget: Budget,
     ) -> None:
         self.learner, self.settings, self.accelerator = learner.to(accelerator.device), settings, accelerator
-        self.on_step, self.validate = on_step, validate
+        self.on_step, self.validate, self.budget = on_step, validate, budget
         self.last, self.best = folder / LAST, folder / BEST
         self.state = TrainState()
         self.held = Held()
@@ -113,12 +119,14 @@ class _Loop:
         self.reduction = Reduction(params, self.held)
         self.meta_batch = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
         self._began = time.perf_counter()
+        self._position = 0.0  # how far the loop is before its next step
+        self._warned = False
 
     @property
     def done(self) -> bool:
         """Whether all steps are done, or the scores have not become better for too long."""
         exhausted = 0 < self.settings.patience <= self.state.stale
-        return exhausted or self.state.step >= self.settings.outer_steps
+        return exhausted or self._position >= self.settings.outer_steps
 
     def begin(self) -> None:
         """Go on from the last checkpoint, or validate the untouched encoder as step 0."""
@@ -132,16 +140,20 @@ class _Loop:
             with self.held:
                 self._save(self.best)
                 self.on_step(StepRecord(0, lr=0.0, seconds=self._seconds(), validation=self.state.best))
+        self.budget.begin()
+        self._position = self.budget.position(self.state.step)
 
     def step(self) -> None:
         """Take one outer step; validate and save if it is due."""
         began = time.perf_counter()
-        rate = schedule(self.state.step, self.settings)
+        rate = schedule(self._position, self.settings)
         gradient = self._meta_gradient(self.state.step)
         self._update(rate)
         speed = self.settings.meta_batch_size / (time.perf_counter() - began)
         self.state = replace(self.state, step=self.state.step + 1)
-        due = self.settings.is_due(self.state.step)
+        self._position = self.budget.position(self.state.step)
+        self._warn_of_convergence()
+        due = self.settings.is_due(self.state.step) or self.done
         score = self._score(self.validate) if self.validate and due else None
         better = score is not None and is_better(score, self.state.best)
         if score is not None:
@@ -171,7 +183,7 @@ class _Loop:
         size = self.settings.meta_batch_size
         totals = torch.zeros(3, device=self.accelerator.device)  # loss · episodes, right query examples, scored ones
         with self.held:
-            self.meta_batch.add(totals, step)
+            self.meta_batch.add(totals, step, self._position)
             norm_here = self.reduction.put(totals)
             if norm_here is not None:  # checked before the sum, which would not tell whose gradient it was
                 self._check_finite(float(totals[0]) / size, norm_here, step)
@@ -203,7 +215,14 @@ class _Loop:
             score = validate(self.learner)
         return gather(score, self.held)[0]
 
+    def _warn_of_convergence(self) -> None:
+        convergence = self.meta_batch.convergence
+        if convergence and convergence.is_poor and not self._warned:
+            self._warned = True
+            warn_of(convergence)
+
     def _record(self, gradient: _MetaGradient, rate: float, speed: float, score: float | None) -> StepRecord:
+        convergence = self.meta_batch.convergence
         return StepRecord(
             step=self.state.step,
             loss=gradient.loss,
@@ -215,6 +234,8 @@ class _Loop:
             validation=score,
             peak_mib=peak_mib(self.accelerator.device),
             waited=self.meta_batch.waited,
+            inner_residual=convergence.inner if convergence else None,
+            solve_residual=convergence.solve if convergence else None,
         )
 
     def _save(self, folder: Path, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -225,14 +246,18 @@ class _Loop:
         return time.perf_counter() - self._began
 
 
-def schedule(step: int, settings: OuterSettings) -> float:
-    """Return the factor of the peak rate in a step: linear warm-up, then linear decay to zero.
+def schedule(step: float, settings: OuterSettings) -> float:
+    """Return the factor of the peak rate at a step, or between two: a linear warm-up, then a linear or cosine decay.
 
     >>> [round(schedule(t, OuterSettings(outer_steps=10, warmup_steps=2)), 2) for t in (0, 1, 2, 9)]
     [0.5, 0.9, 0.8, 0.1]
+    >>> cosine = OuterSettings(outer_steps=10, warmup_steps=0, schedule="cosine")
+    >>> [round(schedule(t, cosine), 2) for t in (0, 5, 9)]
+    [1.0, 0.5, 0.02]
     """
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    return warm * (1 - step / settings.outer_steps)
+    done = step / settings.outer_steps
+    return warm * ((1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1 - done)
 
 
 def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -13,7 +13,7 @@ from typing import Any
 from quickstudy.errors import RunError
 from quickstudy.storage.files import append_line, finite, write_text
 
-_OPTIONAL = {"validation", "peak_mib"}  # None where the others are NaN
+_OPTIONAL = {"validation", "peak_mib", "inner_residual", "solve_residual"}  # None where the others are NaN
 _RENAMED = {"tasks_per_second": "episodes_per_second"}  # names of 0.1.0
 
 
@@ -32,6 +32,9 @@ class StepRecord:
         validation: Meta-validation score after this step, 0 to 1; None if the step was not validated.
         peak_mib: The most memory that the process has held so far, on the device where there is one; None if unknown.
         waited: Seconds that this step waited for its episodes.
+        inner_residual: How far iMAML's inner loop is from its minimum, in the worst episode of the main process; see
+            `methods.convergence`. None for other methods.
+        solve_residual: What iMAML's conjugate gradients leave over, likewise.
     """
 
     step: int
@@ -44,6 +47,8 @@ class StepRecord:
     validation: float | None = None
     peak_mib: float | None = None
     waited: float = 0.0
+    inner_residual: float | None = None
+    solve_residual: float | None = None
 
     def to_json(self) -> str:
         """Return the record as one line of JSON.

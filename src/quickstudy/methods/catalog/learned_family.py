@@ -15,7 +15,7 @@ from quickstudy.methods.controller import Controller
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.setting import AboveZero, NotNegative, Positive
-from quickstudy.methods.start import GeneratedStart, LearnedStart
+from quickstudy.methods.start import GeneratedStart, LearnedStart, Word, make_start
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.parameter_filter import list_shapes
 
@@ -26,11 +26,14 @@ def meta_sgd(
     *,
     rates: Granularity = "entry",
     order: Order = "second",
+    start: Word = "learned",
 ) -> MetaLearner:
     """Meta-SGD: MAML that also learns the inner rates, and with them what adapts, and in which direction.
 
     A learned rate replaces a search for `inner_lr`, and few steps are enough. A rate per entry doubles the number of
-    meta-parameters; `layer` is a light version.
+    meta-parameters; `layer` is a light version. The paper takes one step, and its head has a rate per entry too; here
+    the head's weight and bias have one rate each, because heads differ in size. What is learned is the factor of the
+    initial rate.
 
         φ_{s+1} = φ_s - α ∘ ∇ L_support(φ_s),        α learned
 
@@ -40,6 +43,7 @@ def meta_sgd(
         rates: What has a rate: each `entry` of a parameter, each parameter tensor (`layer`), or each tensor in each
             inner step (`layer-step`).
         order: `second` (exact) or `first`.
+        start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = meta_sgd(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
@@ -50,20 +54,24 @@ def meta_sgd(
     """
     adapted = list_shapes(encoder.model, inner.adapts)
     rule = partial(LearnedRates, shapes=adapted, granularity=rates, steps=inner.inner_steps)
-    return GradientMetaLearner(encoder, inner, rule, order=order, name="meta-sgd")
+    head = make_start(start, encoder.feature_sizes)
+    return GradientMetaLearner(encoder, inner, rule, start=head, order=order, name="meta-sgd")
 
 
 def mamlpp(
     encoder: Encoder,
     inner: InnerLoop = InnerLoop(),
     *,
-    annealed: NotNegative = 0.5,
+    annealed: NotNegative = 0.15,
     first_order: NotNegative = 0.3,
+    start: Word = "learned",
 ) -> MetaLearner:
     """MAML++: a more stable MAML, which learns a rate per layer and step.
 
     Early in training the loss after every inner step counts, and the gradient is first order. Later only the loss after
-    the last step counts, in second order. Take it where MAML is unstable.
+    the last step counts, in second order. Take it where MAML is unstable. The paper anneals the outer rate by a
+    cosine: set `outer.schedule = "cosine"`, as the recipe does. Its batch normalisation per step does not apply, since
+    encoders of texts have layer normalisation.
 
         min_θ Σ_s w_s L_query(φ_s),        w goes from equal weights to the last step alone
 
@@ -72,6 +80,7 @@ def mamlpp(
         inner: The inner loop; see `InnerLoop`. Its rates are where the learned rates start.
         annealed: Fraction of the training in which the weights w go from equal ones to the last step alone.
         first_order: Fraction of the training, at its start, that is first order.
+        start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = mamlpp(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
@@ -83,7 +92,8 @@ def mamlpp(
     adapted = list_shapes(encoder.model, inner.adapts)
     rule = partial(LearnedRates, shapes=adapted, granularity="layer-step", steps=inner.inner_steps)
     every_step = objective.multi_step(annealed=annealed, first_order=first_order)
-    return GradientMetaLearner(encoder, inner, rule, objective=every_step, name="maml++")
+    head = make_start(start, encoder.feature_sizes)
+    return GradientMetaLearner(encoder, inner, rule, start=head, objective=every_step, name="maml++")
 
 
 def leopard(

@@ -1,15 +1,15 @@
 """Table: the methods by name, and how one is made from the settings of a recipe.
 
     name              head starts at  what adapts  inner rule     order    reference
-    maml              zero            all          SGD            second   Finn et al. 2017, arXiv:1703.03400
-    fomaml            zero            all          SGD            first    Finn et al. 2017, arXiv:1703.03400
-    reptile           zero            all          SGD            first    Nichol et al. 2018, arXiv:1803.02999
-    anil              zero            head         SGD            second   Raghu et al. 2020, arXiv:1909.09157
-    boil              prototypes      all but head SGD            second   Oh et al. 2021, arXiv:2008.08882
-    meta-sgd          zero            all          learned rates  second   Li et al. 2017, arXiv:1707.09835
-    maml++            zero            all          learned rates  both     Antoniou et al. 2019, arXiv:1810.09502
-    imaml             zero            all          SGD            implicit Rajeswaran et al. 2019, arXiv:1909.04630
-    maml-lora         zero            lora         SGD            second   Hu et al. 2022, arXiv:2106.09685
+    maml              learned         all          SGD            second   Finn et al. 2017, arXiv:1703.03400
+    fomaml            learned         all          SGD            first    Finn et al. 2017, arXiv:1703.03400
+    reptile           learned         all          SGD            first    Nichol et al. 2018, arXiv:1803.02999
+    anil              learned         head         SGD            second   Raghu et al. 2020, arXiv:1909.09157
+    boil              learned         all but head SGD            second   Oh et al. 2021, arXiv:2008.08882
+    meta-sgd          learned         all          learned rates  second   Li et al. 2017, arXiv:1707.09835
+    maml++            learned         all          learned rates  both     Antoniou et al. 2019, arXiv:1810.09502
+    imaml             learned         all          SGD            implicit Rajeswaran et al. 2019, arXiv:1909.04630
+    maml-lora         learned         lora         SGD            second   Hu et al. 2022, arXiv:2106.09685
     proto-maml        prototypes      all          SGD            second   Triantafillou et al. 2020, arXiv:1903.03096
     leopard           generated       all          learned rates  first    Bansal et al. 2020, arXiv:1911.03863
     lstm-optimizer    learned         head         LSTM cell      first    Ravi and Larochelle 2017
@@ -34,11 +34,14 @@ the family modules beside this one, and a line here.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import baseline_family, feature_family, gradient_family, learned_family
 from quickstudy.methods.setting import arrange, read_settings
 from quickstudy.models.encoder import Encoder
+from quickstudy.seeding import derive_seed
 
 METHODS: Mapping[str, Callable[..., MetaLearner]] = {
     "maml": gradient_family.maml,
@@ -70,13 +73,17 @@ METHODS: Mapping[str, Callable[..., MetaLearner]] = {
 }
 
 
-def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None) -> MetaLearner:
+def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None, *, seed: int = 0) -> MetaLearner:
     """Return a method by name.
+
+    What a method starts with at random follows from the seed alone. A method that is made by its own function draws
+    from PyTorch's global generator.
 
     Args:
         name: A name in `METHODS`.
         encoder: The encoder that it meta-trains and adapts.
         settings: Its settings, by their keys in a recipe.
+        seed: Of what it starts with at random.
 
     Raises:
         RecipeError: The method is unknown, or does not have such a setting.
@@ -88,7 +95,9 @@ def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None)
     check_method(name)
     for key, value in (settings or {}).items():
         check_setting(name, key, value)
-    return METHODS[name](encoder, **arrange(METHODS[name], settings or {}))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "initialisation"))
+        return METHODS[name](encoder, **arrange(METHODS[name], settings or {}))
 
 
 def check_method(name: str) -> None:

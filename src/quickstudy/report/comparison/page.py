@@ -72,6 +72,7 @@ def _page(view: View, plots: Path) -> str:
             tasks=tasks_table(view),
             pairs={k: pairs_table(view, k) for k in view.shots},
             matrices={k: [differences(view, k, these_tasks=these) for these in (True, False)] for k in view.shots},
+            rows_counted=all(pair.counts_rows for k in view.shots for pair in view.results.table(k).pairs),
             costs=costs_table(view),
             labels=by_task,
             label_tables={task.task: _labels_table(task) for task in by_task},

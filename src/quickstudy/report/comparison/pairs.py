@@ -89,7 +89,7 @@ def _oriented(pairs: Sequence[PairedTest]) -> dict[tuple[str, str], PairedTest]:
 
 def _turned(pair: PairedTest) -> PairedTest:
     these, other = _negated(pair.these_tasks), _negated(pair.other_tasks)
-    return replace(pair, a=pair.b, b=pair.a, mean=-pair.mean, above=None, these_tasks=these, other_tasks=other)
+    return replace(pair, a=pair.b, b=pair.a, mean=-pair.mean, these_tasks=these, other_tasks=other)
 
 
 def _negated(evidence: Evidence) -> Evidence:
