@@ -299,6 +299,7 @@ def test_writing_it_loads_no_torch() -> None:
         (lambda values: values["draws"][3].update(accuracy="x"), r"draws\.3\.accuracy is"),
         (lambda values: values["draws"][3].update(ece="x"), r"draws\.3\.ece is"),
         (lambda values: values["draws"][3].pop("threads"), r"draws\.3\.threads is missing"),
+        (lambda values: values["draws"][3].update(learner="x"), r"draws\.3 names 'x', learners does not"),
         (lambda values: values["draws"][3].update(task="x"), r"draws\.3 names 'x', tasks does not"),
         (lambda values: values["tables"][0]["learners"][0].update(learner="x"), r"table of 4 shots names 'x'"),
         (lambda values: values["tables"][0]["learners"][0].update(mean=None), r"learners\.0\.mean is null"),

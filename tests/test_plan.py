@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel
 
 from conftest import tiny_encoder, tiny_tokenizer, word_task
-from quickstudy.cost import measure
+from quickstudy.cost import Cost, measure
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
@@ -25,8 +26,9 @@ from quickstudy.models.encoder import Encoder, EncoderSettings
 from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.training import explain as explain_module
 from quickstudy.training import meta_batch
-from quickstudy.training.explain import explain
+from quickstudy.training.explain import explain, matrix_rate
 from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.plan import plan
 
@@ -35,6 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "maml all": {},
     "maml layers:-1": {"adapts": "layers:-1"},
     "maml head": {"adapts": "head"},
+    "maml layers:-1 run again": {"adapts": "layers:-1", "stored_steps": 1},
     "maml truncated": {"exact_steps": 1},
     "maml run again": {"stored_steps": 1},
     "fomaml": {},
@@ -63,6 +66,51 @@ def test_operations_are_those_that_are_counted(case: str) -> None:
     reckoned = plan(learner, [episode]).operations
     assert reckoned is not None
     assert _counted(learner) == pytest.approx(reckoned, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("case", "support", "copies", "per_support"),
+    [  # passes over the support set below and above what adapts; numbers held per activation of the support set
+        ("protonet", (3, 3), 0, 26),
+        ("fomaml layers:-1", (1, 9), 2, 0),
+        ("maml layers:-1", (3, 27), 6, 42 * 3 / 3 + 26 * 2 / 3),
+        ("maml layers:-1 run again", (3, 33), 6, 42 * 1 / 3 + 26 * 2 / 3),
+        ("maml all", (3, 27), 6, 42 * 3),
+    ],
+)
+def test_an_estimate_is_what_the_first_lines_of_its_module_say(
+    case: str, support: tuple[int, int], copies: int, per_support: float
+) -> None:
+    learner = _learner(case)
+    episodes = [encode_episode(learner.encoder, SAMPLER[i]) for i in range(2)]
+    layers, width, inner, fraction = 3, 64, 256, 0 if case == "protonet" else 1 if "all" in case else 1 / 3
+    weights = layers * (4 * width**2 + 2 * width * inner)
+    below, above = (np.array(count) for count in zip(support, (3, 3), strict=True))
+    passes = below * (1 - fraction) + above * fraction
+    adapted = sum(p.numel() for p in learner.partition.initial().values())
+    operations, traffic, held, tokens, computed = [], [], [], [], []
+    for episode in episodes:
+        shapes = [
+            [tuple(batch.inputs["input_ids"].shape) for batch in learner.encoder.batches(each.sequences)]
+            for each in (episode.support, episode.query)
+        ]
+        padded = np.array([sum(b * t for b, t in each) for each in shapes])
+        pairs = np.array([sum(b * t**2 for b, t in each) for each in shapes])
+        tokens.append(sum(len(ids) for each in (episode.support, episode.query) for ids in each.sequences.ids))
+        computed.append(padded.sum())
+        operations.append(passes @ (2 * weights * padded + 4 * width * layers * pairs))
+        traffic.append(passes @ (4 * (weights + 2 * 26 * layers * width * padded)))
+        # In first order the graph of a step has gone before that of the query loss is made.
+        activations = max(per_support * padded[0] + 26 * padded[1], 26 * padded[0])
+        held.append(copies * adapted + layers * width * activations)
+    trained = sum(p.numel() for p in learner.encoder.model.parameters() if p.requires_grad)
+    estimate = plan(learner, episodes, at_once=2)
+    assert (estimate.tokens, estimate.computed) == (np.mean(tokens), np.mean(computed))
+    assert (estimate.operations, estimate.traffic) == pytest.approx((np.mean(operations), np.mean(traffic)), rel=1e-12)
+    if "all" not in case:  # of the word embeddings the rows in use adapt alone
+        assert estimate.memory_mib == pytest.approx(4 * (trained + sum(held)) / 2**20, rel=1e-12)
+        alone = plan(learner, episodes).memory_mib
+        assert alone == pytest.approx(4 * (trained + max(held)) / 2**20, rel=1e-12)
 
 
 def test_another_way_is_reckoned_otherwise() -> None:
@@ -194,6 +242,18 @@ def test_memory_that_is_known_to_be_short_is_not_tried(
     assert _added(learner, accelerator)[1].at_once == 2
 
 
+def test_where_not_even_one_episode_fits_by_its_estimate_it_is_tried(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make("maml", tiny_encoder(), {"inner_steps": 2})
+    wanted, _ = _added(make("maml", tiny_encoder(), {"inner_steps": 2}), accelerator)
+    monkeypatch.setattr(meta_batch, "free_mib", lambda _device: 1e-3)
+    grads, batch = _added(learner, accelerator)
+    assert (batch.at_once, learner.stored_steps) == (1, 0)
+    for name, value in grads.items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-5)
+
+
 def test_one_episode_that_does_not_fit_is_refused_with_the_way_out(accelerator: Accelerator) -> None:
     learner = make("protonet", tiny_encoder())
 
@@ -234,6 +294,23 @@ def test_episodes_made_ahead_are_those_of_their_step(accelerator: Accelerator) -
     assert seen == wanted
 
 
+def test_the_method_is_told_how_far_the_training_is(accelerator: Accelerator) -> None:
+    learner = make("protonet", tiny_encoder())
+    told: list[float] = []
+    run = learner.meta_loss
+
+    def noted(episodes: Any, progress: float) -> Any:
+        told.append(progress)
+        return run(episodes, progress)
+
+    learner.meta_loss = noted  # type: ignore[method-assign]
+    learner.episodes_at_once = 1  # type: ignore[misc]
+    batch = MetaBatch(learner, SAMPLER, 2, 4, accelerator)
+    for step in (0, 1, 3):
+        batch.add(torch.zeros(3), step)
+    assert told == [0.0, 0.0, 0.25, 0.25, 0.75, 0.75]
+
+
 def test_the_next_step_is_made_in_a_thread_while_this_one_is_computed(accelerator: Accelerator) -> None:
     made: list[tuple[int, bool]] = []
 
@@ -262,6 +339,45 @@ def test_an_explanation_measures_and_changes_nothing(accelerator: Accelerator) -
     )  # layers below all that is trained save some
     assert found.seconds > 0 < found.data_seconds
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in learner.named_parameters())
+
+
+@pytest.mark.parametrize("trains", ["layers", "all"])
+def test_an_explanation_is_of_the_first_step_as_it_is_trained(
+    trains: Any, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {torch.float32: 3.0, torch.bfloat16: 5.0}
+    monkeypatch.setattr(explain_module, "matrix_rate", lambda _device, dtype: rates[dtype])
+    learner = _learner("maml all")
+    learner.episodes_at_once = None  # type: ignore[misc]
+    calls: list[tuple[int, float, bool]] = []
+    run = learner.meta_loss
+
+    def noted(episodes: Any, progress: float) -> Any:
+        calls.append((len(episodes), progress, any(p.grad is not None for p in learner.parameters())))
+        return run(episodes, progress)
+
+    learner.meta_loss = noted  # type: ignore[method-assign]
+    settings = OuterSettings(meta_batch_size=3, outer_steps=7, trains=trains)
+    explained = explain(learner, SAMPLER, settings, accelerator)
+    assert calls == [(3, 0.0, False)] * 2
+    assert (explained.episodes, explained.at_once, explained.outer_steps) == (3, 3, 7)
+    assert (explained.precision, explained.device, explained.rate) == ("no", "cpu", 3.0)
+    for name, parameter in learner.encoder.model.named_parameters():
+        assert parameter.requires_grad == (trains == "all" or name.startswith("encoder.layer."))
+    episodes = [encode_episode(learner.encoder, SAMPLER[i]) for i in range(3)]
+    assert explained.plan == plan(learner, episodes, 3)
+
+
+def test_the_rate_of_matrix_products_counts_two_operations_for_each_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter((2.0, 0.5, 4.0))
+
+    @contextmanager
+    def clock(_device: torch.device) -> Iterator[Cost]:
+        yield Cost(next(seconds))
+
+    monkeypatch.setattr(explain_module, "measure", clock)
+    monkeypatch.setitem(explain_module._SIZES, "cpu", (2, 3, 5))
+    assert matrix_rate(torch.device("cpu"), repeats=3) == 10 * 2 * 2 * 3 * 5 / 0.5  # of the fastest of three
 
 
 def _learner(case: str) -> MetaLearner:

@@ -231,6 +231,26 @@ def test_most_shots_is_what_support_sets_can_have() -> None:
         assert draw_trials(Protocol(shots=(most,), draws=1), task)
         with pytest.raises(DataError, match="fewer"):
             draw_trials(Protocol(shots=(most + 1,), draws=1), task)
+    published = {(k, d): ListSplit([]) for k, d in ((4, 9), (8, 0), (2, 30))}
+    assert most_shots(replace(word_task(), fixed_draws=published)) == 8
+
+
+def test_episodes_that_cannot_be_drawn_are_refused_with_the_options_that_help() -> None:
+    with pytest.raises(DataError, match=r"Use fewer --shots or --n-way, or add rows\.$"):
+        draw_trials(Protocol("episodic", (40,), 2, n_way=2, n_query=40), word_task())
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_episodes_come_from_the_validation_split_only_where_there_is_no_test_split(split: str) -> None:
+    both = word_task(rows=100)
+    rows = {"train": both.train_split, split: both.test_split}
+    trial, *_ = draw_trials(Protocol("episodic", (2,), 3, n_way=2, n_query=4), replace(both, splits=rows))
+    assert {e.text for e in (*trial.support, *trial.tests)} <= {both.test_split[i].text for i in range(100)}
+
+
+def test_episodes_of_regression_have_rows_for_the_ways_of_the_protocol() -> None:
+    for trial in draw_trials(Protocol("episodic", (2,), 2, n_way=3, n_query=4), score_task()):
+        assert (len(trial.support), len(trial.tests), trial.label_names) == (6, 12, ())
 
 
 def test_label_names_are_the_nearest_of_their_embeddings() -> None:

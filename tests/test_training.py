@@ -1,12 +1,15 @@
 """The outer loop: it learns, a killed run goes on as if nothing had happened, and damage is never trained from."""
 
+import itertools
 import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -26,7 +29,8 @@ from quickstudy.tasks.episode import Episode, EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
-from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from quickstudy.training import meta_batch, outer
+from quickstudy.training.checkpoint import TrainState, load_checkpoint, read_state, save_checkpoint
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.outer import schedule, train
 from quickstudy.training.record import StepRecord, append_record, cut_log, read_log
@@ -203,6 +207,7 @@ def test_early_stopping_stops_and_the_best_parameters_are_kept(
     records = _train(learner, tmp_path, settings, validate=validate)
     assert [record.step for record in records] == list(range(steps + 1))
     assert [record.validation for record in records] == scores[: steps + 1]
+    assert (records[0].lr, records[0].seconds > 0, math.isnan(records[0].loss)) == (0.0, True, True)
     assert find_kept(records, "best") == KeptStep(kept, steps, scores[kept])
     assert find_kept(records, "last") == KeptStep(steps, steps, scores[steps])
     assert _equal(seen[kept], _copy(learner))
@@ -322,6 +327,47 @@ def test_the_gradient_is_scaled_down_to_the_norm_limit_and_its_own_norm_is_told(
     assert free[0].grad_norm > 1e-2
 
 
+def test_a_step_is_adamw_s_and_only_the_encoder_decays(tmp_path: Path) -> None:
+    learner, grads = _learner("protonet", torch.float64), []
+    before = _copy(learner)
+
+    def keep(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+        grads.extend(None if p.grad is None else p.grad.clone() for g in optimizer.param_groups for p in g["params"])
+
+    hook = register_optimizer_step_pre_hook(keep)
+    settings = OuterSettings(
+        outer_steps=1, outer_lr=1e-3, method_lr=1e-2, warmup_steps=4, weight_decay=0.5, trains="all"
+    )
+    _train(learner, tmp_path, settings)
+    hook.remove()
+    names = [name for name, _ in learner.named_parameters() if name.startswith("encoder.")]
+    names += [name for name in before if name not in names and name in dict(learner.named_parameters())]
+    assert names[-1] == "rule.log_scale"
+    after = dict(learner.named_parameters())
+    for name, grad in zip(names, grads, strict=True):
+        if grad is None:  # the pooler
+            assert torch.equal(after[name], before[name])
+            continue
+        rate, decay = (1e-2, 0.0) if name == "rule.log_scale" else (1e-3, 0.5)
+        rate /= 4  # the first of four steps of warm-up
+        wanted = before[name] * (1 - rate * decay) - rate * grad / (grad.abs() + 1e-8)  # both moments: of this gradient
+        torch.testing.assert_close(after[name].detach(), wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("bad_after", "saved"), [(1, False), (2, True), (3, True)])
+def test_an_error_speaks_of_a_checkpoint_only_if_there_is_one(bad_after: int, saved: bool, tmp_path: Path) -> None:
+    learner = _learner("protonet")
+
+    def poison(record: StepRecord) -> None:
+        if record.step == bad_after:
+            with torch.no_grad():
+                learner.rule.log_scale.fill_(math.nan)
+
+    with pytest.raises(RunError) as caught:
+        train_on(learner, tmp_path, SHORT, poison)
+    assert ("last good checkpoint" in str(caught.value)) == saved == (bad_after >= SHORT.validate_every)
+
+
 def test_step_t_draws_the_episodes_from_t_times_m(tmp_path: Path) -> None:
     class Counting(EpisodeSampler):
         asked: list[int]
@@ -335,6 +381,27 @@ def test_step_t_draws_the_episodes_from_t_times_m(tmp_path: Path) -> None:
     settings = OuterSettings(outer_steps=3, meta_batch_size=2, trains="all")
     _train(_learner("fomaml"), tmp_path, settings, sampler=sampler)
     assert sampler.asked == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_times_of_a_step_are_those_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (outer, meta_batch):  # clocks that go on by a second whenever they are read
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=itertools.count(100.0).__next__))
+    records = _train(_learner("protonet"), tmp_path, SHORT)
+    assert [record.seconds for record in records] == [3.0 * step for step in range(1, 7)]
+    assert [record.episodes_per_second for record in records] == [SHORT.meta_batch_size / 1.0] * 6
+    assert [record.waited for record in records] == [1.0] * 6
+    assert all(record.peak_mib is None or record.peak_mib > 100 for record in records)
+
+
+def test_a_resumed_run_counts_its_seconds_on(mine: Path) -> None:
+    file = mine / "last" / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"step": 4, "seconds": 5000.0}))
+    records = _train(_learner("protonet"), mine, SHORT)
+    assert [record.step for record in records] == [5, 6]
+    assert all(5000 < record.seconds < 6000 for record in records)
+    state = read_state(mine / "last")
+    assert state is not None
+    assert (state.step, state.seconds) == (6, records[-1].seconds)
 
 
 def test_an_all_regression_meta_batch_has_no_accuracy_but_a_loss(tmp_path: Path) -> None:
@@ -393,6 +460,29 @@ def test_the_validation_score_counts_each_task_once() -> None:
     drawn = [sampler[i].task for i in range(7)]
     assert drawn.count("clear") != drawn.count("blind")
     assert episodic_score(sampler, 7)(_learner("protonet")) == pytest.approx(0.75, abs=1e-7)
+
+
+def test_the_validation_score_of_scores_is_their_correlation_and_never_below_0() -> None:
+    task, learner, values = score_task(), _learner("protonet"), []
+    sampler = EpisodeSampler([task], EpisodeSpec(2, 4, 5), seed=1)
+    for index in range(8):
+        episode = encode_episode(learner.encoder, sampler[index])
+        model = learner.adapt(episode.support, episode.target)
+        predicted = model.predict(sampler[index].query)
+        values.append(float(np.corrcoef(predicted, [e.label for e in sampler[index].query])[0, 1]))
+    assert min(values) < 0 < max(values)  # each case is there
+    wanted = np.mean([max(0.0, value) for value in values])
+    assert episodic_score(sampler, 8)(learner) == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["protonet", "majority"])
+def test_scores_that_have_no_correlation_count_0(method: str) -> None:
+    flat = ListSplit(Example(f"{word} film", label=2.0) for word in ("good", "bad", "new", "old", "fine", "poor") * 3)
+    task = (
+        Task("flat", {"train": flat}, (), kind="regression", metric="pearson") if method == "protonet" else score_task()
+    )
+    sampler = EpisodeSampler([task], EpisodeSpec(2, 3, 3), seed=0)
+    assert episodic_score(sampler, 3)(make(method, tiny_encoder())) == 0.0
 
 
 def train_on(

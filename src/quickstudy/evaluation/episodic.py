@@ -37,6 +37,6 @@ def episodic_score(sampler: EpisodeSampler, episodes: int) -> Callable[[MetaLear
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return max(0.0, float(np.corrcoef(a, b)[0, 1]))
