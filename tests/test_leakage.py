@@ -69,10 +69,12 @@ def _changed(text: str, *places: int) -> str:
         (("a cat", "sat down"), ("a cat", "sat down"), "exact"),
         (("a cat", "sat down"), ("A cat!", "sat down."), "normalised"),
         (("one thing", LONG), ("another", LONG[4:]), "13-gram"),
-        (("a cat sat", "it was late"), "it was late", "exact"),  # half of a pair, read as a single text
+        (("a cat sat", "it was late again"), "it was late again", "exact"),  # half of a pair, read as a single text
+        (("shares of the bank fell", "the bank"), "the bank", None),  # two words are a text of many pairs by chance
         ("Late again.", "late once more", None),
         (("a cat", "sat down"), ("a cat", "stood up"), None),  # a shared text of two words says nothing
         (" ".join(LONG.split()[:12]), " ".join(["or", *LONG.split()[:12], "so", "it", "seems"]), None),  # twelve words
+        (f"{'@user ' * 20} so true", f"{'@user ' * 30} not at all", None),  # a word that is said again counts once
         (":)", ":(", None),  # no words in common, since there are none
         ("!!!", "!!!", "exact"),
     ],
@@ -130,7 +132,7 @@ def test_a_word_or_three_of_24_changed_is_a_near_copy(places: tuple[int, ...]) -
     ("text", "changed", "near"),
     [
         ("my card was not accepted in the shop", "my card was not accepted in the cafe", True),  # one of eight
-        ("my card was not accepted in the shop", "my card was not accepted in shop", True),  # one left out
+        ("my card was not accepted in the other shop", "my card was not accepted in the shop", True),  # one left out
         ("my card was not accepted in the shop", "so my card was not accepted in the shop", True),  # one put in
         ("my card was not accepted in the shop", "my card was refused in the cafe", False),  # three
         ("what is the weather like in oslo", "what is the weather like in rome", False),  # another question
@@ -335,12 +337,12 @@ _WORDS = ("apple", "pear", "plum", "fig", "grape", "melon", "lemon", "lime", "pe
 def test_tasks_on_which_the_checkpoint_was_chosen_are_seen(validated: Run, tmp_path: Path) -> None:
     results = quickstudy.evaluate(validated, [tmp_path / "trained", tmp_path / "chosen"], shots=[2], draws=1)
     learner = results.learners["meta-trained"]
-    assert (learner.seen, learner.chosen) == (("trained",), ("chosen",))
+    assert (learner.seen, learner.validated) == (("trained",), ("chosen",))
     said = [
         "meta-trained on, not held out: trained",
-        "checkpoint chosen on, not held out: chosen",
+        "meta-validated on, not held out: chosen",
         "4 of 4 support rows of trained were meta-trained on (trained): 4 the same text",
-        "4 of 4 support rows of chosen were chosen on (chosen): 4 the same text",
+        "4 of 4 support rows of chosen were seen in meta-validation (chosen): 4 the same text",
     ]
     assert overlap_notes(learner) == said
     page = (validated.folder / "report.html").read_text()
@@ -355,13 +357,13 @@ def test_texts_on_which_the_checkpoint_was_chosen_are_refused(recorded: bool, va
         validated.files.folder.joinpath("manifest.json").unlink(missing_ok=True)
     (tmp_path / "fresh" / "test.jsonl").write_bytes((tmp_path / "chosen" / "train.jsonl").read_bytes())
     tasks, protocol = [tmp_path / "fresh", tmp_path / "chosen"], Protocol(shots=(1,), draws=1)
-    with pytest.raises(DataError, match=r"100\.0 % of the scored rows of task 'fresh' were chosen on in chosen"):
+    with pytest.raises(DataError, match="scored rows of task 'fresh' were seen in meta-validation in chosen"):
         compare(str(validated.folder), tasks, tmp_path / "out", protocol=protocol)
     results = compare(str(validated.folder), tasks, tmp_path / "out", protocol=protocol, allow_overlap=True)
-    assert results.learners["run"].chosen == ("chosen",)
+    assert results.learners["run"].validated == ("chosen",)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "checkpoint chosen on, not held out: chosen" in page
-    assert "12 of 12 scored rows of fresh were chosen on (chosen): 12 the same text" in page
+    assert "meta-validated on, not held out: chosen" in page
+    assert "12 of 12 scored rows of fresh were seen in meta-validation (chosen): 12 the same text" in page
     assert read_results(tmp_path / "out" / "results.json", "") == results
 
 

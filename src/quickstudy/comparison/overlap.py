@@ -47,7 +47,7 @@ def with_overlap(
             described[spec.name] = replace(
                 learners[spec.name],
                 seen=_named(run.meta_train_tasks(), tasks),
-                chosen=_named(run.meta_validation_tasks() | validation, tasks),
+                validated=_named(run.meta_validation_tasks() | validation, tasks),
                 overlap=overlaps,
             )
     return described
@@ -68,7 +68,7 @@ def _look_up(run: Run, tasks: Sequence[PlannedTask], *, allow: bool) -> tuple[se
             where=error.where or str(run.files.config),
             fix="Put the data back where they were, or go on unchecked with --allow-overlap.",
         ) from error
-    overlaps = find_overlap(trained, tasks) + find_overlap(validation, tasks, how="chosen on")
+    overlaps = find_overlap(trained, tasks) + find_overlap(validation, tasks, how="seen in meta-validation")
     if not allow:
         refuse_overlap(overlaps)
     return {task.name for task in validation}, overlaps

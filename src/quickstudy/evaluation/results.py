@@ -121,7 +121,7 @@ class Learner:
         fingerprint: Hash of all that its predictions follow from: the encoder's files, the settings, what was learned.
         training: What its meta-training took; None without one, or where the run has no log.
         seen: Evaluated tasks that it was meta-trained on.
-        chosen: Evaluated tasks on which its checkpoint was chosen (meta-validation).
+        validated: Evaluated tasks of its meta-validation, on which its checkpoint was chosen.
         overlap: What is evaluated and was seen; None if that could not be looked up.
         measured: What adapting and predicting cost.
     """
@@ -133,7 +133,7 @@ class Learner:
     fingerprint: str
     training: Training | None = None
     seen: tuple[str, ...] = ()
-    chosen: tuple[str, ...] = ()
+    validated: tuple[str, ...] = ()
     overlap: tuple[Overlap, ...] | None = ()
     measured: Measured = field(default_factory=Measured)
 

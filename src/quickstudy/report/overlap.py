@@ -1,6 +1,6 @@
 """Overlap: what pages say of evaluated texts that a learner's meta-training saw."""
 
-from quickstudy.evaluation.leakage.kind import REPORTED, SEEN_WORDS, describe_kinds
+from quickstudy.evaluation.leakage.kind import REPORTED, describe_kinds
 from quickstudy.evaluation.results import Learner, Overlap
 
 
@@ -12,14 +12,14 @@ def overlap_notes(learner: Learner) -> list[str]:
     ['2 of 80 scored rows of mr were meta-trained on (sst2): 2 the same text']
     """
     notes = [f"meta-trained on, not held out: {', '.join(learner.seen)}"] if learner.seen else []
-    notes += [f"checkpoint chosen on, not held out: {', '.join(learner.chosen)}"] if learner.chosen else []
+    notes += [f"meta-validated on, not held out: {', '.join(learner.validated)}"] if learner.validated else []
     if learner.overlap is None:
         return [*notes, "not checked: whether evaluated texts were meta-trained on"]
     return notes + [note for overlap in learner.overlap for note in _notes(overlap)]
 
 
 def _notes(overlap: Overlap) -> list[str]:
-    sources, task, seen = ", ".join(overlap.sources[:3]), overlap.task, SEEN_WORDS[overlap.how]
+    sources, task, seen = ", ".join(overlap.sources[:3]), overlap.task, overlap.how
     counted = {kind: count for kind, count in overlap.rows.items() if kind not in REPORTED}
     notes = []
     if counted:

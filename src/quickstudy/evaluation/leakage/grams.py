@@ -31,11 +31,23 @@ class FlatTexts:
     """
 
     def __init__(self, texts: Sequence[Sequence[str]]) -> None:
-        self.sizes: Ints = np.array([len(text) for text in texts], dtype=np.int64)
-        self.starts: Ints = np.cumsum(self.sizes) - self.sizes
-        count = int(self.sizes.sum())
-        hashes = np.fromiter((hash(unit) for text in texts for unit in text), dtype=np.int64, count=count)
-        self.units: Hashes = hashes.view(np.uint64)
+        sizes = np.array([len(text) for text in texts], dtype=np.int64)
+        hashes = np.fromiter((hash(unit) for text in texts for unit in text), dtype=np.int64, count=int(sizes.sum()))
+        self._set(hashes.view(np.uint64), sizes)
+
+    def _set(self, units: Hashes, sizes: Ints) -> None:
+        self.units, self.sizes = units, sizes
+        self.starts: Ints = np.cumsum(sizes) - sizes
+
+    def without_repeats(self) -> "FlatTexts":
+        """Return the texts without units that equal the one before them: "no no no" becomes "no"."""
+        kept = np.ones(len(self.units), dtype=bool)
+        kept[1:] = self.units[1:] != self.units[:-1]
+        kept[self.starts[self.sizes > 0]] = True
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        texts = FlatTexts(())
+        texts._set(self.units[kept], ends[self.starts + self.sizes] - ends[self.starts])
+        return texts
 
     def of(self, text: int) -> list[int]:
         """Return the hashes of the units of a text."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from quickstudy.errors import DataError
-from quickstudy.evaluation.leakage.kind import REPORTED, SEEN_WORDS, describe_kinds
+from quickstudy.evaluation.leakage.kind import REPORTED, describe_kinds
 from quickstudy.evaluation.results import Overlap
 
 MOST = 0.005  # of a task's scored rows: a stray set phrase is no leak
@@ -22,7 +22,7 @@ def refuse_overlap(overlaps: Iterable[Overlap]) -> None:
         if overlap.overlapping_fraction > MOST:
             percent = f"{100 * overlap.overlapping_fraction:.1f} %"
             kinds = describe_kinds({kind: n for kind, n in overlap.rows.items() if kind not in REPORTED})
-            what = f"{percent} of the scored rows of task {overlap.task!r} were {SEEN_WORDS[overlap.how]} in {sources}"
+            what = f"{percent} of the scored rows of task {overlap.task!r} were {overlap.how} in {sources}"
             what += f" ({kinds}, of {overlap.total:,}; for example {_cut(overlap.examples[0])!r})"
         elif overlap.lineage:
             what = f"task {overlap.task!r} is made from the same source as {sources}: {', '.join(overlap.lineage)}"

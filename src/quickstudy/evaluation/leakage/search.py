@@ -48,9 +48,9 @@ class Search:
         """
         for texts, pairs in _chunks(split):
             alike = self._index.read(texts)
-            for number, likeness in (item for each in alike.values() for item in each.items()):
-                if likeness < self._texts.get(number, (Likeness.NONE, 0))[0]:
-                    self._texts[number] = likeness, source
+            sides = {side for pair in pairs for side in pair}
+            for text, likenesses in alike.items():
+                self._read_text(likenesses, source, fewest_words=FEWEST_WORDS if text in sides else 0)
             for first, second in pairs:
                 if first in alike and second in alike:
                     self._read_pair(alike[first], alike[second], source, swapped=False)
@@ -60,6 +60,13 @@ class Search:
         """Return how a row was seen, and the task that it was seen in; None if it was not."""
         numbers = [self._numbers[text] for text in texts_of(example)]
         return self._kind_of_text(*numbers) if len(numbers) == 1 else self._kind_of_pair(numbers[0], numbers[1])
+
+    def _read_text(self, alike: Mapping[int, Likeness], source: int, *, fewest_words: int) -> None:
+        """Note the evaluated texts that are like a trained text."""
+        for number, likeness in alike.items():
+            before = self._texts.get(number, (Likeness.NONE, 0))[0]
+            if likeness < before and self._index.words[number] >= fewest_words:
+                self._texts[number] = likeness, source
 
     def _read_pair(
         self, first: Mapping[int, Likeness], second: Mapping[int, Likeness], source: int, *, swapped: bool

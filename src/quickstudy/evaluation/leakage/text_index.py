@@ -1,7 +1,8 @@
 """Text index: which of the evaluated texts a trained text equals, quotes, or differs from in a few words.
 
 The evaluated texts are indexed and the trained ones read past them, so memory follows from what is evaluated. Equal
-texts and texts with the same words are looked up by hash, quotations by the hashes of all runs of thirteen words.
+texts and texts with the same words are looked up by hash, quotations by the hashes of all runs of thirteen words. A
+word that is said again and again counts once in a run: "@user @user @user" begins many tweets.
 
 For texts that differ in up to d words: d words can damage only d of d + 1 segments, so the segment that is left is
 looked up. Whoever shares a segment, at about the same place, is compared in full (edit distance on words).
@@ -55,8 +56,9 @@ class TextIndex:
         self._signatures = self._flat.signatures()
         self.words: Ints = self._flat.sizes // self._per_word
         self.likeness: NDArray[np.int64] = np.full(len(texts), Likeness.NONE, dtype=np.int64)
+        quotable = self._flat.without_repeats()
         self._quotable = {
-            spread: GramTable(all_grams(self._flat, QUOTED_WORDS * spread, self._per_word == spread))
+            spread: GramTable(all_grams(quotable, QUOTED_WORDS * spread, self._per_word == spread))
             for spread in np.unique(self._per_word).tolist()
         }
         self._edits = _allowed_edits(self._flat.sizes, self._per_word)
@@ -90,8 +92,9 @@ class TextIndex:
                 if number != exact:
                     yield place, number, Likeness.NORMALISED
         flat, per_word = FlatTexts(units), _per_word(units)
+        quotable = flat.without_repeats()
         for spread, table in self._quotable.items():
-            yield from self._quoted(table, all_grams(flat, QUOTED_WORDS * spread, per_word == spread))
+            yield from self._quoted(table, all_grams(quotable, QUOTED_WORDS * spread, per_word == spread))
         yield from self._near(flat)
 
     def _quoted(self, table: GramTable, grams: Grams) -> Iterator[tuple[int, int, Likeness]]:
