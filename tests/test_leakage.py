@@ -33,6 +33,7 @@ from quickstudy.tasks.task import Task
 Text = str | tuple[str, str]
 
 LONG = "the company said on tuesday that profit before tax had fallen by a third in the quarter after a fire"
+REPEATED = "we had to wait for a very very very long time before the door was opened"
 CLAIM = "two boys kick a ball across the yard"
 OTHER = "a woman in a red coat waits for the tram"
 ZH = "这家公司星期二表示由于工厂发生火灾本季度税前利润下降了三分之一股价也随之大幅下跌"
@@ -73,7 +74,9 @@ def _changed(text: str, *places: int) -> str:
         (("shares of the bank fell", "the bank"), "the bank", None),  # two words are a text of many pairs by chance
         ("Late again.", "late once more", None),
         (("a cat", "sat down"), ("a cat", "stood up"), None),  # a shared text of two words says nothing
+        (" ".join(LONG.split()[:13]), " ".join(["or", *LONG.split()[:13], "so", "it", "seems"]), "13-gram"),
         (" ".join(LONG.split()[:12]), " ".join(["or", *LONG.split()[:12], "so", "it", "seems"]), None),  # twelve words
+        (REPEATED, f"he wrote {REPEATED} in his letter", "13-gram"),
         (f"{'@user ' * 20} so true", f"{'@user ' * 30} not at all", None),  # a word that is said again counts once
         (":)", ":(", None),  # no words in common, since there are none
         ("!!!", "!!!", "exact"),
