@@ -360,3 +360,50 @@ class SetFitSpeed:
         """Return SetFit's time over that of a learner, support set by support set."""
         setfit = {(row.task, row.draw): row.seconds_adapt for row in self.by_name()["setfit"]}
         return Spread.over(setfit[row.task, row.draw] / row.seconds_adapt for row in self.by_name()[name])
+
+
+# leakage.json
+
+
+@dataclass(frozen=True)
+class LeakAlarms:
+    """Rows that were flagged, by kind, where sets of different sources were searched for in each other."""
+
+    drawn: str
+    searches: int
+    with_flags: int
+    scored: int
+    flagged: dict[str, int]
+    equal_short: int  # the same words as a trained text, and hardly any
+
+    def rate(self) -> float:
+        return sum(self.flagged.values()) / self.scored
+
+
+@dataclass(frozen=True)
+class LeakRecall:
+    """Planted rows that were flagged, as a share of them, by number of words (from, to)."""
+
+    change: str
+    words: tuple[int, int]
+    planted: int
+    flagged: float
+    kinds: dict[str, int]
+
+
+@dataclass(frozen=True)
+class LeakCost:
+    """What a search costs; memory is what it takes beside the texts."""
+
+    code: str
+    trained: int
+    scored: int
+    seconds: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Leakage:
+    alarms: tuple[LeakAlarms, ...]
+    recall: tuple[LeakRecall, ...]
+    cost: tuple[LeakCost, ...]
