@@ -73,8 +73,8 @@ class _Case:
         """The encoder's parameters, by their names in the Hugging Face model."""
         return dict(self.encoder.model.named_parameters())
 
-    def adapting(self, part: str) -> Values:
-        return {name: p for name, p in self.theta.items() if part in name}
+    def adapting(self, within: str) -> Values:
+        return {name: p for name, p in self.theta.items() if within in name}
 
     def learned_head(self) -> Values:
         """The head before the first step: sqrt(F) times the row of each label is what is learned."""
@@ -149,38 +149,38 @@ def _rate(name: str, _step: int) -> float:
 
 def _compare(case: _Case, wanted: Tensor, slopes: Values | None = None, *, progress: float = 1.0) -> None:
     """Compare loss and meta-gradient with a reference; `slopes` are given where they are not those of the loss."""
-    found = case.learner.meta_loss([encode_episode(case.encoder, case.episode)], progress).loss
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-8)
+    actual = case.learner.meta_loss([encode_episode(case.encoder, case.episode)], progress).loss
+    assert actual.item() == pytest.approx(wanted.item(), rel=1e-8)
     names, values = list(case.meta), list(case.meta.values())
-    grads = torch.autograd.grad(found, values, allow_unused=True, materialize_grads=True)
+    grads = torch.autograd.grad(actual, values, allow_unused=True, materialize_grads=True)
     if slopes is None:
         given = torch.autograd.grad(wanted, values, allow_unused=True, materialize_grads=True)
         slopes = dict(zip(names, given, strict=True))
     _same(dict(zip(names, grads, strict=True)), slopes)
 
 
-def _same(found: Values, wanted: Values) -> None:
+def _same(actual: Values, wanted: Values) -> None:
     largest = max(float(g.abs().max()) for g in wanted.values())
     assert largest > 1e-4
     for name, value in wanted.items():
         scale = max(float(value.abs().max()), 1e-4 * largest)
-        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-8 * scale, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=1e-8 * scale, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.proves("identity", "maml", "fomaml")
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 @pytest.mark.parametrize("start", ["learned", "zero"])
 @pytest.mark.parametrize(
-    ("method", "exact", "part"), [("maml", None, ""), ("maml", 2, TOP), ("maml", 0, TOP), ("fomaml", 0, "")]
+    ("method", "exact", "within"), [("maml", None, ""), ("maml", 2, TOP), ("maml", 0, TOP), ("fomaml", 0, "")]
 )
 def test_maml_is_the_query_loss_after_gradient_steps(
-    method: str, exact: int | None, part: str, start: str, kind: str
+    method: str, exact: int | None, within: str, start: str, kind: str
 ) -> None:
-    settings = RATES | {"adapts": "layers:-1" if part else "all", "start": start}
+    settings = RATES | {"adapts": "layers:-1" if within else "all", "start": start}
     settings |= {"exact_steps": exact} if method == "maml" and exact is not None else {}
     case = _case(method, settings, kind=kind)
     head = case.learned_head() if start == "learned" else _zeros(N_WAY if kind == "classification" else 1)
-    phi = _descend(case.support, case.adapting(part) | head, _rate, 3, exact=exact)[-1]
+    phi = _descend(case.support, case.adapting(within) | head, _rate, 3, exact=exact)[-1]
     _compare(case, case.query(phi))
 
 
@@ -371,11 +371,11 @@ def test_imaml_without_positive_curvature_has_the_first_order_gradient() -> None
         progress=1.0,
         report=reported.append,
     )
-    (found,) = torch.autograd.grad(objective.implicit(strength=0.5, cg_steps=5)(problem), theta)
+    (actual,) = torch.autograd.grad(objective.implicit(strength=0.5, cg_steps=5)(problem), theta)
     phi = theta.detach()
     for _ in range(2):
         phi = phi - 0.1 * (-2 * phi + 0.5 * (phi - theta.detach()))
-    torch.testing.assert_close(found, 2 * (phi - 1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(actual, 2 * (phi - 1), rtol=1e-12, atol=0)
     assert reported[0].solve == 1.0
     assert reported[0].is_poor
 

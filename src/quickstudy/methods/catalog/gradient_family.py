@@ -77,8 +77,8 @@ def reptile(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, start: Word = "
     """Reptile: moves the start towards the parameters that the inner loop finds.
 
     It needs no query set and no second derivatives. The inner loop sees support and query examples together, all of
-    them in every step; the paper draws a new mini-batch for each. The outer optimizer takes θ - φ_S for a gradient.
-    Only the parameters that adapt are meta-trained, so `adapts = "head"` is refused.
+    them in every step; the paper draws a new mini-batch for each, and its inner optimizer is Adam. The outer optimizer
+    takes θ - φ_S for a gradient. Only the parameters that adapt are meta-trained, so `adapts = "head"` is refused.
 
         θ ← θ - η (θ - φ_S)
 
@@ -273,7 +273,7 @@ def proto_maml(
     """Proto-MAML: the head starts at the prototypes, and the gradient flows through them.
 
     It starts where a prototypical network ends, and then it adapts the encoder. Take it if both `protonet` and `maml`
-    work.
+    work. The scale s is not in the paper, where it is 1. The paper's first-order form is `order = "first"`.
 
         w_n = 2 s c_n,  b_n = -s ||c_n||^2  at the start, then the inner loop of MAML
 
