@@ -17,13 +17,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain, combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
-from records import Leakage, LeakAlarms, LeakCost, LeakRecall, write
+from records import write
 from split import read_split, references, side
 
 from quickstudy.data.reference import load_tasks
@@ -44,6 +45,50 @@ PLANTED = 1000  # texts for each length
 WORDS = (4, 8, 13, 24, 48, 101, 1000)  # where each class of lengths begins
 TRAINED, SCORED = 100_000, 20_000
 RUNS = 3  # the quickest counts
+
+
+@dataclass(frozen=True)
+class LeakAlarms:
+    """Rows that were flagged, by kind, where sets of different sources were searched for in each other."""
+
+    drawn: str
+    searches: int
+    with_flags: int
+    scored: int
+    flagged: dict[str, int]
+    equal_short: int  # the same words as a trained text, and hardly any
+
+    def rate(self) -> float:
+        return sum(self.flagged.values()) / self.scored
+
+
+@dataclass(frozen=True)
+class LeakRecall:
+    """Planted rows that were flagged, as a share of them, by number of words (from, to)."""
+
+    change: str
+    words: tuple[int, int]
+    planted: int
+    flagged: float
+    kinds: dict[str, int]
+
+
+@dataclass(frozen=True)
+class LeakCost:
+    """What a search costs; memory is what it takes beside the texts."""
+
+    code: str
+    trained: int
+    scored: int
+    seconds: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Leakage:
+    alarms: tuple[LeakAlarms, ...]
+    recall: tuple[LeakRecall, ...]
+    cost: tuple[LeakCost, ...]
 
 
 def main() -> None:
