@@ -259,6 +259,16 @@ def test_a_shared_source_is_refused_though_no_text_is_shared() -> None:
     assert not find_overlap([_task("mr", ["good", "bad"], lineage="reviews")], [mr])  # itself: no news
 
 
+def test_trained_rows_are_read_to_the_end_and_each_names_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quickstudy.evaluation.leakage.search._CHUNK", 50)  # characters
+    pairs = [(f"the first of {i} texts", f"the second of {i} texts") for i in range(9)]
+    for row in pairs:
+        found = find_overlap([_task("other", [("a", "b")] * 2), _task("seen", pairs)], [_scored("held", [row])])
+        assert (found[0].rows, found[0].sources) == ({"exact": 1}, ("seen",))
+        found = find_overlap([_task("other", ["a", "b"]), _task("seen", list(row))], [_scored("held", [row[0]])])
+        assert (found[0].rows, found[0].sources) == ({"exact": 1}, ("seen",))
+
+
 def test_a_stray_row_is_reported_and_not_refused() -> None:
     scored = [f"text number {i}" for i in range(400)]
     found = find_overlap([_task("seen", ["text number 7", "else"])], [_scored("held", list(scored))])
@@ -341,6 +351,7 @@ def test_tasks_on_which_the_checkpoint_was_chosen_are_seen(validated: Run, tmp_p
     results = quickstudy.evaluate(validated, [tmp_path / "trained", tmp_path / "chosen"], shots=[2], draws=1)
     learner = results.learners["meta-trained"]
     assert (learner.seen, learner.validated) == (("trained",), ("chosen",))
+    assert Run.open(validated.folder).meta_validation_tasks() == {"chosen"}  # though the data may be gone
     said = [
         "meta-trained on, not held out: trained",
         "meta-validated on, not held out: chosen",
