@@ -470,6 +470,7 @@ def test_readme_and_report_name_no_place_of_this_machine(made: Path, evaluated: 
 _BASELINES = ("linear-probe", "finetune", "majority", "nearest-neighbour")
 
 
+@pytest.mark.filterwarnings("ignore::quickstudy.methods.convergence.PoorConvergenceWarning")  # iMAML in two steps
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in _BASELINES])
 def test_three_lines_of_python(method: str, made: Path, tmp_path: Path) -> None:
     settings = {"inner_steps": 2} if "inner_steps" in read_settings(METHODS[method]) else {}
