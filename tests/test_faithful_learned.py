@@ -1,7 +1,7 @@
 """The learned family, the feature family and the baselines against their papers' equations, which are written again.
 
 Each method stands at random weights in float64, in an episode of unequal classes. Its meta-loss, and the gradient in
-every meta-parameter, must agree with the equations to 1e-8; those of MetaOptNet, which is solved by iterations, to 1e-6.
+every meta-parameter, must agree with the equations to 1e-8. For MetaOptNet, which iterations solve, it is 1e-6.
 """
 
 import math
@@ -381,7 +381,9 @@ def test_baselines_that_fit_nothing_count_labels_or_look_for_the_nearest_text() 
     case = make_case("majority", {})
     support, labels = case.support()
     query = case.features(case.episode.query)
-    nearest = [int(labels[min(range(len(labels)), key=lambda i: float((f - support[i]).norm()))]) for f in query]
+    nearest = [
+        int(labels[min(range(len(labels)), key=lambda i: float((f - support[i]).detach().norm()))]) for f in query
+    ]
     assert len(set(nearest)) > 1
     encoder, target = case.learner.encoder, make_target("classification", case.episode.label_names)
     counted, near = (
