@@ -141,7 +141,7 @@ def ours(
     episode: EncodedEpisode, encoder: Encoder, case: Case, stored: int | None = None, *, bf16: bool = False
 ) -> Step:
     settings = {"adapts": case.adapts, "inner_lr": RATE, "head_lr": HEAD_RATE, "inner_steps": case.steps}
-    learner = make(case.method, encoder, settings)
+    learner = make(case.method, encoder, settings | {"start": "zero"})  # as the heads of the others start
     assert isinstance(learner, GradientMetaLearner)
     learner.stored_steps = stored
     named = {f"model.{name}": p for name, p in encoder.model.named_parameters() if "pooler" not in name}

@@ -32,7 +32,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from quickstudy.data.reference import load_tasks
-from quickstudy.evaluation.leakage import MOST, find_overlap
+from quickstudy.evaluation.leakage.find import find_overlap
+from quickstudy.evaluation.leakage.refuse import MOST
 from quickstudy.evaluation.plan import plan_tasks
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.storage.files import write_json

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModel, AutoTokenizer
 
 INNER_LR, HEAD_LR, INNER_STEPS = 0.05, 3.0, 3
+POSITIONS = 20  # labels for which the head has a row that is meta-learned
 
 
 def features(model, params, tokens):
@@ -29,14 +30,20 @@ def features(model, params, tokens):
     return (states * mask).sum(1) / mask.sum(1)
 
 
-def meta_loss(model, tokenizer, support, query, n_way, *, inner_lr=INNER_LR, head_lr=HEAD_LR, inner_steps=INNER_STEPS):
+def new_head(model):
+    """The start of the head, as that of a new linear layer, times sqrt(F): so an outer rate of 0.01 suits it."""
+    return torch.nn.Parameter(torch.empty(POSITIONS, model.config.hidden_size + 1).uniform_(-1, 1))
+
+
+def meta_loss(
+    model, tokenizer, head, support, query, n_way, *, inner_lr=INNER_LR, head_lr=HEAD_LR, inner_steps=INNER_STEPS
+):
     """Query loss after adapting to the support set, differentiable in the parameters; each set is (texts, labels)."""
     tokens = [tokenizer(texts, padding=True, return_tensors="pt") for texts, _ in (support, query)]
     labels = [torch.tensor(positions) for _, positions in (support, query)]
     phi = dict(model.named_parameters())
-    like = next(iter(phi.values()))
-    weight = like.new_zeros(n_way, model.config.hidden_size).requires_grad_()
-    bias = like.new_zeros(n_way).requires_grad_()
+    rows = head[:n_way] / model.config.hidden_size**0.5
+    weight, bias = rows[:, :-1], rows[:, -1]
 
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         for _ in range(inner_steps):
@@ -73,15 +80,17 @@ def main(name, *paths, outer_steps=100, meta_batch_size=4):
     """Meta-train and save the encoder."""
     model, tokenizer = AutoModel.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
     tasks, rng = [read(path) for path in paths], random.Random(0)
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-5)
+    head = new_head(model)
+    groups = [{"params": model.parameters()}, {"params": [head], "lr": 1e-2, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, 3e-5)
     for step in range(outer_steps):
         total = 0.0
         for _ in range(meta_batch_size):
             support, query = episode(rng.choice(tasks), rng)
-            loss = meta_loss(model, tokenizer, support, query, 2) / meta_batch_size
+            loss = meta_loss(model, tokenizer, head, support, query, 2) / meta_batch_size
             loss.backward()
             total += loss.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_([*model.parameters(), head], 1.0)
         optimizer.step()
         optimizer.zero_grad()
         print(f"step {step + 1}: meta-loss {total:.4f}", flush=True)

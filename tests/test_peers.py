@@ -45,7 +45,7 @@ def test_maml_has_the_meta_gradient_of_its_peers(peer: str, order: str) -> None:
     encoder = tiny_encoder()
     episode = _episode(encoder)
     name = "maml" if order == "second" else "fomaml"
-    settings = {"adapts": "all", "inner_lr": _RATE, "head_lr": _RATE, "inner_steps": _STEPS}
+    settings = {"adapts": "all", "inner_lr": _RATE, "head_lr": _RATE, "inner_steps": _STEPS, "start": "zero"}
     learner = make(name, encoder, settings)
     named = dict(encoder.named_parameters())
     loss = learner.meta_loss([episode]).loss

@@ -154,6 +154,35 @@ def test_a_folder_of_a_version_without_manifests_still_opens(copied: Path) -> No
     assert torch.equal(_predictions(copied), before)
 
 
+@pytest.mark.parametrize(
+    ("method", "start"), [("maml", "zero"), ("meta-sgd", "zero"), ("anil", "zero"), ("boil", "prototypes")]
+)
+def test_a_run_from_before_the_head_s_start_was_learned_opens_with_the_start_it_had(
+    method: str, start: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(tmp_path / "cache"))
+    recipe = {
+        "name": "old",
+        "encoder": {"name": str(saved / "tiny")},
+        "method": {"name": method, "inner_steps": 2, "start": start},
+        "tasks": {"train": [str(saved / "train.csv")]},
+        "episodes": {"n_way": 2, "k_shot": 1, "n_query": 1},
+        "outer": {"outer_steps": 1, "meta_batch_size": 1},
+    }
+    run = api.pretrain(recipe, tmp_path / "run")
+    before = _predictions(run.folder)
+    (run.folder / "manifest.json").unlink()
+    config = run.files.config.read_text(encoding="utf-8")
+    line = f'start = "{start}"\n'
+    assert config.count(line) == 1
+    run.files.config.write_text(config.replace(line, ""), encoding="utf-8")
+    assert torch.equal(_predictions(run.folder), before)
+
+    save_file({}, run.files.learned)
+    with pytest.raises(RunError, match="cannot be read"):
+        Run.open(run.folder).learner()
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"sha256": 3}', '{"sha256": []}'])
 def test_a_broken_manifest_is_refused(content: str, copied: Path) -> None:
     (copied / "manifest.json").write_text(content, encoding="utf-8")

@@ -24,10 +24,16 @@ TWINS = sorted(RECIPES.glob("twin_*.py"))
 def test_the_maml_twin(tiny_folder: Path) -> None:
     episode, encoder = _episode(), Encoder.load(str(tiny_folder))
     settings = {"adapts": "all", "inner_lr": 0.1, "head_lr": 1.0, "inner_steps": 3}
-    mine = make("maml", encoder, settings).meta_loss([encode_episode(encoder, episode)]).loss
+    learner = make("maml", encoder, settings)
+    mine = learner.meta_loss([encode_episode(encoder, episode)]).loss
     model, tokenizer = AutoModel.from_pretrained(tiny_folder).eval(), AutoTokenizer.from_pretrained(tiny_folder)
     options = {key: value for key, value in settings.items() if key != "adapts"}
-    theirs = _load("twin_maml").meta_loss(model, tokenizer, *_sets(episode), 3, **options)
+    twin = _load("twin_maml")
+    head = twin.new_head(model)
+    table = dict(learner.named_parameters())["start.tables.16"]
+    assert head.shape == table.shape
+    head.data.copy_(table)
+    theirs = twin.meta_loss(model, tokenizer, head, *_sets(episode), 3, **options)
     assert mine.item() == pytest.approx(theirs.item(), abs=1e-6)
     _same_gradient(mine, encoder.model, theirs, model)
 

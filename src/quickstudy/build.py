@@ -30,12 +30,14 @@ class Built:
         sampler: Meta-training episodes.
         outer: Settings of the outer loop.
         validate: Meta-validation score of a learner; None without validation tasks.
+        validation_tasks: Names of these tasks.
     """
 
     learner: MetaLearner
     sampler: EpisodeSampler
     outer: OuterSettings
     validate: Validate | None
+    validation_tasks: tuple[str, ...] = ()
 
 
 def build(recipe: Recipe, *, base: Path = Path()) -> Built:
@@ -56,7 +58,7 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
     learner = build_learner(recipe)
     _check_trains(recipe, learner)
     learner.prepare(train_tasks)
-    return Built(learner, sampler, recipe.outer, validate)
+    return Built(learner, sampler, recipe.outer, validate, tuple(task.name for task in validation_tasks))
 
 
 def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner:

@@ -43,7 +43,7 @@ def start_run(recipe: Recipe, folder: Path, on_step: OnStep, *, budget: Budget |
         raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
     built, accelerator = _prepare(recipe, folder)
     tasks = [task.name for task in built.sampler.tasks]
-    run = Run.create(folder, recipe, tasks) if is_main() else Run(folder, recipe)
+    run = Run.create(folder, recipe, tasks, built.validation_tasks) if is_main() else Run(folder, recipe)
     return _meta_train(run, built, accelerator, on_step, budget)
 
 

@@ -15,8 +15,7 @@ from quickstudy.build import build_learner
 from quickstudy.config import MethodConfig, Recipe, dump_recipe, load_recipe
 from quickstudy.errors import QuickstudyError, RunError
 from quickstudy.methods.base import MetaLearner
-from quickstudy.methods.catalog import METHODS
-from quickstudy.methods.setting import read_settings
+from quickstudy.methods.catalog import settings_of
 from quickstudy.methods.start import read_start
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.weights import copy_weights
@@ -45,13 +44,14 @@ class Run:
         self.files = RunFiles(folder)
 
     @classmethod
-    def create(cls, folder: Path, recipe: Recipe, tasks: Sequence[str]) -> "Run":
+    def create(cls, folder: Path, recipe: Recipe, tasks: Sequence[str], validation: Sequence[str] = ()) -> "Run":
         """Make a new run folder.
 
         Args:
             folder: Where.
             recipe: What it is made from.
             tasks: Names of the meta-train tasks; the data may have moved when the run is evaluated.
+            validation: Names of the meta-validation tasks.
 
         Raises:
             RunError: It exists, or cannot be made, or the disk is full.
@@ -59,7 +59,7 @@ class Run:
         with new_folder(folder) as new:
             files = RunFiles(new)
             files.checkpoints.mkdir()
-            write_json(files.tasks, {"meta_train": list(tasks)})
+            write_json(files.tasks, {"meta_train": list(tasks), "meta_validation": list(validation)})
             write_text(files.config, dump_recipe(recipe))
         return cls(folder, recipe)
 
@@ -94,10 +94,22 @@ class Run:
         Raises:
             RunError: The file with the names is damaged.
         """
+        return self._task_names()[0]
+
+    def meta_validation_tasks(self) -> set[str]:
+        """Return the names of the tasks on which the checkpoint was chosen; none for a run that does not name them.
+
+        Raises:
+            RunError: The file with the names is damaged.
+        """
+        return self._task_names()[1]
+
+    def _task_names(self) -> tuple[set[str], set[str]]:
         file = self.files.tasks
         try:
-            return set(json.loads(file.read_text(encoding="utf-8"))["meta_train"]) if file.is_file() else set()
-        except (ValueError, KeyError, TypeError) as error:
+            names = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"meta_train": []}
+            return set(names["meta_train"]), set(names.get("meta_validation", []))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"it is damaged ({error})", where=str(file), fix=_COPY_AGAIN) from error
 
     def metrics(self) -> list[StepRecord]:
@@ -137,6 +149,8 @@ class Run:
         check_manifest(self.folder, "run folder", _COPY_AGAIN)
         try:
             learned = load_file(self.files.learned)
+            if not learned:
+                raise ValueError("it holds nothing")
             learner = build_learner(_as_trained(self.recipe, learned), Encoder.restore(self.files.encoder))
             # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
             copy_weights(learned, _beside(learner))
@@ -156,7 +170,7 @@ def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
     of the prototypes). The names of what such a run learned show that.
     """
     method, start = recipe.method, read_start(learned)
-    setting = read_settings(METHODS[method.name]).get("start")
+    setting = settings_of(method.name).get("start")
     if setting is None or start not in setting.words or "start" in method.settings:
         return recipe
     trained = MethodConfig.model_validate({"name": method.name, **method.settings, "start": start})

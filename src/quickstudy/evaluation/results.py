@@ -9,14 +9,12 @@ None stands for "not known" or "there is none".
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pydantic import JsonValue
 
+from quickstudy.evaluation.leakage.kind import REPORTED, Seen
 from quickstudy.evaluation.record import Costs, Draw, Shots, ShotsTable
 from quickstudy.tasks.task import Kind
-
-OverlapKind = Literal["exact", "normalised", "13-gram", "lineage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +55,18 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What one evaluated task has in common with the meta-train tasks.
+    """What one evaluated task has in common with the tasks that meta-training saw.
 
     Attributes:
         task: The evaluated task.
-        rows: Scored rows by kind of overlap (exact, normalised, 13-gram).
+        rows: Scored rows by kind of overlap; see `leakage.kind`.
         total: Scored rows in all.
-        sources: Meta-train tasks that have the same texts or a common source; most rows first.
+        sources: Seen tasks that have the same texts or a common source; most rows first.
         lineage: Declared sources in common.
         examples: The first few of the texts.
+        how: What was done with the seen tasks.
+        support: Rows of support sets by kind of overlap.
+        support_total: Rows of support sets in all.
     """
 
     task: str
@@ -74,11 +75,14 @@ class Overlap:
     sources: tuple[str, ...]
     lineage: tuple[str, ...]
     examples: tuple[str, ...] = ()
+    how: Seen = "meta-trained on"
+    support: Mapping[str, int] = field(default_factory=dict)
+    support_total: int = 0
 
     @property
     def overlapping_rows(self) -> int:
-        """Scored rows that were meta-trained on."""
-        return sum(self.rows.values())
+        """Scored rows that were seen; those of kinds that are only reported are left out."""
+        return sum(count for kind, count in self.rows.items() if kind not in REPORTED)
 
     @property
     def overlapping_fraction(self) -> float:
@@ -117,7 +121,8 @@ class Learner:
         fingerprint: Hash of all that its predictions follow from: the encoder's files, the settings, what was learned.
         training: What its meta-training took; None without one, or where the run has no log.
         seen: Evaluated tasks that it was meta-trained on.
-        overlap: Scored texts that it was meta-trained on; None if that could not be looked up.
+        validated: Evaluated tasks of its meta-validation, on which its checkpoint was chosen.
+        overlap: What is evaluated and was seen; None if that could not be looked up.
         measured: What adapting and predicting cost.
     """
 
@@ -128,6 +133,7 @@ class Learner:
     fingerprint: str
     training: Training | None = None
     seen: tuple[str, ...] = ()
+    validated: tuple[str, ...] = ()
     overlap: tuple[Overlap, ...] | None = ()
     measured: Measured = field(default_factory=Measured)
 

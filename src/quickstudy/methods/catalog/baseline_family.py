@@ -114,7 +114,8 @@ def finetune(
 ) -> MetaLearner:
     """Fine-tuning: Adam on the support set, for the encoder and a fresh head.
 
-    It shows what ordinary fine-tuning reaches with the same few labels.
+    It shows what ordinary fine-tuning reaches with the same few labels. Each step sees the whole support set, without
+    dropout, weight decay or warm-up, which Devlin et al. have. Their head starts at random and has no rate of its own.
 
         φ_{s+1} = Adam(φ_s, ∇ L_support(φ_s)),        φ_0 = θ and a head of zeros
 

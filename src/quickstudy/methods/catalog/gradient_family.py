@@ -39,7 +39,7 @@ def maml(
             before them count as first order.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = maml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = maml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -63,7 +63,7 @@ def fomaml(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, start: Word = "l
         start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = fomaml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = fomaml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -77,8 +77,8 @@ def reptile(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, start: Word = "
     """Reptile: moves the start towards the parameters that the inner loop finds.
 
     It needs no query set and no second derivatives. The inner loop sees support and query examples together, all of
-    them in every step; the paper draws a new mini-batch for each. The outer optimizer takes θ - φ_S for a gradient.
-    Only the parameters that adapt are meta-trained, so `adapts = "head"` is refused.
+    them in every step; the paper draws a new mini-batch for each, and its inner optimizer is Adam. The outer optimizer
+    takes θ - φ_S for a gradient. Only the parameters that adapt are meta-trained, so `adapts = "head"` is refused.
 
         θ ← θ - η (θ - φ_S)
 
@@ -91,7 +91,7 @@ def reptile(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, start: Word = "
         RecipeError: Only the head adapts.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = reptile(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = reptile(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -128,7 +128,7 @@ def anil(
         start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = anil(tiny_encoder(normalize=True), inner_steps=2)
+    >>> learner = anil(tiny_encoder(normalize=True), inner_steps=2, start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -172,7 +172,7 @@ def boil(
         RecipeError: Only the head would adapt.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = boil(tiny_encoder(normalize=True), adapts="layers:-1", inner_steps=2)
+    >>> learner = boil(tiny_encoder(normalize=True), adapts="layers:-1", inner_steps=2, start="prototypes")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -213,7 +213,7 @@ def imaml(
         start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = imaml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = imaml(tiny_encoder(normalize=True), strength=0.01, start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -249,7 +249,7 @@ def maml_lora(
         RecipeError: Something else than corrections would adapt.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = maml_lora(tiny_encoder(normalize=True), InnerLoop(adapts="lora:2", inner_steps=2))
+    >>> learner = maml_lora(tiny_encoder(normalize=True), InnerLoop(adapts="lora:2", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -273,7 +273,7 @@ def proto_maml(
     """Proto-MAML: the head starts at the prototypes, and the gradient flows through them.
 
     It starts where a prototypical network ends, and then it adapts the encoder. Take it if both `protonet` and `maml`
-    work.
+    work. The scale s is not in the paper, where it is 1. The paper's first-order form is `order = "first"`.
 
         w_n = 2 s c_n,  b_n = -s ||c_n||^2  at the start, then the inner loop of MAML
 

@@ -49,7 +49,7 @@ def meta_sgd(
         start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = meta_sgd(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = meta_sgd(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 
@@ -86,7 +86,7 @@ def mamlpp(
         start: Where the head starts: `learned` (a row for each label position, as in the paper) or `zero`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
-    >>> learner = mamlpp(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
+    >>> learner = mamlpp(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2), start="zero")
     >>> learner.adapt(*tiny_support(learner.encoder)).predict(["a great film", "an awful film"])
     ['good', 'bad']
 

@@ -39,7 +39,7 @@ import torch
 from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import baseline_family, feature_family, gradient_family, learned_family
-from quickstudy.methods.setting import arrange, read_settings
+from quickstudy.methods.setting import Setting, arrange, read_settings
 from quickstudy.models.encoder import Encoder
 from quickstudy.seeding import derive_seed
 
@@ -106,6 +106,11 @@ def check_method(name: str) -> None:
         raise RecipeError(f"there is no method {name!r}", fix=did_you_mean(name, METHODS))
 
 
+def settings_of(name: str) -> dict[str, Setting]:
+    """Return the settings of a method, by their keys in a recipe."""
+    return read_settings(METHODS[name])
+
+
 def check_setting(name: str, key: str, value: Any) -> None:
     """Raise `RecipeError` unless a method has a setting `key` that can be `value`.
 
@@ -113,7 +118,7 @@ def check_setting(name: str, key: str, value: Any) -> None:
     Traceback (most recent call last):
     quickstudy.errors.RecipeError: inner_lr = 'fast': method 'maml' takes float here
     """
-    settings = read_settings(METHODS[name])
+    settings = settings_of(name)
     if key not in settings:
         raise RecipeError(f"method {name!r} has no setting {key!r}", fix=did_you_mean(key, settings))
     settings[key].check(name, value)

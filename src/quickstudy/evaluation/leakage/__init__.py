@@ -1,0 +1,1 @@
+"""Leakage: whether texts that are scored were seen in meta-training."""
