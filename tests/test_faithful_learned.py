@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy, gelu
 
 from conftest import score_task
 from plain import N_WAY, SIZE, Case, Values, compare, make_case
-from quickstudy.methods.catalog import make
 from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.generated_start import GeneratedStart
 from quickstudy.models.batch import encode_set
@@ -87,6 +86,13 @@ def test_metaoptnet_solves_the_dual_of_crammer_and_singer(c: float) -> None:
     w = case.meta["rule.log_scale"].exp() * dual.T @ support
     # The library's solver stops at 1e-10, and the system of its derivative has 1e-9 on the diagonal.
     compare(case, case.query_loss(lambda f: f @ w.T), tolerance=1e-6)
+
+
+def test_metaoptnet_predicts_scores_by_ridge_regression() -> None:
+    case = make_case("metaoptnet", {"penalty": 0.5}, scores=True)
+    support, labels = case.support()
+    w = torch.linalg.inv(support.T @ support + 0.5 * torch.eye(SIZE).double()) @ support.T @ labels[:, None]
+    compare(case, case.query_loss(lambda f: f @ w))
 
 
 def _solve_dual(kernel: Tensor, y: Tensor, c: float) -> Tensor:
@@ -374,25 +380,6 @@ def test_multi_task_trains_the_head_of_the_task_on_all_examples(scores: bool) ->
 
 def _all_rows(task: Task) -> list[Example]:
     return [task.train_split[i] for i in range(len(task.train_split))]
-
-
-@pytest.mark.proves("identity", "majority", "nearest-neighbour")
-def test_baselines_that_fit_nothing_count_labels_or_look_for_the_nearest_text() -> None:
-    case = make_case("majority", {})
-    support, labels = case.support()
-    query = case.features(case.episode.query)
-    nearest = [
-        int(labels[min(range(len(labels)), key=lambda i: float((f - support[i]).detach().norm()))]) for f in query
-    ]
-    assert len(set(nearest)) > 1
-    encoder, target = case.learner.encoder, make_target("classification", case.episode.label_names)
-    counted, near = (
-        make(name, encoder).adapt(encode_set(encoder, case.episode.support), target)
-        for name in ("majority", "nearest-neighbour")
-    )
-    texts = [row.text for row in case.episode.query]
-    assert counted.predict_proba(texts).flatten().tolist() == pytest.approx([3 / 6, 2 / 6, 1 / 6] * 5, rel=1e-12)
-    assert near.predict(texts) == [case.episode.label_names[n] for n in nearest]
 
 
 def test_label_names_are_compared_as_texts() -> None:
