@@ -1,96 +1,21 @@
 """Methods without an inner loop: closed forms, optimality conditions, gradcheck of the meta-loss in float64."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
-from torch.autograd.gradcheck import gradcheck
 
 from quickstudy.lstm import LSTMCell
 from quickstudy.methods.baseline import Majority, Nearest
-from quickstudy.methods.closed_form import Ridge, SupportVectors, _project, solve_svm
-from quickstudy.methods.feature import HeadRule
-from quickstudy.methods.matching import Matching
+from quickstudy.methods.closed_form import _project, solve_svm
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.support_net_rule import SupportNetRule
 from quickstudy.models.support_net import InContext, LSTMReader, Relation, SupportNet
-from quickstudy.models.target import Classes, Scores, Target
+from quickstudy.models.target import Classes, Scores
 
-
-def _reading(net: type[SupportNet], prior: float = 2.0, hidden: int = 8) -> HeadRule:
-    """A net that has been trained a little: its last layer is not zero."""
-    rule = SupportNetRule(lambda: net([5], hidden), prior)
-    for seed, parameter in enumerate(rule.net.answer.parameters()):
-        parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
-    return rule
-
-
-RULES: dict[str, Callable[[], HeadRule]] = {
-    "prototypes": Prototypes,
-    "matching": Matching,
-    "ridge": Ridge,
-    "support vectors": SupportVectors,
-    "relation": lambda: _reading(Relation),
-    "in-context": lambda: _reading(InContext),
-    "lstm-reader": lambda: _reading(LSTMReader, hidden=4),
-}
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
 TWO, THREE, FOUR = (Classes(tuple("abcd"[:n])) for n in (2, 3, 4))
-
-
-@pytest.mark.parametrize("target", [THREE, Scores()], ids=["classes", "scores"])
-@pytest.mark.parametrize("rule", RULES)
-def test_query_scores_pass_gradcheck_in_features_and_parameters(rule: str, target: Target) -> None:
-    made = RULES[rule]().double()
-    labels = LABELS if target is THREE else _randn(8, seed=3)
-    # The matrices of a net do the same for both targets: for scores, its small parameters and the features are checked.
-    checked = {name: p for name, p in made.named_parameters() if target is THREE or p.numel() <= 8}
-
-    def scores(support: Tensor, query: Tensor, *values: Tensor) -> Tensor:
-        given = {f"rule.{name}": value for name, value in zip(checked, values, strict=True)}
-        return torch.func.functional_call(_Head(made, labels, target), given, (support, query))
-
-    inputs = [_randn(8, 5), _randn(3, 5, seed=1), *(p.detach().clone() for p in checked.values())]
-    assert gradcheck(scores, tuple(x.requires_grad_() for x in inputs))
-
-
-@pytest.mark.parametrize("rule", [*RULES.values(), Nearest, Majority])
-def test_renaming_labels_renames_predictions(rule: Callable[[], HeadRule]) -> None:
-    made = rule().double()
-    support, query, order = _randn(8, 5), _randn(6, 5, seed=1), torch.tensor([2, 0, 1])
-    one = made.head(support, LABELS, THREE)(query)
-    other = made.head(support, order[LABELS], THREE)(query)
-    torch.testing.assert_close(other[:, order].softmax(-1), one.softmax(-1), rtol=0, atol=1e-7)
-
-
-@pytest.mark.parametrize("rule", [*(made for name, made in RULES.items() if name != "lstm-reader"), Nearest])
-def test_the_order_of_support_examples_does_not_matter(rule: Callable[[], HeadRule]) -> None:
-    made, order = rule().double(), torch.randperm(8, generator=torch.Generator().manual_seed(0))
-    support, query = _randn(8, 5), _randn(6, 5, seed=1)
-    one, other = (made.head(support[rows], LABELS[rows], THREE)(query) for rows in (torch.arange(8), order))
-    torch.testing.assert_close(one.softmax(-1), other.softmax(-1), rtol=0, atol=1e-7)
-
-
-@pytest.mark.proves("identity", "matching")
-def test_matching_networks_are_attention_over_the_support_set() -> None:
-    support, query = _randn(8, 5), _randn(4, 5, seed=1)
-    found = Matching(3.0).double().head(support, LABELS, THREE)(query).softmax(-1)
-    for i, f in enumerate(query):
-        weights = torch.softmax(torch.stack([3.0 * torch.cosine_similarity(f, x, dim=0) for x in support]), 0)
-        wanted = torch.stack([weights[n == LABELS].sum() for n in range(3)])
-        torch.testing.assert_close(found[i], wanted, rtol=0, atol=1e-7)
-
-
-@pytest.mark.proves("identity", "r2d2")
-def test_the_ridge_head_is_scikit_learns() -> None:
-    support, query = _randn(8, 5), _randn(4, 5, seed=1)
-    fitted = SklearnRidge(alpha=0.7, fit_intercept=False).fit(support.numpy(), np.eye(3)[LABELS.numpy()])
-    found = Ridge(0.7, 2.0).double().head(support, LABELS, THREE)(query)
-    np.testing.assert_allclose(found.detach().numpy(), 2.0 * fitted.predict(query.numpy()), atol=1e-6)
 
 
 @pytest.mark.proves("identity", "nearest-neighbour")
@@ -156,24 +81,6 @@ def test_the_lstm_cell_is_torchs() -> None:
         torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.proves("identity", "lstm-reader")
-def test_the_lstm_reader_is_one_pass_of_the_cell_per_label_and_order() -> None:
-    net = _reading(LSTMReader).double().net
-    support, query, values = _randn(5, 5), _randn(2, 5, seed=1), torch.eye(3).double()[[0, 1, 2, 0, 1]]
-    wanted = torch.zeros(2, 3, dtype=torch.float64)
-    for seed in range(4):
-        order = range(5) if seed == 0 else torch.randperm(5, generator=torch.Generator().manual_seed(seed)).tolist()
-        for n in range(3):
-            for q in range(2):
-                state, told = net.cell.start(query), torch.zeros(2).double()
-                for i in order:
-                    state = net.cell(torch.cat([net.project["5"](support[i]), told]), state)
-                    told = torch.tensor([float(values[i, n]), 1.0]).double()
-                state = net.cell(torch.cat([net.project["5"](query[q]), told]), state)
-                wanted[q, n] += net.answer(state[0]).item() / 4
-    torch.testing.assert_close(net(query, support, values), wanted, rtol=0, atol=1e-12)
-
-
 @pytest.mark.proves("identity", "relation", "in-context", "lstm-reader")
 @pytest.mark.parametrize("net", [Relation, InContext, LSTMReader])
 def test_an_untrained_net_adds_nothing_to_the_prototypes(net: type[SupportNet]) -> None:
@@ -203,15 +110,6 @@ def test_a_net_learns_what_prototypes_cannot(net: type[SupportNet]) -> None:
         if step >= 150:
             right.append((scores.argmax(-1) == labels[16:]).float().mean().item())
     assert np.mean(right) > 0.7
-
-
-class _Head(torch.nn.Module):
-    def __init__(self, rule: HeadRule, labels: Tensor, target: Target) -> None:
-        super().__init__()
-        self.rule, self.labels, self.target = rule, labels, target
-
-    def forward(self, support: Tensor, query: Tensor) -> Tensor:
-        return self.rule.head(support, self.labels, self.target)(query)
 
 
 def _randn(*shape: int, seed: int = 0) -> Tensor:

@@ -1,7 +1,6 @@
 """The MAML family: identities and closed forms of every member's meta-gradient, in float64."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,12 +15,8 @@ from quickstudy.inner.unroll import unroll
 from quickstudy.methods import objective
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
-from quickstudy.methods.gradient import GradientMetaLearner
-from quickstudy.methods.inner_loop import InnerLoop
-from quickstudy.methods.start import HeadStart
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.head import LinearHead, ridge
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Kind
@@ -118,14 +113,6 @@ def test_conjugate_gradients_say_what_they_leave_over_and_stop_before_a_directio
     assert (x.abs().max(), left) == (0, 0)
 
 
-def test_ridge_equals_the_normal_equations() -> None:
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(5, 9, generator=random, dtype=torch.float64)
-    y = torch.randn(5, 3, generator=random, dtype=torch.float64)
-    wanted = torch.linalg.solve(x.T @ x + 0.3 * torch.eye(9, dtype=torch.float64), x.T @ y).T
-    torch.testing.assert_close(ridge(x, y, torch.tensor(0.3, dtype=torch.float64)), wanted, rtol=0, atol=1e-10)
-
-
 def test_steps_beyond_the_trained_ones_use_the_last_rates() -> None:
     rule = LearnedRates(0.5, None, {"w": (1,)}, "layer-step", steps=2)
     with torch.no_grad():
@@ -141,16 +128,6 @@ def test_steps_beyond_the_trained_ones_use_the_last_rates() -> None:
 def test_boil_without_layers_to_adapt_is_refused() -> None:
     with pytest.raises(RecipeError, match="boil adapts the encoder"):
         make("boil", _encoder(), {"adapts": "head"})
-
-
-@pytest.mark.proves("identity", "leopard")
-def test_leopard_with_a_generator_of_zero_is_proto_maml() -> None:
-    settings = _TOP | {"head_lr": 0.1, "scale": 0.5, "order": "second"}
-    episodes = _episodes(_encoder(), "classification", n_query=3)
-    leopard = _gradient(make("leopard", _encoder(), settings | {"hidden": 4, "start": "prototypes"}).double(), episodes)
-    wanted = _gradient(make("proto-maml", _encoder(), settings).double(), episodes)
-    found = {name.replace("start.prototypes", "start"): g for name, g in leopard.items()}
-    assert _distance({name: g for name, g in found.items() if name in wanted}, wanted) < 1e-12
 
 
 @pytest.mark.proves("identity", "maml-lora")
@@ -178,32 +155,6 @@ def test_low_rank_corrections_are_those_of_peft(family: str) -> None:
             modules[layer].lora_B["default"].weight.copy_(params[f"{layer}.weight.b"])
     torch.testing.assert_close(found, encoder(episode.query.sequences), rtol=0, atol=1e-10)
     assert float((found - before).detach().abs().max()) > 1e-3
-
-
-@pytest.mark.proves("identity", "multi-task")
-def test_without_inner_steps_maml_from_the_task_s_head_has_the_gradient_of_multi_task_training() -> None:
-    encoder, task = _encoder(), word_task()
-    learner: Any = make("multi-task", encoder, {"scale": 1.0}).double()
-    learner.prepare([word_task("other", n_way=3), task])
-    random = torch.Generator().manual_seed(0)
-    learner.heads[1].data = torch.randn(2, 17, generator=random, dtype=torch.float64)
-    episode = _episodes(encoder, "classification", n_query=3)[0]
-    both = replace(episode, support=episode.query)  # multi-task training makes no difference between the two sets
-    found = _gradient(learner, [both])
-    order = [task.label_names.index(name) for name in episode.target.label_names]
-
-    class Given(HeadStart):
-        reads_features = False
-
-        def head(self, *_: Any, **__: Any) -> LinearHead:
-            rows = learner.heads[1][order]
-            return LinearHead(rows[:, :-1], rows[:, -1])
-
-    maml = GradientMetaLearner(encoder, InnerLoop(inner_lr=0.3, inner_steps=0), start=Given())
-    named = dict(learner.named_parameters())
-    wanted = torch.autograd.grad(maml.meta_loss([episode]).loss, list(named.values()), materialize_grads=True)
-    assert _distance(found, dict(zip(named, wanted, strict=True))) < 1e-12
-    assert float(found["heads.1"].abs().max()) > 1e-3
 
 
 def test_an_unknown_word_for_a_setting_is_refused_with_the_known_ones() -> None:
