@@ -1,4 +1,4 @@
-"""Methods without an inner loop: closed forms, optimality conditions, gradcheck of the meta-loss in float64."""
+"""Methods without an inner loop: optimality conditions, scikit-learn's answers, and what a net can learn."""
 
 import numpy as np
 import pytest
