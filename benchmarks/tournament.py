@@ -1,6 +1,6 @@
 """Tournament: all methods with equal processor time, meta-trained on many data sets and scored on others.
 
-    python benchmarks/tournament.py DATA --stage first --core-seconds 360 --out FOLDER
+    python benchmarks/tournament.py DATA --stage first --core-seconds 300 --out FOLDER
     python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2
     python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2 --tables
 
@@ -68,8 +68,8 @@ BASELINES = ("majority", "nearest-neighbour", "linear-probe", "protonet")
 CONTROL = "multi-task"
 FINE_TUNING = {"name": "finetune", "adapts": "layers:-1"}
 SHOTS = (4, 16)
-LIMIT = 200  # scored rows of a task
-DRAWS = {"first": 3, "final": 5}
+LIMIT = 150  # scored rows of a task
+DRAWS = {"first": 2, "final": 4}
 PER_KIND = 2  # validation sets of each kind that the first stage scores
 MOST_LABELS = 20  # of a set that the first stage scores, for its time
 GO_ON = 8
@@ -125,7 +125,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--stage", choices=tuple(DRAWS), required=True)
-    parser.add_argument("--core-seconds", type=float, default=360)
+    parser.add_argument("--core-seconds", type=float, default=300)
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
     parser.add_argument("--methods", type=lambda text: text.split(","), help="Default: all, or those that go on.")
     parser.add_argument("--sets", type=int, help="Score only so many sets, to try things out.")

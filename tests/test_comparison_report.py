@@ -115,7 +115,7 @@ def test_costs_settings_and_provenance_are_shown(made: Path, page: Page) -> None
     for word in ("0.1.0", "3.11.9", "x86_64, 2 threads", "few-shot", '"inner_lr": 0.1'):
         assert word in page.text
     assert "2 of 80 scored rows of tone were meta-trained on (sst2)" in page.text
-    assert "not checked: whether scored texts were meta-trained on" in page.text
+    assert "not checked: whether evaluated texts were meta-trained on" in page.text
 
 
 def test_confusions_are_added_up_and_classes_averaged(made: Path, page: Page) -> None:
