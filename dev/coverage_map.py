@@ -13,8 +13,8 @@ import gc
 import hashlib
 import json
 import multiprocessing.process
+import os
 import subprocess
-import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
@@ -24,8 +24,8 @@ from typing import Any
 
 import pytest
 
-# Libraries that are imported beforehand may be plugins of pytest, which warns that it came too late to rewrite them.
-ARGUMENTS = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+# With its own asserts pytest would load a module that has doctests itself, and so without the fault of a mutant.
+ARGUMENTS = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--assert=plain")
 
 Lines = dict[str, list[int]]  # module (path below the root) → lines
 
@@ -164,6 +164,12 @@ def lines_of_import(text: str) -> set[int]:
     return set(range(1, len(text.splitlines()) + 1)) - inside
 
 
+def _processor_time() -> float:
+    """Return the processor seconds of this process and of those that it waited for: other work does not slow them."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 class Recorder:
     """A plugin of pytest: switches the context of coverage with every test, and notes what the tests do."""
 
@@ -181,9 +187,9 @@ class Recorder:
         self.current = item.nodeid
         self.coverage.switch_context(item.nodeid)
         self.uses[item.nodeid] = {f"fixture {name}" for name in getattr(item, "fixturenames", ())}
-        began = time.perf_counter()
+        began = _processor_time()
         yield
-        self.seconds[item.nodeid] = time.perf_counter() - began
+        self.seconds[item.nodeid] = _processor_time() - began
         self.coverage.switch_context("")
 
     @pytest.hookimpl(hookwrapper=True)

@@ -21,7 +21,11 @@ LIMIT = 5
 
 
 def add(a: int, b: int = 0) -> int:
-    """Add 1 and 1."""
+    """Add 1 and 1.
+
+    >>> add(2)
+    2
+    """
     return a + b
 
 
@@ -103,23 +107,24 @@ def test_what_is_tested_is_killed_and_what_is_not_is_shown(tmp_path: Path) -> No
         (folder / "__init__.py").write_text("")
     (package / "sums" / "plain.py").write_text(MODULE)
     (tests / "test_plain.py").write_text(TESTS)
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "--doctest-modules"\n')
     printed = _mutate(tmp_path)
     results = _results(tmp_path)
     outcome = {(r["before"], r["after"]): r["outcome"] for r in results}
-    assert {r["line"] for r in results} == {3, 6, 8, 12, 16}
+    assert {r["line"] for r in results} == {3, 6, 12, 16, 20}
     assert outcome["a + b", "a - b"] == outcome["0", "1"] == "killed"
     assert outcome["a < LIMIT", "a <= LIMIT"] == outcome["5", "6"] == "survived"
     assert {value for (before, _), value in outcome.items() if before in {"a * 2", "2", "return a * 2"}} == {
         "not covered"
     }
-    assert "src/small/sums/plain.py:12  a < LIMIT  →  a <= LIMIT   [survived]" in printed
+    assert "src/small/sums/plain.py:16  a < LIMIT  →  a <= LIMIT   [survived]" in printed
 
     # A better test is measured alone, the line that has moved keeps its tests, and what was killed is not run again.
     (tests / "test_plain.py").write_text(TESTS.replace("below(4)", "below(4) and not below(5)"))
-    assert "2 mutants, 1 to run" in _mutate(tmp_path, "--only", "plain.py:12", "--resume")
+    assert "2 mutants, 1 to run" in _mutate(tmp_path, "--only", "plain.py:16", "--resume")
     assert {r["outcome"] for r in _results(tmp_path)} == {"killed"}
     (package / "sums" / "plain.py").write_text(MODULE.replace("LIMIT = 5", "MORE = LIMIT = 5"))
-    assert "map:" not in _mutate(tmp_path, "--only", "plain.py:12")
+    assert "map: tests" not in _mutate(tmp_path, "--only", "plain.py:16")
     assert {r["outcome"] for r in _results(tmp_path)} == {"killed"}
 
 
