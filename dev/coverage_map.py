@@ -14,6 +14,7 @@ import hashlib
 import json
 import multiprocessing.process
 import os
+import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -74,10 +75,24 @@ class TestMap:
         self.files: dict[str, TestFile] = {}
         self.texts: dict[str, str] = {}
         self._carried: dict[tuple[str, str], dict[int, int]] = {}
+        self._words: dict[str, dict[str, frozenset[str]]] = {}
         if file.is_file():
             values = json.loads(file.read_text(encoding="utf-8"))
             self.texts = values["texts"]
             self.files = {name: _read(entry) for name, entry in values["files"].items()}
+
+    def words(self, test: str) -> frozenset[str]:
+        """Return the words of a test's function, or those of the module that has it as an example."""
+        file, name = test.split("::")[0], test.split("::")[-1].partition("[")[0]
+        if file not in self._words:
+            text = (self.root / file).read_text("utf-8")
+            self._words[file] = {
+                node.name: words_of("\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno]))
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.FunctionDef)
+            } | {"": words_of(text)}
+        words = self._words[file]
+        return words[name] if name in words else words[""]
 
     def stale(self) -> list[str]:
         """Return the files of tests, and the modules with examples, whose text is not that of the map."""
@@ -162,6 +177,11 @@ def lines_of_import(text: str) -> set[int]:
             if not isinstance(node, ast.Lambda):
                 inside |= set(range(first, (node.end_lineno or first) + 1))
     return set(range(1, len(text.splitlines()) + 1)) - inside
+
+
+def words_of(text: str) -> frozenset[str]:
+    """Return the words of a text that could be names in code."""
+    return frozenset(re.findall(r"[A-Za-z_]\w{2,}", text))
 
 
 def _processor_time() -> float:

@@ -31,15 +31,18 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are imported: a process with threads must not be forked
 
 import pytest
-from coverage_map import Test, TestMap, hash_text, lines_of_import, measure, preload
+from coverage_map import Test, TestMap, hash_text, lines_of_import, measure, preload, words_of
 from mutant_run import Job, Result, fork_all, run_tests
 from mutators import Mutant, make_mutants
 
 FOLDERS = ("methods", "inner", "evaluation", "training")
+# Tests that read the signatures of modules: none of the lines of these is run by such a test.
+READERS = {"src/quickstudy/methods/catalog/": "tests/test_docs.py::test_the_settings_page_is_what_the_catalog_says"}
 MAP, KNOWN, RESULTS = (f"build/mutants/{name}.json" for name in ("map", "known", "results"))
 SLOW = 10.0  # seconds; a slower test is run only if no faster one runs the line
 MOST_SECONDS = 60.0  # of the tests of a mutant, in the time that they took for the map
 MOST_ALIKE = 8  # tests of a file that run the same lines of the module
+FEW = 20  # tests that mention a word, for it to tell which tests are about a line
 MOST_OF_IMPORT = 15.0  # the same for a line that runs at import, which all tests of the module run
 KILLED, SURVIVED, NOT_COVERED, EQUIVALENT, TIMEOUT = "killed", "survived", "not covered", "equivalent", "timeout"
 
@@ -140,14 +143,30 @@ def _job(test_map: TestMap, module: str, source: str, mutant: Mutant) -> Job:
     if not tests:  # perhaps a process that a test starts runs it
         tests = test_map.starters()
     quick = {name: test for name, test in tests.items() if test.seconds <= SLOW and not test.starts_process}
-    ordered = sorted(_ranked(module, quick or tests), key=lambda item: (item[0] not in first, item[1], item[2].seconds))
+    readers = [name for folder, name in READERS.items() if module.startswith(folder)]
+    quick |= {name: test_map.files[name.split("::")[0]].tests[name] for name in readers}
+    about = {*readers} | _about(test_map, source.splitlines()[mutant.lines[0] - 1 : mutant.lines[1]], quick or tests)
+    ordered = sorted(
+        _ranked(module, quick or tests),
+        key=lambda item: (item[0] not in about, item[0] not in first, item[1], item[2].seconds),
+    )
     kept: dict[str, Test] = {}
     total, most = 0.0, MOST_OF_IMPORT if mutant.line in imported else MOST_SECONDS
     for name, rank, test in ordered:
-        total += test.seconds
-        if not kept or (total <= most and rank < MOST_ALIKE):
+        if not kept or (total + test.seconds <= most and (rank < MOST_ALIKE or name in about)):
             kept[name] = test
+            total += test.seconds
     return Job(module, source, mutant, kept, len(tests) - len(kept))
+
+
+def _about(test_map: TestMap, lines: list[str], tests: dict[str, Test]) -> set[str]:
+    """Return the tests that are about some lines: they mention a word of them that few tests mention."""
+    words = words_of("\n".join(lines))
+    with_word: dict[str, set[str]] = {word: set() for word in words}
+    for name in tests:
+        for word in words & test_map.words(name):
+            with_word[word].add(name)
+    return {name for names in with_word.values() if len({n.partition("[")[0] for n in names}) <= FEW for name in names}
 
 
 def _ranked(module: str, tests: dict[str, Test]) -> Iterator[tuple[str, int, Test]]:

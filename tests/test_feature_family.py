@@ -6,8 +6,10 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
+from conftest import tiny_encoder
 from quickstudy.lstm import LSTMCell
 from quickstudy.methods.baseline import Majority, Nearest
+from quickstudy.methods.catalog import make
 from quickstudy.methods.closed_form import _project, solve_svm
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.support_net_rule import SupportNetRule
@@ -54,6 +56,13 @@ def test_the_support_vector_solution_is_optimal(c: float) -> None:
         for _ in range(20):
             move = size * c * torch.randn(20, 4, generator=random, dtype=torch.float64)
             assert objective(_project(dual + move, c * y)) >= best - 1e-9
+
+
+@pytest.mark.parametrize("prior", [0.0, 10.0])
+def test_a_net_without_a_prior_stays_without(prior: float) -> None:
+    rule = make("relation", tiny_encoder(), {"prior": prior}).rule
+    assert rule.prior.item() == prior
+    assert rule.prior.requires_grad == (prior > 0)
 
 
 def test_the_projection_is_the_nearest_feasible_point() -> None:

@@ -15,6 +15,8 @@ from quickstudy.inner.unroll import unroll
 from quickstudy.methods import objective
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
+from quickstudy.methods.generated_start import GeneratedStart
+from quickstudy.methods.start import LearnedStart
 from quickstudy.models.batch import EncodedEpisode, encode_episode
 from quickstudy.models.encoder import Encoder
 from quickstudy.tasks.episode import EpisodeSpec
@@ -91,7 +93,7 @@ def test_conjugate_gradients_solve_a_system_of_several_tensors() -> None:
         image = a @ torch.cat([x[0].flatten(), x[1]])
         return image[:4].view(2, 2), image[4:]
 
-    found, left = objective.conjugate_gradient(product, (b[:4].view(2, 2), b[4:]), steps=20)
+    found, left = objective.conjugate_gradient(product, (b[:4].view(2, 2), b[4:]), steps=20, least=1.0)
     assert left < 1e-9
     torch.testing.assert_close(torch.cat([found[0].flatten(), found[1]]), torch.linalg.solve(a, b), rtol=0, atol=1e-9)
 
@@ -101,7 +103,7 @@ def test_conjugate_gradients_say_what_they_leave_over_and_stop_before_a_directio
     root = torch.randn(6, 6, generator=random, dtype=torch.float64)
     a, b = root @ root.T + torch.eye(6, dtype=torch.float64), torch.randn(6, generator=random, dtype=torch.float64)
     for steps in (1, 3):
-        (x,), left = objective.conjugate_gradient(lambda p: (a @ p[0],), (b,), steps=steps)
+        (x,), left = objective.conjugate_gradient(lambda p: (a @ p[0],), (b,), steps=steps, least=1.0)
         assert left == pytest.approx(float((b - a @ x).norm() / b.norm()), rel=1e-9)
         assert left > 1e-3
 
@@ -109,7 +111,7 @@ def test_conjugate_gradients_say_what_they_leave_over_and_stop_before_a_directio
     (x,), left = objective.conjugate_gradient(lambda p: (saddle @ p[0],), (ones,), steps=5, least=0.5)
     torch.testing.assert_close(x, ones * 2 / 2.5)  # the first step, and no more
     assert left == pytest.approx(float((ones - saddle @ x).norm() / ones.norm()))
-    (x,), left = objective.conjugate_gradient(lambda p: (0 * p[0],), (0 * ones,), steps=5)
+    (x,), left = objective.conjugate_gradient(lambda p: (0 * p[0],), (0 * ones,), steps=5, least=0.5)
     assert (x.abs().max(), left) == (0, 0)
 
 
@@ -183,6 +185,18 @@ def test_settings_that_cannot_be_are_refused(method: str, key: str, value: objec
     with pytest.raises(RecipeError) as raised:
         make(method, _encoder(), {key: value})
     assert str(raised.value) == message
+
+
+def test_a_row_that_all_labels_share_starts_at_zero() -> None:
+    assert not LearnedStart({4}).rows["4"].any()
+
+
+def test_leopard_starts_with_networks_of_known_size() -> None:
+    start = GeneratedStart({64}, hidden=128)
+    for network, gain in ((start.generators["64"], 0.1), (start.projections["64"], 0.3)):
+        lower, _, upper, _ = network.layers()
+        assert lower.std().item() == pytest.approx(1, rel=0.05)
+        assert upper.std().item() == pytest.approx(gain * 128**-0.5, rel=0.05)
 
 
 def _encoder() -> Encoder:

@@ -169,3 +169,12 @@ def _meta_gradient(
 
 def _one_update(rule: InnerOptimizer, grads: Params, params: Params) -> Params:
     return rule.update(grads, rule.init(params), params, loss=torch.zeros(()))[0]
+
+
+def test_an_entry_without_a_gradient_lets_adam_s_second_order_gradient_be_finite() -> None:
+    start = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    loss = lambda params: params["w"][0] ** 3  # noqa: E731
+    w = unroll(loss, {"w": start}, Adam(0.1), steps=2, order="second")["w"]
+    (gradient,) = torch.autograd.grad(w.sum(), start)
+    assert gradient.isfinite().all()
+    assert gradient[1] == 1

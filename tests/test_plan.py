@@ -165,6 +165,11 @@ def test_fewer_stored_steps_and_fewer_episodes_at_once_need_less_memory() -> Non
     ]  # 4, 2, 1 and no step stored; then nothing
 
 
+@pytest.mark.parametrize(("method", "graphs"), [("protonet", 0), ("anil", 0), ("fomaml", 0), ("maml", 5)])
+def test_only_second_order_steps_of_the_encoder_hold_graphs(method: str, graphs: int) -> None:
+    assert make(method, tiny_encoder()).encoder_passes().graphs == graphs
+
+
 def test_memory_is_that_of_the_largest_episodes() -> None:
     learner = make("maml", tiny_encoder())
     sizes = (2, 8, 3)

@@ -10,6 +10,7 @@ from quickstudy.errors import RecipeError
 from quickstudy.methods.catalog import METHODS, check_setting, make
 from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.inner_loop import InnerLoop
+from quickstudy.methods.label_names import LabelNames
 from quickstudy.methods.setting import Setting, arrange, read_meanings, read_settings
 
 FUNCTIONS = {**METHODS, "label-names": label_names}
@@ -31,6 +32,20 @@ def test_the_fields_of_the_inner_loop_are_settings_with_the_defaults_of_the_meth
     assert list(settings) == ["adapts", "inner_lr", "head_lr", "inner_steps", "adapt_steps", "order", "scale"]
     assert [settings[key].default for key in ("head_lr", "inner_steps", "order")] == [0.5, 5, "second"]
     assert {key for key, setting in settings.items() if setting.group == "inner"} == set(list(settings)[:5])
+
+
+def test_a_method_of_one_s_own_needs_no_docstring() -> None:
+    def method(encoder: object, *, scale: float = 2.0) -> None:
+        raise AssertionError(scale)
+
+    setting = read_settings(method)["scale"]
+    assert (setting.default, setting.meaning) == (2.0, "")
+
+
+def test_what_meta_trains_is_no_baseline() -> None:
+    baselines = {"majority", "nearest-neighbour", "linear-probe", "finetune"}
+    assert {name for name in METHODS if not make(name, tiny_encoder()).meta_trains} == baselines
+    assert not LabelNames(tiny_encoder()).meta_trains
 
 
 def test_values_are_arranged_into_the_arguments_of_the_function() -> None:

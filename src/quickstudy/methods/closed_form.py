@@ -107,9 +107,8 @@ def _project(v: Tensor, bound: Tensor) -> Tensor:
     at_bound = nn.functional.pad(bounds.cumsum(-1), (1, 0))[..., :n]
     free = rest.flip(-1).cumsum(-1).flip(-1)
     tau = (free + at_bound) / torch.arange(n, 0, -1, dtype=v.dtype, device=v.device)
-    before = nn.functional.pad(ordered, (1, 0), value=torch.inf)[..., :n]
-    fits = (ordered <= tau) & (before >= tau)  # one number fits, or several that have the same τ
-    tau = tau.gather(-1, fits.int().argmax(-1, keepdim=True))
+    fits = (ordered <= tau).int()  # the first number that fits is the right one: up to there, τ is below the slack
+    tau = tau.gather(-1, fits.argmax(-1, keepdim=True))
     return torch.minimum(v - tau, bound)
 
 

@@ -166,10 +166,9 @@ def implicit(*, strength: float = 0.1, cg_steps: int = 5) -> Objective:
                 proximal(problem.support_loss, problem.theta, strength)(leaves),
                 list(leaves.values()),
                 create_graph=True,
-                materialize_grads=True,
             )
         u, left = conjugate_gradient(
-            lambda x: torch.autograd.grad(g, list(leaves.values()), x, retain_graph=True, materialize_grads=True),
+            lambda x: torch.autograd.grad(g, list(leaves.values()), x, retain_graph=True),
             v,
             steps=cg_steps,
             least=strength,
@@ -195,7 +194,7 @@ Vectors = tuple[Tensor, ...]
 
 
 def conjugate_gradient(
-    product: Callable[[Vectors], Vectors], b: Vectors, *, steps: int, least: float = 1.0
+    product: Callable[[Vectors], Vectors], b: Vectors, *, steps: int, least: float
 ) -> tuple[Vectors, float]:
     """Solve A x = b for a symmetric positive definite A that is given by its product with vectors.
 

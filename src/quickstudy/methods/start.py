@@ -209,8 +209,10 @@ def make_start(word: Word, sizes: set[int]) -> HeadStart:
 def read_start(names: Iterable[str]) -> str:
     """Return the value of the setting `start` with which a meta-learner was trained, from the names of its parameters.
 
-    >>> read_start(["start.tables.384", "start.scores.384"]), read_start(["start.log_scale"]), read_start([])
-    ('learned', 'prototypes', 'zero')
+    >>> read_start(iter(["start.scores.384", "start.tables.384"])), read_start(iter(["start.log_scale"]))
+    ('learned', 'prototypes')
+    >>> read_start([])
+    'zero'
     >>> read_start(["start.generators.384.lower.weight"]), read_start(["start.networks.384.0.weight"])
     ('generated', 'prototypes')
     """

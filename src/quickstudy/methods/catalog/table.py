@@ -91,6 +91,10 @@ def make(name: str, encoder: Encoder, settings: Mapping[str, Any] | None = None,
     >>> from quickstudy.testing import tiny_encoder
     >>> make("maml", tiny_encoder(), {"adapts": "layers:-1", "inner_steps": 2}).inner_steps
     2
+    >>> first, again, other = (make("relation", tiny_encoder(), seed=seed).state_dict() for seed in (0, 0, 1))
+    >>> name = "rule.net.project.16.weight"
+    >>> torch.equal(first[name], again[name]), torch.equal(first[name], other[name])
+    (True, False)
     """
     check_method(name)
     for key, value in (settings or {}).items():
