@@ -36,8 +36,12 @@ from mutant_run import Job, Result, fork_all, run_tests
 from mutators import Mutant, make_mutants
 
 FOLDERS = ("methods", "inner", "evaluation", "training")
-# Tests that read the signatures of modules: none of the lines of these is run by such a test.
-READERS = {"src/quickstudy/methods/catalog/": "tests/test_docs.py::test_the_settings_page_is_what_the_catalog_says"}
+# Tests of lines that no test runs in its own process: of signatures that are read, and of several processes.
+ALSO = {
+    "src/quickstudy/methods/catalog/": "tests/test_docs.py::test_the_settings_page_is_what_the_catalog_says",
+    "src/quickstudy/training/reduction.py": "tests/test_processes.py::test_",
+    "src/quickstudy/training/outer.py": "tests/test_processes.py::test_when",
+}
 MAP, KNOWN, RESULTS = (f"build/mutants/{name}.json" for name in ("map", "known", "results"))
 SLOW = 10.0  # seconds; a slower test is run only if no faster one runs the line
 MOST_SECONDS = 60.0  # of the tests of a mutant, in the time that they took for the map
@@ -143,9 +147,9 @@ def _job(test_map: TestMap, module: str, source: str, mutant: Mutant) -> Job:
     if not tests:  # perhaps a process that a test starts runs it
         tests = test_map.starters()
     quick = {name: test for name, test in tests.items() if test.seconds <= SLOW and not test.starts_process}
-    readers = [name for folder, name in READERS.items() if module.startswith(folder)]
-    quick |= {name: test_map.files[name.split("::")[0]].tests[name] for name in readers}
-    about = {*readers} | _about(test_map, source.splitlines()[mutant.lines[0] - 1 : mutant.lines[1]], quick or tests)
+    also = _also(test_map, module)
+    quick |= also
+    about = {*also} | _about(test_map, source.splitlines()[mutant.lines[0] - 1 : mutant.lines[1]], quick or tests)
     ordered = sorted(
         _ranked(module, quick or tests),
         key=lambda item: (item[0] not in about, item[0] not in first, item[1], item[2].seconds),
@@ -157,6 +161,13 @@ def _job(test_map: TestMap, module: str, source: str, mutant: Mutant) -> Job:
             kept[name] = test
             total += test.seconds
     return Job(module, source, mutant, kept, len(tests) - len(kept))
+
+
+def _also(test_map: TestMap, module: str) -> dict[str, Test]:
+    """Return the tests that `ALSO` has for a module."""
+    starts = tuple(start for path, start in ALSO.items() if module.startswith(path))
+    tests = [item for entry in test_map.files.values() for item in entry.tests.items()]
+    return {name: test for name, test in tests if starts and name.startswith(starts) and test.seconds <= SLOW}
 
 
 def _about(test_map: TestMap, lines: list[str], tests: dict[str, Test]) -> set[str]:

@@ -37,6 +37,7 @@ _PAIRS = (("min", "max"), ("sum", "mean"), ("any", "all"), ("argmin", "argmax"),
 NAMES = {left: right for pair in _PAIRS for left, right in (pair, pair[::-1])}
 STRINGS = {"first": "second", "second": "first", "best": "last", "last": "best", "mean": "sum", "sum": "mean"}
 _WITHOUT_EFFECT = {"detach", "clone", "contiguous"}  # methods that a mutant leaves out
+_SYMMETRIC = {"max", "min", "maximum", "minimum"}  # what they return does not depend on the order of their arguments
 _LOGGING = {"print", "warn", "debug", "info", "warning", "cast", "TypeVar", "NewType"}
 _LEFT_ALONE = (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, ast.MatchValue)
 
@@ -117,6 +118,8 @@ def _visit(
 def _is_left_alone(node: ast.AST) -> bool:
     if isinstance(node, _LEFT_ALONE):
         return True
+    if isinstance(node, ast.keyword):  # like an assertion, and what only a machine with a GPU could show
+        return node.arg in {"strict", "device"}
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) or _is_left_alone(node.value)  # a docstring, or logging
     if isinstance(node, ast.Assign):
@@ -193,15 +196,15 @@ def _other_constants(value: object) -> Iterator[ast.AST]:
 
 def _other_calls(call: ast.Call) -> Iterator[ast.AST]:
     """Yield the call without an argument, with neighbours exchanged, and what a call without effect is called on."""
-    positional = call.args
-    for place in range(len(positional) - 1):
+    positional, name = call.args, _called(call)
+    for place in range(len(positional) - 1 if name not in _SYMMETRIC else 0):
         exchanged = [*positional[:place], positional[place + 1], positional[place], *positional[place + 2 :]]
         yield ast.Call(call.func, exchanged, call.keywords)
     if len(positional) > 1:
         yield ast.Call(call.func, positional[:-1], call.keywords)
-    for place in range(len(call.keywords)):
-        yield ast.Call(call.func, positional, [*call.keywords[:place], *call.keywords[place + 1 :]])
-    name = _called(call)
+    for place, keyword in enumerate(call.keywords):
+        if not _is_left_alone(keyword):
+            yield ast.Call(call.func, positional, [*call.keywords[:place], *call.keywords[place + 1 :]])
     if name in _WITHOUT_EFFECT and isinstance(call.func, ast.Attribute) and not positional:
         yield call.func.value
     if name == "sorted" and not any(keyword.arg == "reverse" for keyword in call.keywords):

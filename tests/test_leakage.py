@@ -259,6 +259,13 @@ def test_a_shared_source_is_refused_though_no_text_is_shared() -> None:
     assert not find_overlap([_task("mr", ["good", "bad"], lineage="reviews")], [mr])  # itself: no news
 
 
+@pytest.mark.parametrize(("length", "shown"), [(60, "x" * 60), (61, "x" * 59 + "…")])
+def test_a_long_example_is_cut_to_60_characters(length: int, shown: str) -> None:
+    (overlap,) = find_overlap([_task("sst2", ["x" * length])], [_scored("mr", ["x" * length])])
+    with pytest.raises(DataError, match=rf"for example '{shown}'\)"):
+        refuse_overlap([overlap])
+
+
 def test_trained_rows_are_read_to_the_end_and_each_names_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quickstudy.evaluation.leakage.search._CHUNK", 50)  # characters
     pairs = [(f"the first of {i} texts", f"the second of {i} texts") for i in range(9)]

@@ -63,6 +63,7 @@ def test_below():
         ("x = f(a, b)", {"x = f(b, a)", "x = f(a)"}),
         ("x = f(a, k=b)", {"x = f(a)"}),
         ("x = max(a)", {"x = min(a)"}),
+        ("x = max(a, b)", {"x = max(a)", "x = min(a, b)"}),
         ("x = a.sum()", {"x = a.mean()"}),
         ("x = sorted(a)", {"x = sorted(a, reverse=True)"}),
         ("x = a.detach()", {"x = a"}),
@@ -92,6 +93,8 @@ def test_the_faults_are_those_that_are_meant(source: str, faults: set[str]) -> N
         '__all__ = ["best"]',
         'print("a", 1)',
         "import a",
+        "x = zip(a, strict=True)",
+        "x = make(device=a)",
     ],
 )
 def test_what_no_test_should_depend_on_is_left_alone(source: str) -> None:

@@ -167,7 +167,10 @@ def test_fewer_stored_steps_and_fewer_episodes_at_once_need_less_memory() -> Non
 
 @pytest.mark.parametrize(("method", "graphs"), [("protonet", 0), ("anil", 0), ("fomaml", 0), ("maml", 5)])
 def test_only_second_order_steps_of_the_encoder_hold_graphs(method: str, graphs: int) -> None:
-    assert make(method, tiny_encoder()).encoder_passes().graphs == graphs
+    learner = make(method, tiny_encoder())
+    passes, estimate = learner.encoder_passes(), plan(learner, [encode_episode(learner.encoder, SAMPLER[0])])
+    assert passes.graphs == graphs
+    assert (estimate.way, estimate.why) == (passes.way, passes.why)
 
 
 def test_memory_is_that_of_the_largest_episodes() -> None:

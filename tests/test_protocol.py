@@ -190,6 +190,18 @@ def test_draws_of_version_1_never_change(protocol: Protocol, digest: str) -> Non
     assert trials_hash(draw_trials(protocol, task))[:16] == digest
 
 
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    assert Protocol() == Protocol("standard", (4, 8, 16), draws=10, seed=0, limit=None, n_way=5, n_query=15)
+
+
+def test_a_draw_of_scores_has_no_row_twice() -> None:
+    task = Task(
+        "scores", {"train": ListSplit([Example(f"text {i}", label=float(i)) for i in range(12)])}, kind="regression"
+    )
+    for support in support_sets(task, 6, 3, 0).values():
+        assert {example.label for example in support} == set(range(12))
+
+
 def test_a_number_of_shots_that_is_given_twice_counts_once() -> None:
     assert Protocol(shots=(4, 2, 4)).shots == (2, 4)
 

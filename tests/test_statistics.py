@@ -16,6 +16,10 @@ from quickstudy.tasks.split import Example
 SIMULATIONS = 1000
 
 
+def test_a_single_task_says_nothing_of_others() -> None:
+    assert tasks_p({"a": [0.1, 0.2]}) == 1
+
+
 @pytest.mark.parametrize("tasks", [6, 12])
 @pytest.mark.parametrize("effect", [name for name in EFFECTS if not name.startswith("rare")])
 def test_the_interval_over_tasks_covers_and_the_p_of_reports_keeps_its_size(effect: str, tasks: int) -> None:

@@ -224,6 +224,22 @@ def test_early_stopping_stops_and_the_best_parameters_are_kept(
     assert not any(_equal(seen[kept], other) for i, other in enumerate(seen) if i != kept)
 
 
+def test_a_record_of_a_step_has_every_figure(tmp_path: Path) -> None:
+    before, *records = _train(_learner("protonet"), tmp_path, SHORT, validate=lambda learner: 0.5)
+    for record in records:
+        figures = (
+            record.loss,
+            record.accuracy,
+            record.lr,
+            record.grad_norm,
+            record.seconds,
+            record.episodes_per_second,
+        )
+        assert all(map(math.isfinite, figures)), record
+        assert record.grad_norm > 0
+    assert before.waited == 0 <= min(record.waited for record in records)
+
+
 def test_without_validation_the_last_parameters_are_kept(tmp_path: Path) -> None:
     learner, other = _learner("protonet"), _learner("protonet")
     records = _train(learner, tmp_path, SHORT)
