@@ -225,7 +225,7 @@ def test_early_stopping_stops_and_the_best_parameters_are_kept(
 
 
 def test_a_record_of_a_step_has_every_figure(tmp_path: Path) -> None:
-    before, *records = _train(_learner("protonet"), tmp_path, SHORT, validate=lambda learner: 0.5)
+    before, *records = _train(_learner("protonet"), tmp_path, SHORT)
     for record in records:
         figures = (
             record.loss,
