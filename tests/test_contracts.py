@@ -18,6 +18,7 @@ from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
@@ -53,8 +54,8 @@ class _Deaf(FeatureMetaLearner):
 class _Biased(Prototypes):
     """Prefers the first label."""
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> Any:
-        head: Any = super().for_classes(features, labels, n_way)
+    def for_classes(self, rows: SupportRows, n_way: int) -> Any:
+        head: Any = super().for_classes(rows, n_way)
         head.bias.data[0] += 5.0
         return head
 

@@ -1,6 +1,6 @@
 """Feature-based meta-learning: the features of the support set make a head in one go; there is no inner loop.
 
-    head = rule(f(x_1), y_1, .., f(x_B), y_B)        meta-loss = L_query(head)
+    head = rule(f(x_1), y_1, w_1, .., f(x_B), y_B, w_B)        meta-loss = L_query(head)
 
 A method of this family is its rule: prototypes, attention, a closed-form solution, a network that reads the support
 set. The encoder runs once per episode, so adapting costs one pass, and a whole meta-batch goes through the encoder at
@@ -21,6 +21,7 @@ from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import Head
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
 from quickstudy.models.tokens import concatenate
 
@@ -28,18 +29,17 @@ from quickstudy.models.tokens import concatenate
 class HeadRule(nn.Module, ABC):
     """Makes a head from the features of a support set. Its `nn.Parameter`s are meta-parameters.
 
-    A rule that treats all targets alike works on `target.columns(labels, features)`. A rule that treats classes and
-    scores differently has the methods `for_classes` and `for_scores` of `ByTarget`, and lets the target pick one:
-    `return target.apply(self, features, labels)`.
+    A rule that treats all targets alike works on `target.columns(rows.labels, rows.features)`. A rule that treats
+    classes and scores differently has the methods `for_classes` and `for_scores` of `ByTarget`, and lets the target
+    pick one: `return target.apply(self, rows)`. A rule that cannot weigh rows calls `refuse_weights`.
     """
 
     @abstractmethod
-    def head(self, features: Tensor, labels: Tensor, target: Target) -> Head:
+    def head(self, rows: SupportRows, target: Target) -> Head:
         """Return the head.
 
         Args:
-            features: (B, F) support features.
-            labels: (B,) label positions, or standardised scores.
+            rows: Features, labels and weights of the support set.
             target: What the task asks for.
         """
 
@@ -83,15 +83,16 @@ class FeatureMetaLearner(MetaLearner):
 
     @torch.no_grad()
     def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
-        features, scale = self.encoder(support.sequences, cache=cache), target.scale(support.labels)
-        head = self.rule.head(features, scale.standardise(support.labels), target)
+        scale = target.scale(support.labels, support.weights)
+        features = self.encoder(support.sequences, cache=cache)
+        head = self.rule.head(SupportRows(features, scale.standardise(support.labels), support.weights), target)
         return self.make_model(support, target, scale.rescale(head))
 
     def _loss(self, episode: EncodedEpisode, support: Tensor, query: Tensor) -> EpisodeLoss:
         """Return the loss of an episode, given its features."""
-        scale = episode.target.scale(episode.support.labels)
+        scale = episode.target.scale(episode.support.labels, episode.support.weights)
         labels = scale.standardise(episode.support.labels)
-        head = self.rule.head(support, labels, episode.target)
+        head = self.rule.head(SupportRows(support, labels, episode.support.weights), episode.target)
         measured = EpisodeLoss.measure(episode.target, head(query), scale.standardise(episode.query.labels))
         if self._support_loss is None:
             return measured

@@ -33,6 +33,7 @@ from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.low_rank import LowRank
 from quickstudy.models.parameter_filter import read_rank
 from quickstudy.models.partition import Prefix
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
 
 _WEIGHT = f"{HEAD}weight"
@@ -84,7 +85,7 @@ class GradientMetaLearner(MetaLearner):
         self.stored_steps: int | None = None
 
     def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
-        target, scale = episode.target, episode.target.scale(episode.support.labels)
+        target, scale = episode.target, episode.target.scale(episode.support.labels, episode.support.weights)
         support_labels, query_labels = map(scale.standardise, (episode.support.labels, episode.query.labels))
         model = _InnerModel(self, episode.support, support_labels, target, episode.query)
         prefix = self.partition.prefix(episode.query.sequences, model.tokens)
@@ -100,7 +101,7 @@ class GradientMetaLearner(MetaLearner):
             theta=model.theta,
             support_loss=model.support_loss,
             query_loss=query_loss,
-            support_fraction=len(support_labels) / (len(support_labels) + len(query_labels)),
+            support_fraction=episode.support.total / (episode.support.total + len(query_labels)),
             optimizer=self.optimizer,
             steps=self.inner_steps,
             order=self.order,
@@ -114,7 +115,7 @@ class GradientMetaLearner(MetaLearner):
         return EpisodeLoss(loss, target.mark_right(scores, query_labels), find_worst(reported))
 
     def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
-        scale = target.scale(support.labels)
+        scale = target.scale(support.labels, support.weights)
         with torch.no_grad():
             model = _InnerModel(self, support, scale.standardise(support.labels), target, cache=cache)
         loss = proximal(model.support_loss, model.theta, self.strength) if self.strength else model.support_loss
@@ -193,7 +194,8 @@ class _InnerModel:
         *,
         cache: FeatureCache | None = None,
     ) -> None:
-        self.partition, self._labels, self._target = learner.partition, labels, target
+        self.partition, self._target = learner.partition, target
+        self._labels, self._weights = labels, support.weights
         # In first order no gradient flows back through the support set, unless the head is made of it.
         flows = learner.order == "second" or learner.start.reads_features
         with torch.set_grad_enabled(flows and torch.is_grad_enabled()):
@@ -205,7 +207,9 @@ class _InnerModel:
         self._low_rank = learner.low_rank
         theta = self._low_rank.initial() if self._low_rank else self.partition.initial(self.tokens)
         like = next(learner.encoder.model.parameters()).new_empty(learner.encoder.feature_size(pair=support.pair))
-        start = learner.start.head(lambda: self._features(theta, self._prefix), labels, target, like)
+        start = learner.start.head(
+            lambda: SupportRows(self._features(theta, self._prefix), labels, support.weights), target, like
+        )
         self._start, self._head_adapts = start, learner.head_adapts
         self._meta_parameters = list(learner.parameters())
         self.theta = theta | (_name_tensors(start) if learner.head_adapts else {})
@@ -220,7 +224,7 @@ class _InnerModel:
         # A step that runs again is given the tensors of the prefix that it reads.
         started = pytree.tree_map(lambda t: params.get(_name(t), t) if _has_gradient(t) else t, self._prefix.started)
         scores = self.scores(params, replace(self._prefix, started=started))
-        return self._target.inner_weight * self._target.loss(scores, self._labels)
+        return self._target.inner_weight * self._target.loss(scores, self._labels, self._weights)
 
     def scores(self, params: Params, prefix: Prefix) -> Tensor:
         return self.head(params)(self._features(params, prefix))
