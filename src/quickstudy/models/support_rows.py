@@ -22,6 +22,7 @@ class SupportRows:
         labels: (B,) label positions, or standardised scores.
         weights: (B,) how often each row counts, 0 or more; None if each counts once.
 
+    >>> import torch
     >>> SupportRows(torch.zeros(2, 3), torch.tensor([0, 1])).counts.tolist()
     [1.0, 1.0]
     """
@@ -39,6 +40,7 @@ class SupportRows:
 def class_means(rows: SupportRows, n_way: int) -> Tensor:
     """Return the mean feature of each label, (N, F).
 
+    >>> import torch
     >>> rows = SupportRows(torch.tensor([[0.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), torch.tensor([2.0, 1.0, 1.0]))
     >>> class_means(rows, 2).tolist()
     [[1.0], [5.0]]
