@@ -47,8 +47,8 @@ class _Noisy(FeatureMetaLearner):
 class _Deaf(FeatureMetaLearner):
     """Its loss has lost the encoder."""
 
-    def _encode(self, episodes: Sequence[EncodedEpisode]) -> list[tuple[Tensor, Tensor]]:
-        return [(a.detach(), b.detach()) for a, b in super()._encode(episodes)]
+    def _encode(self, episodes: Sequence[EncodedEpisode]) -> Any:
+        return [replace(f, support=f.support.detach(), query=f.query.detach()) for f in super()._encode(episodes)]
 
 
 class _Biased(Prototypes):

@@ -10,7 +10,7 @@ from torch import Tensor
 from quickstudy.errors import DataError
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.target import Target, make_target
-from quickstudy.models.tokens import Sequences
+from quickstudy.models.tokens import NO_SEQUENCES, Sequences
 from quickstudy.tasks.episode import Episode
 from quickstudy.tasks.split import Example
 
@@ -46,12 +46,14 @@ class EncodedEpisode:
         target: What its task asks for.
         support: The examples to adapt to.
         query: The examples to score on.
+        names: What may be read of the labels, one example per label; no examples if nothing may be read.
     """
 
     task: str
     target: Target
     support: EncodedSet
     query: EncodedSet
+    names: Sequences = NO_SEQUENCES
 
 
 def encode_set(encoder: Encoder, examples: Sequence[Example], weights: Sequence[float] | None = None) -> EncodedSet:
@@ -76,7 +78,8 @@ def encode_set(encoder: Encoder, examples: Sequence[Example], weights: Sequence[
 def encode_episode(encoder: Encoder, episode: Episode) -> EncodedEpisode:
     """Tokenise an episode."""
     support, query = (encode_set(encoder, examples) for examples in (episode.support, episode.query))
-    return EncodedEpisode(episode.task, make_target(episode.kind, episode.label_names), support, query)
+    target = make_target(episode.kind, episode.label_names, episode.label_texts)
+    return EncodedEpisode(episode.task, target, support, query, target.encode_names(encoder, pair=support.pair))
 
 
 def _parse_weights(weights: Sequence[float] | None, count: int, like: Tensor) -> Tensor | None:

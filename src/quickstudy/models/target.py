@@ -25,7 +25,7 @@ from quickstudy.errors import DataError
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.scale import Scale, Unscaled, measure_scale
 from quickstudy.models.support_rows import SupportRows
-from quickstudy.models.tokens import Sequences
+from quickstudy.models.tokens import NO_SEQUENCES, Sequences
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 
@@ -94,11 +94,11 @@ class Target(ABC):
 
     @abstractmethod
     def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
-        """Return the label names as token ids, one example per label; no examples where labels have no names.
+        """Return what may be read of the labels as token ids, one example per label; no examples if there is nothing.
 
         Args:
             encoder: Gives the tokenizer, and says how pairs are read.
-            pair: Whether the task's examples carry two texts. The second text of a name is then left empty.
+            pair: Whether the task's examples carry two texts. The second text of a label is then left empty.
         """
 
     @abstractmethod
@@ -120,6 +120,7 @@ class Classes(Target):
 
     Attributes:
         label_names: N names; a label is a position in them.
+        label_texts: N texts that a method may read in place of the names; empty if nothing may be read.
 
     >>> target = Classes(("no", "yes"))
     >>> scores, labels = torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([1, 1])
@@ -130,6 +131,7 @@ class Classes(Target):
     kind: ClassVar[Kind] = "classification"
     inner_weight: ClassVar[float] = 1.0
     label_names: tuple[str, ...]
+    label_texts: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -157,8 +159,9 @@ class Classes(Target):
         return rule.for_classes(rows, self.size)
 
     def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
-        second = "" if pair else None
-        return encoder.tokenize(Example(name.replace("_", " "), second) for name in self.label_names)
+        if not self.label_texts:
+            return NO_SEQUENCES
+        return encoder.tokenize(Example(text, "" if pair else None) for text in self.label_texts)
 
     def answer(self, scores: Tensor) -> Tensor:
         return torch.softmax(scores, dim=-1)
@@ -211,7 +214,7 @@ class Scores(Target):
         return rule.for_scores(rows)
 
     def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
-        return Sequences((), None, pairs=False)
+        return NO_SEQUENCES
 
     def answer(self, scores: Tensor) -> Tensor:
         return scores
@@ -223,14 +226,15 @@ class Scores(Target):
         raise DataError("a regression model has no label probabilities", fix="Use predict().")
 
 
-def make_target(kind: Kind, label_names: Sequence[str]) -> Target:
+def make_target(kind: Kind, label_names: Sequence[str], label_texts: Sequence[str] = ()) -> Target:
     """Return the target of a task.
 
     Args:
         kind: The task's kind.
         label_names: The names of its labels; empty for regression.
+        label_texts: What a method may read of each label; empty if nothing may be read.
     """
-    return Classes(tuple(label_names)) if kind == "classification" else Scores()
+    return Classes(tuple(label_names), tuple(label_texts)) if kind == "classification" else Scores()
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
