@@ -1,5 +1,6 @@
 """Label names: their texts, what episodes do to them, and the gate that says how many examples a name is worth."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,27 +13,39 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+import quickstudy
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy.adaptation.few import adapt_task
 from quickstudy.build import build
+from quickstudy.cli.descriptions import read_descriptions
+from quickstudy.cli.main import main
+from quickstudy.comparison.compare import compare
+from quickstudy.comparison.learner import named_learner
 from quickstudy.config import load_recipe
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError, QuickstudyError, RecipeError
+from quickstudy.evaluation.draws import draw_trials
+from quickstudy.evaluation.protocol import Protocol
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.methods.closed_form import Ridge, SupportVectors
 from quickstudy.methods.feature import HeadRule
 from quickstudy.methods.name_gate import NameGate
 from quickstudy.methods.protonet import Prototypes
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_episode, encode_set
 from quickstudy.models.support_rows import SupportRows, class_means
 from quickstudy.models.target import Classes
+from quickstudy.runs import Run
 from quickstudy.seeding import rng
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.label_text import draw_codes, name_in_words, read_texts
 from quickstudy.tasks.name_mix import NameMix, shuffle_texts
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.task import Task
 from quickstudy.testing import check_meta_learner
+from quickstudy.training.record import StepRecord
 
 _STEPS = {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 0.1, "inner_steps": 2, "scale": 1.0}
 GATED: dict[str, dict[str, Any]] = {
@@ -299,3 +312,180 @@ def _few(task: Any) -> Any:
 
 def _randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# Runs
+
+
+@pytest.fixture
+def made(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A folder with a gated run, its recipe, and a task whose labels say nothing without their descriptions."""
+    seen = word_task("seen", rows=24, seed=9)
+    _write(replace(seen, label_names=seen.label_texts, label_descriptions={}), tmp_path / "seen")
+    _write(word_task("held", rows=24, seed=1), tmp_path / "held")
+    (tmp_path / "recipe.toml").write_text(
+        f'[encoder]\nname = "{tiny_folder}"\nnormalize = true\n[method]\nname = "protonet"\nnames = "gated"\n'
+        f'[tasks]\ntrain = ["{tmp_path / "seen"}"]\n[episodes]\nn_query = 2\n[episodes.names]\ndropped = 0.25\n'
+        "coded = 0.25\n[outer]\nouter_steps = 4\nmeta_batch_size = 2\nvalidate_every = 2\n",
+        encoding="utf-8",
+    )
+    quickstudy.pretrain(tmp_path / "recipe.toml", tmp_path / "run")
+    return tmp_path
+
+
+def _write(task: Task, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = [task.split(split)[i] for i in range(len(task.split(split)))]
+        lines = [json.dumps({"text": e.text, "label": task.label_names[int(e.label or 0)]}) for e in rows]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+FEW = {"texts": ["a good film", "the late fee", "a bad book"], "labels": ["class0", "class1", "class1"]}
+SAY = {"class0": "a good film", "class1": "late fee"}
+
+
+def test_a_gated_run_keeps_what_its_gate_learned_and_reads_descriptions(made: Path) -> None:
+    run = Run.open(made / "run")
+    gate = run.learner().get_submodule("gate")
+    assert isinstance(gate, NameGate)
+    assert all(float(p.detach()) != start for p, start in zip(gate.parameters(), (1.0, 0.0, np.log(10)), strict=True))
+    assert run.recipe.episodes.names.dropped == 0.25
+    assert "[episodes.names]\ndropped = 0.25\nshuffled = 0.0\ncoded = 0.25\n" in run.files.config.read_text()
+
+    tests = ["late film", "the good fee"]
+    described = quickstudy.adapt(run, **FEW, label_descriptions=SAY)
+    answers = [described.predict_proba(tests)]
+    answers += [quickstudy.adapt(run, **FEW, names=names).predict_proba(tests) for names in ("true", "none", "opaque")]
+    assert all((a - b).abs().max() > 1e-6 for i, a in enumerate(answers[:3]) for b in answers[:i])
+    assert (answers[0] - answers[3]).abs().max() > 1e-6  # to this tokenizer, "class0" and a code are both unknown words
+    saved = AdaptedModel.load(described.save(made / "model"))
+    torch.testing.assert_close(saved.predict_proba(tests), answers[0], rtol=0, atol=1e-5)
+
+
+def test_a_gated_run_that_is_resumed_ends_like_one_that_was_not_stopped(made: Path) -> None:
+    class Stopped(Exception):  # noqa: N818
+        pass
+
+    def stop(record: StepRecord) -> None:
+        if record.step == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        quickstudy.pretrain(made / "recipe.toml", made / "again", on_step=stop)
+    resumed = quickstudy.pretrain(made / "recipe.toml", made / "again", resume=True)
+    whole, again = (dict(run.learner().named_parameters()) for run in (Run.open(made / "run"), resumed))
+    torch.testing.assert_close(again, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_descriptions": {"clas0": "a"}}, "has no label 'clas0' to describe\n  Did you mean"),
+        ({"label_descriptions": ["a"]}, "label_descriptions is no mapping"),
+        ({"names": "opaqe"}, "label names cannot be read as 'opaqe'"),
+    ],
+)
+def test_what_cannot_be_read_of_labels_is_refused(made: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(QuickstudyError, match=message):
+        quickstudy.adapt(made / "run", **FEW, **options)
+
+
+def test_descriptions_for_a_run_that_reads_no_names_are_refused(made: Path) -> None:
+    plain = quickstudy.pretrain(made / "recipe.toml", made / "plain", overrides=["method.names=none"])
+    with pytest.raises(DataError, match="reads no label names, so that descriptions change nothing"):
+        quickstudy.adapt(plain, **FEW, label_descriptions=SAY)
+    with pytest.raises(RecipeError, match="'plain' reads no label names, so that no-names changes nothing"):
+        named_learner(f"{made / 'plain'}:no-names", "minilm")
+
+
+def test_the_command_line_reads_descriptions_from_toml_and_json(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (made / "say.toml").write_text('class0 = "a good film"\nclass1 = "late fee"\n', encoding="utf-8")
+    (made / "say.json").write_text(json.dumps(SAY), encoding="utf-8")
+    words = ("adapt", made / "run", "--data", made / "held" / "train.jsonl")
+    ways = {
+        "toml": ("--label-descriptions", made / "say.toml"),
+        "json": ("--label-descriptions", made / "say.json"),
+        "plain": (),
+        "none": ("--names", "none"),
+    }
+    answers = {}
+    for way, options in ways.items():
+        monkeypatch.setattr("sys.argv", ["quickstudy", *map(str, (*words, *options, "--out", made / way))])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert not stopped.value.code
+        answers[way] = AdaptedModel.load(made / way).predict_proba(["good film", "late fee"])
+    assert torch.equal(answers["toml"], answers["json"])
+    for a, b in (("toml", "plain"), ("toml", "none"), ("plain", "none")):
+        assert not torch.equal(answers[a], answers[b])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("say.toml", 'a = "b"\nc = \n', "say.toml:2: this is not TOML"),
+        ("say.json", '{"a": "b",\n "c" 1}', "say.json:2: this is not JSON"),
+        ("say.json", '["a"]', "say.json: descriptions are not given by label name"),
+        ("say.toml", "a = 3\n", "say.toml: the description of 'a' is no text"),
+        ("none.toml", None, "none.toml: the descriptions cannot be read"),
+    ],
+)
+def test_a_file_of_descriptions_that_cannot_be_used_is_refused(
+    name: str, text: str | None, message: str, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_descriptions(tmp_path / name)
+    assert message in str(caught.value)
+
+
+def test_a_comparison_shows_a_run_without_names_and_with_opaque_names(made: Path) -> None:
+    learners = [
+        str(made / "run"),
+        f"{made / 'run'}:no-names",
+        f"{made / 'run'}:opaque-names",
+        "label-names:opaque-names",
+    ]
+    options: dict[str, Any] = {"protocol": Protocol(shots=(1, 2), draws=2), "encoder": str(made / "run" / "encoder")}
+    task = replace(load_tasks(str(made / "held"))[0], label_descriptions=SAY)
+    results = compare(learners, task, made / "out", **options)
+    assert list(results.learners) == ["run", "run, no names", "run, opaque names", "label-names, opaque names"]
+    assert len({learner.fingerprint for learner in results.learners.values()}) == 4
+
+    learner, tests = Run.open(made / "run").learner(), None
+    for trial in draw_trials(options["protocol"], task):
+        tests = trial.tests
+        drawn = replace(task, splits={"train": ListSplit(trial.support)})
+        for name, reading in (("run", "true"), ("run, no names", "none")):
+            answers = adapt_task(learner, drawn, reading).predict(tests)  # type: ignore[arg-type]
+            right = np.mean([task.label_names[int(e.label or 0)] == a for e, a in zip(tests, answers, strict=True)])
+            (draw,) = (d for d in results.draws if (d.learner, d.shots, d.draw) == (name, trial.shots, trial.draw))
+            assert draw.scores["accuracy"] == pytest.approx(right)
+
+    counted: list[int] = []
+    compare(learners, task, made / "out", **options, on_cell=lambda *cell: counted.append(cell[0]))
+    assert not counted
+    changed = replace(task, label_descriptions=SAY | {"class0": "loan"})
+    compare(learners[:1], changed, made / "out", **options, on_cell=lambda *cell: counted.append(cell[0]))
+    assert counted == [2]
+
+
+def test_a_path_that_ends_like_a_reading_is_a_path(made: Path) -> None:
+    (made / "run").rename(made / "odd:no-names")
+    spec = named_learner(str(made / "odd:no-names"), "minilm")
+    assert (spec.name, spec.names) == ("odd:no-names", "true")
+    assert named_learner(f"{made / 'odd:no-names'}:no-names", "minilm").names == "none"
+
+
+def test_an_evaluation_of_a_gated_run_has_its_controls(made: Path) -> None:
+    results = quickstudy.evaluate(made / "run", str(made / "held"), shots=(1,), draws=2)
+    assert list(results.learners) == [
+        "meta-trained",
+        "meta-trained, no names",
+        "meta-trained, opaque names",
+        "untouched",
+        "linear probe",
+    ]
+    assert "meta-trained, no names" in (made / "run" / "report.html").read_text(encoding="utf-8")

@@ -295,7 +295,7 @@ def _setting_key(place: Sequence[int | str]) -> tuple[str, ...]:
     return key
 
 
-def _section_fields(section: tuple[str, ...]) -> dict[str, Any]:
+def _section_fields(section: tuple[str, ...]) -> Mapping[str, object]:
     """Return the settings and sections in a section by name, each with its type; none if it is no section."""
     kind: Any = Recipe
     for name in section:
@@ -303,7 +303,7 @@ def _section_fields(section: tuple[str, ...]) -> dict[str, Any]:
     return _fields_of(kind)
 
 
-def _fields_of(kind: Any) -> dict[str, Any]:
+def _fields_of(kind: Any) -> Mapping[str, object]:
     if is_dataclass(kind):
         return {entry.name: entry.type for entry in fields(kind)}
     if isinstance(kind, type) and issubclass(kind, BaseModel):

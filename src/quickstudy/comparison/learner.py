@@ -4,10 +4,15 @@ runs/first          a run: its meta-trained learner
 recipe.toml         a recipe: its method on its untouched encoder
 protonet            a method with its default settings, on the encoder of the comparison
 label-names         the reference that needs no labelled example, on the same encoder
+
+A learner that reads label names can be named with how it reads them. A path that exists as such is taken as it is.
+
+runs/first:no-names        the same learner, without label names
+runs/first:opaque-names    the same learner, with codes in place of label names: a control
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
@@ -26,9 +31,11 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.report.curve import curve_of
 from quickstudy.runs import Run
 from quickstudy.storage.layout import RunFiles
+from quickstudy.tasks.label_text import NameReading
 from quickstudy.training.record import StepRecord
 
 _ZERO = "label-names"
+_READINGS: Mapping[str, NameReading] = {"no-names": "none", "opaque-names": "opaque"}
 _POINTS = 200  # of a meta-training curve
 
 
@@ -42,6 +49,7 @@ class LearnerSpec:
         recipe: Recipe file that says its encoder, and its method unless `method` does.
         method: A method with its default settings.
         encoder: Encoder of a method without a recipe.
+        names: What it gets of the label names, if it reads them: `true`, `none`, or `opaque` codes.
     """
 
     name: str
@@ -49,6 +57,14 @@ class LearnerSpec:
     recipe: Path | None = None
     method: str | None = None
     encoder: str = "minilm"
+    names: NameReading = "true"
+
+    @property
+    def reads_names(self) -> bool:
+        """Whether the learner reads label names."""
+        if self.method:
+            return self.method == _ZERO
+        return bool(self._recipe().method.settings.get("names", "none") != "none")
 
     @property
     def encoder_key(self) -> str:
@@ -103,7 +119,8 @@ class LearnerSpec:
         settings = recipe.method.settings if recipe and not self.method else {}
         learned = RunFiles(self.run).learned if self.run else None
         learned_hash = _file_hash(learned, learned.stat().st_mtime_ns) if learned and learned.is_file() else None
-        return hash_of([encoder, reading, method, settings, _defaults(method), learned_hash])
+        names = [self.names] if self.names != "true" or method == _ZERO else []
+        return hash_of([encoder, reading, method, settings, _defaults(method), learned_hash, *names])
 
     def _recipe(self) -> Recipe:
         assert self.recipe is not None  # who asks knows that there is one
@@ -114,12 +131,15 @@ def named_learner(text: str, encoder: str) -> LearnerSpec:
     """Return the learner that a run folder, a recipe file or the name of a method stands for.
 
     Args:
-        text: One of the three.
+        text: One of the three, with `:no-names` or `:opaque-names` behind it if label names are read in this way.
         encoder: Encoder of a method.
 
     Raises:
-        RecipeError: It is none of them.
+        RecipeError: It is none of them, or it reads no label names.
     """
+    base, _, ending = text.rpartition(":")
+    if ending in _READINGS and not Path(text).exists():
+        return reading_names(named_learner(base, encoder), ending)
     path = Path(text)
     if RunFiles(path).exist:
         return trained_learner(path, path.resolve().name)
@@ -129,6 +149,29 @@ def named_learner(text: str, encoder: str) -> LearnerSpec:
         fix = did_you_mean(text, (*METHODS, _ZERO))
         raise RecipeError(f"{text!r} is neither a run folder, a recipe file nor a method", fix=fix)
     return LearnerSpec(text, method=text, encoder=encoder)
+
+
+def reading_names(spec: LearnerSpec, ending: str) -> LearnerSpec:
+    """Return a learner that reads label names in another way.
+
+    Args:
+        spec: The learner.
+        ending: `no-names` or `opaque-names`.
+
+    Raises:
+        RecipeError: It reads no label names.
+    """
+    if not spec.reads_names:
+        raise RecipeError(
+            f"{spec.name!r} reads no label names, so that {ending} changes nothing",
+            fix=f'Leave out :{ending}, or meta-train a method with names = "gated".',
+        )
+    return replace(spec, name=f"{spec.name}, {ending.replace('-', ' ')}", names=_READINGS[ending])
+
+
+def with_name_controls(spec: LearnerSpec) -> list[LearnerSpec]:
+    """Return a learner; if it reads label names, it is followed by the same without names, and with opaque names."""
+    return [spec, *(reading_names(spec, ending) for ending in _READINGS if spec.reads_names)]
 
 
 def trained_learner(run: Path, name: str) -> LearnerSpec:
@@ -168,12 +211,15 @@ def refuse_twice(specs: Sequence[LearnerSpec], *, encoder_only: bool) -> None:
 
 
 def load_learners(specs: Iterable[LearnerSpec]) -> dict[str, MetaLearner]:
-    """Return learners by name; those that can share one untouched encoder do."""
+    """Return learners by name; those of one run are one object, and those that can share an untouched encoder do."""
     encoders: dict[str, Encoder] = {}
+    trained: dict[Path, MetaLearner] = {}
     learners = {}
     for spec in specs:
         if spec.run:
-            learners[spec.name] = Run.open(spec.run).learner()
+            if spec.run not in trained:
+                trained[spec.run] = Run.open(spec.run).learner()
+            learners[spec.name] = trained[spec.run]
             continue
         if spec.encoder_key not in encoders:
             encoders[spec.encoder_key] = spec.load_encoder()
