@@ -36,6 +36,7 @@ from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_episode, encode_set
 from quickstudy.models.support_rows import SupportRows, class_means
 from quickstudy.models.target import Classes
+from quickstudy.report.view import in_order
 from quickstudy.runs import Run
 from quickstudy.seeding import rng
 from quickstudy.tasks.episode import EpisodeSpec
@@ -483,9 +484,10 @@ def test_an_evaluation_of_a_gated_run_has_its_controls(made: Path) -> None:
     results = quickstudy.evaluate(made / "run", str(made / "held"), shots=(1,), draws=2)
     assert list(results.learners) == [
         "meta-trained",
-        "meta-trained, no names",
-        "meta-trained, opaque names",
         "untouched",
         "linear probe",
+        "meta-trained, no names",
+        "meta-trained, opaque names",
     ]
+    assert in_order(results).gain == ("meta-trained", "untouched")
     assert "meta-trained, no names" in (made / "run" / "report.html").read_text(encoding="utf-8")

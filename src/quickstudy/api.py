@@ -224,7 +224,7 @@ def evaluate(
         QuickstudyError: No such run, unusable tasks, impossible numbers, results that are there, or leaked texts.
     """
     from quickstudy.comparison.collect import results_of
-    from quickstudy.comparison.learner import baselines, load_learners, trained_learner, with_name_controls
+    from quickstudy.comparison.learner import evaluated_learners, load_learners
     from quickstudy.comparison.overlap import with_overlap
     from quickstudy.comparison.plan import load_all
     from quickstudy.evaluation.evaluate import evaluate_learners
@@ -241,10 +241,10 @@ def evaluate(
             fix="Move them away, or replace them with --overwrite.",
         )
     planned = plan_tasks(protocol, load_all(tasks))
-    specs = *with_name_controls(trained_learner(files.folder, _AFTER)), *baselines(files.folder, _BEFORE, _PROBE)
+    specs = evaluated_learners(files.folder, _AFTER, _BEFORE, _PROBE)
     described = with_overlap({spec.name: spec.describe() for spec in specs}, specs, planned, allow=allow_overlap)
-    readings = {spec.name: spec.names for spec in specs}
-    scored = evaluate_learners(load_learners(specs), planned, names=readings, on_draw=on_draw)
+    names = {spec.name: spec.names for spec in specs}
+    scored = evaluate_learners(load_learners(specs), planned, names=names, on_draw=on_draw)
     results = results_of(protocol, described, planned, scored, texts=False)
     write_results(files.results, results)
     _write_pages(files.folder)

@@ -36,6 +36,7 @@ from quickstudy.training.record import StepRecord
 
 _ZERO = "label-names"
 _READINGS: Mapping[str, NameReading] = {"no-names": "none", "opaque-names": "opaque"}
+_WITHOUT_EFFECT = {"names: Literal['none', 'gated'] = 'none'"}
 _POINTS = 200  # of a meta-training curve
 
 
@@ -169,20 +170,20 @@ def reading_names(spec: LearnerSpec, ending: str) -> LearnerSpec:
     return replace(spec, name=f"{spec.name}, {ending.replace('-', ' ')}", names=_READINGS[ending])
 
 
-def with_name_controls(spec: LearnerSpec) -> list[LearnerSpec]:
-    """Return a learner; if it reads label names, it is followed by the same without names, and with opaque names."""
-    return [spec, *(reading_names(spec, ending) for ending in _READINGS if spec.reads_names)]
-
-
 def trained_learner(run: Path, name: str) -> LearnerSpec:
     """Return the meta-trained learner of a run."""
     return LearnerSpec(name, run=run, recipe=RunFiles(run).config)
 
 
-def baselines(run: Path, untouched: str, probe: str) -> tuple[LearnerSpec, LearnerSpec]:
-    """Return what a run is compared with: its method, and a linear probe, both on its encoder before the run."""
-    recipe = RunFiles(run).config
-    return LearnerSpec(untouched, recipe=recipe), LearnerSpec(probe, recipe=recipe, method="linear-probe")
+def evaluated_learners(run: Path, trained: str, untouched: str, probe: str) -> tuple[LearnerSpec, ...]:
+    """Return a run and what it is compared with: its method, and a linear probe, both on its encoder before the run.
+
+    A run that reads label names is also compared with itself without names, and with opaque names.
+    """
+    recipe, learner = RunFiles(run).config, trained_learner(run, trained)
+    controls = [reading_names(learner, ending) for ending in _READINGS if learner.reads_names]
+    baselines = LearnerSpec(untouched, recipe=recipe), LearnerSpec(probe, recipe=recipe, method="linear-probe")
+    return learner, *baselines, *controls
 
 
 def refuse_twice(specs: Sequence[LearnerSpec], *, encoder_only: bool) -> None:
@@ -241,8 +242,11 @@ def _file_hash(file: Path, _written: int) -> str:
 
 
 def _defaults(method: str) -> list[str]:
-    """Return a method's settings as they are by default: figures follow from those too."""
-    return describe_parameters(METHODS.get(method, label_names))
+    """Return a method's settings as they are by default: figures follow from those too.
+
+    `names = "none"` is left out: it changes no figure, so that cells hold that were computed before it was a setting.
+    """
+    return [line for line in describe_parameters(METHODS.get(method, label_names)) if line not in _WITHOUT_EFFECT]
 
 
 def _training(records: Sequence[StepRecord]) -> Training | None:
