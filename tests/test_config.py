@@ -34,6 +34,7 @@ sizes = st.one_of(st.integers(2, 9), st.tuples(st.integers(2, 4), st.integers(4,
     normalize=st.sampled_from([None, True, False]),
     inner_lr=rates,
     adapts=texts,
+    dropped=st.floats(0, 1),
 )
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -48,6 +49,7 @@ def test_a_dumped_recipe_is_read_back_equal(
     normalize: bool | None,
     inner_lr: float,
     adapts: str,
+    dropped: float,
 ) -> None:
     recipe = check_recipe(
         {
@@ -56,7 +58,7 @@ def test_a_dumped_recipe_is_read_back_equal(
             "encoder": {"normalize": normalize},
             "method": {"name": "fomaml", "inner_lr": inner_lr, "adapts": adapts},
             "tasks": {"train": train},
-            "episodes": {"n_way": n_way},
+            "episodes": {"n_way": n_way, "names": {"dropped": dropped}},
             "outer": {"outer_lr": outer_lr},
         }
     )
@@ -95,6 +97,7 @@ def test_only_the_training_tasks_have_no_default(tmp_path: Path) -> None:
         ("encoder.normalize=true", ("encoder", "normalize"), True),
         ("episodes.n_way=[2, 3]", ("episodes", "n_way"), (2, 3)),
         ("episodes.n_way=3", ("episodes", "n_way"), 3),
+        ("episodes.names.dropped=0.25", ("episodes", "names", "dropped"), 0.25),
         ('tasks.train=["a.csv", "b.csv"]', ("tasks", "train"), ["a.csv", "b.csv"]),
         ('tasks.train=["glue:rte?path=data/glue&label=y"]', ("tasks", "train"), ["glue:rte?path=data/glue&label=y"]),
         ("tasks.validation=[]", ("tasks", "validation"), []),
@@ -132,6 +135,8 @@ def test_the_last_override_of_a_setting_wins(tmp_path: Path) -> None:
         ("outer.outer_lr=fast", "outer.outer_lr = 'fast'"),
         ("outer.outer_lr=inf", "outer.outer_lr = inf"),
         ("outer.outer_lr=nan", "outer.outer_lr = nan"),
+        ("episodes.names.drop=0.1", "unknown setting 'episodes.names.drop'\n  Did you mean 'dropped'?"),
+        ("episodes.names.coded=1.5", "episodes.names.coded = 1.5"),
     ],
 )
 def test_a_bad_override_is_refused_by_name(tmp_path: Path, override: str, message: str) -> None:

@@ -18,6 +18,7 @@ from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
@@ -46,15 +47,15 @@ class _Noisy(FeatureMetaLearner):
 class _Deaf(FeatureMetaLearner):
     """Its loss has lost the encoder."""
 
-    def _encode(self, episodes: Sequence[EncodedEpisode]) -> list[tuple[Tensor, Tensor]]:
-        return [(a.detach(), b.detach()) for a, b in super()._encode(episodes)]
+    def _encode(self, episodes: Sequence[EncodedEpisode]) -> Any:
+        return [replace(f, support=f.support.detach(), query=f.query.detach()) for f in super()._encode(episodes)]
 
 
 class _Biased(Prototypes):
     """Prefers the first label."""
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> Any:
-        head: Any = super().for_classes(features, labels, n_way)
+    def for_classes(self, rows: SupportRows, n_way: int) -> Any:
+        head: Any = super().for_classes(rows, n_way)
         head.bias.data[0] += 5.0
         return head
 

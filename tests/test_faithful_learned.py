@@ -20,6 +20,7 @@ from plain import N_WAY, SIZE, Case, Values, compare, make_case
 from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.generated_start import GeneratedStart
 from quickstudy.models.batch import encode_set
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Classes, make_target
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
@@ -347,10 +348,10 @@ def test_leopard_corrects_the_prototypes_head_where_it_is_told_to(order: str) ->
 
 def test_the_first_outer_steps_change_the_logits_of_a_generated_head_slowly() -> None:
     start, features = GeneratedStart({384}), torch.nn.functional.normalize(torch.randn(8, 384), dim=-1)
-    target, labels = make_target("classification", ("a", "b")), torch.arange(8) % 2
+    target, rows = make_target("classification", ("a", "b")), SupportRows(features, torch.arange(8) % 2)
 
     def spread() -> Tensor:
-        return start.head(lambda: features, labels, target, features[0])(features).std(1).mean()
+        return start.head(lambda: rows, target, features[0])(features).std(1).mean()
 
     outer = torch.optim.Adam(start.parameters(), lr=0.01)
     for _ in range(10):

@@ -14,6 +14,7 @@ from quickstudy.methods.closed_form import _project, solve_svm
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.support_net_rule import SupportNetRule
 from quickstudy.models.support_net import InContext, LSTMReader, Relation, SupportNet
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Classes, Scores
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 0])
@@ -25,18 +26,19 @@ def test_the_nearest_neighbour_is_scikit_learns() -> None:
     support, query = _randn(30, 5), _randn(40, 5, seed=1)
     labels = torch.arange(30) % 4
     fitted = KNeighborsClassifier(1).fit(support.numpy(), labels.numpy())
-    found = Nearest().head(support, labels, FOUR)(query).argmax(-1)
+    found = Nearest().head(SupportRows(support, labels), FOUR)(query).argmax(-1)
     assert found.tolist() == fitted.predict(query.numpy()).tolist()
-    assert Nearest().head(support, query[:30, 0], Scores())(support)[:, 0].tolist() == query[:30, 0].tolist()
+    assert (
+        Nearest().head(SupportRows(support, query[:30, 0]), Scores())(support)[:, 0].tolist() == query[:30, 0].tolist()
+    )
 
 
 @pytest.mark.proves("identity", "majority")
 def test_the_majority_knows_only_how_often_a_label_comes() -> None:
-    found = Majority().head(_randn(8, 5), LABELS, THREE)(_randn(2, 5, seed=1)).softmax(-1)
+    found = Majority().head(SupportRows(_randn(8, 5), LABELS), THREE)(_randn(2, 5, seed=1)).softmax(-1)
     assert found.tolist() == pytest.approx(np.array([[4, 2, 2]] * 2) / 8)
-    assert Majority().head(_randn(8, 5), _randn(8, seed=2), Scores())(_randn(1, 5)).item() == pytest.approx(
-        _randn(8, seed=2).mean().item()
-    )
+    rows = SupportRows(_randn(8, 5), _randn(8, seed=2))
+    assert Majority().head(rows, Scores())(_randn(1, 5)).item() == pytest.approx(rows.labels.mean().item())
 
 
 @pytest.mark.proves("identity", "metaoptnet")
@@ -44,7 +46,7 @@ def test_the_majority_knows_only_how_often_a_label_comes() -> None:
 def test_the_support_vector_solution_is_optimal(c: float) -> None:
     features, y = _randn(20, 12), torch.nn.functional.one_hot(torch.arange(20) % 4, 4).double()
     kernel = features @ features.T
-    dual = solve_svm(kernel, y, c)
+    dual = solve_svm(kernel, y, torch.full((20,), c))
     assert (dual <= c * y + 1e-9).all()
     assert dual.sum(-1).abs().max() < 1e-8
 
@@ -94,8 +96,8 @@ def test_the_lstm_cell_is_torchs() -> None:
 @pytest.mark.parametrize("net", [Relation, InContext, LSTMReader])
 def test_an_untrained_net_adds_nothing_to_the_prototypes(net: type[SupportNet]) -> None:
     support, query = _randn(8, 5), _randn(6, 5, seed=1)
-    found = SupportNetRule(lambda: net([5], 8), 2.0).double().head(support, LABELS, THREE)(query)
-    wanted = Prototypes(2.0).double().head(support, LABELS, THREE)(query)
+    found = SupportNetRule(lambda: net([5], 8), 2.0).double().head(SupportRows(support, LABELS), THREE)(query)
+    wanted = Prototypes(2.0).double().head(SupportRows(support, LABELS), THREE)(query)
     torch.testing.assert_close(found.softmax(-1), wanted.softmax(-1), rtol=0, atol=1e-7)
 
 
@@ -111,7 +113,7 @@ def test_a_net_learns_what_prototypes_cannot(net: type[SupportNet]) -> None:
         labels = torch.arange(24) % 2
         side = torch.where(labels == 0, 0.0, torch.randint(2, (24,), generator=random) * 2.0 - 1)
         points = side[:, None] * axis + 0.15 * torch.randn(24, 2, generator=random)
-        scores = rule.head(points[:16], labels[:16], TWO)(points[16:])
+        scores = rule.head(SupportRows(points[:16], labels[:16]), TWO)(points[16:])
         loss = torch.nn.functional.cross_entropy(scores, labels[16:])
         optimizer.zero_grad()
         loss.backward()

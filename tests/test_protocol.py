@@ -85,7 +85,9 @@ def test_episodes_are_scored_by_their_own_labels() -> None:
     for each, t in zip(draws, draw_trials(protocol, task), strict=True):
         model = learner.adapt(encode_set(learner.encoder, t.support), Classes(t.label_names))
         predicted = [t.label_names.index(str(name)) for name in model.predict(t.tests)]
-        wanted = score(replace(task, label_names=t.label_names), [e.label for e in t.tests], predicted)
+        wanted = score(
+            replace(task, label_names=t.label_names, label_descriptions={}), [e.label for e in t.tests], predicted
+        )
         assert each.scores == wanted
         inside = [task.label_names.index(name) for name in t.label_names]
         assert each.labels is not None
@@ -267,8 +269,9 @@ def test_episodes_of_regression_have_rows_for_the_ways_of_the_protocol() -> None
 
 def test_label_names_are_the_nearest_of_their_embeddings() -> None:
     encoder = tiny_encoder(normalize=True)
-    task = replace(word_task(n_way=3), label_names=("good", "bad_day", "red"))
-    model = LabelNames(encoder).adapt(encode_set(encoder, [task.train_split[0]]), Classes(task.label_names))
+    task = replace(word_task(n_way=3), label_names=("good", "bad_day", "hue"), label_descriptions={"hue": "red"})
+    target = Classes(task.label_names, task.label_texts)
+    model = LabelNames(encoder).adapt(encode_set(encoder, [task.train_split[0]]), target)
     texts = [task.test_split[i] for i in range(20)]
     with torch.no_grad():
         names, found = (

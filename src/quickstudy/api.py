@@ -16,11 +16,13 @@ from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, NothingLearnedWarning, RecipeError, RunError, did_you_mean
+from quickstudy.methods.base import MetaLearner
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
 from quickstudy.settings import FullSettings
 from quickstudy.storage.layout import choose_run_folder
+from quickstudy.tasks.label_text import NameReading
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
 from quickstudy.tasks.text import Text, parse_texts, refuse_table
@@ -109,6 +111,8 @@ def adapt(
     *,
     texts: Iterable[Text] | None = None,
     labels: Iterable[str | int] | None = None,
+    label_descriptions: Mapping[str, str] | None = None,
+    names: NameReading = "true",
 ) -> AdaptedModel:
     """Turn a meta-learned encoder into a classifier of one task from a few labels.
 
@@ -117,16 +121,34 @@ def adapt(
         data: A data file or folder, a task reference, or a task.
         texts: Instead of `data`: texts, or (text, second text) tuples for pairs.
         labels: Their labels.
+        label_descriptions: What labels mean, by their name, for a run that reads label names. A label without a
+            description has its name.
+        names: What a run that reads label names gets of them: `true`, `none`, or `opaque` codes, which are a control.
 
     Raises:
-        QuickstudyError: No such run, unusable data, or fewer than two labels.
+        QuickstudyError: No such run, unusable data, fewer than two labels, or descriptions that cannot be used.
 
     Returns:
         A model with `predict`, `predict_proba` and `save`.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
-    task = _task(data, texts, labels)
-    return adapt_task(opened.learner(), task)
+    task, learner = _task(data, texts, labels), opened.learner()
+    if label_descriptions is not None:
+        task = _describe(task, label_descriptions, learner)
+    return adapt_task(learner, task, names)
+
+
+def _describe(task: Task, descriptions: Mapping[str, str], learner: MetaLearner) -> Task:
+    """Return a task with descriptions of its labels, for a learner that reads them."""
+    if not isinstance(descriptions, Mapping):
+        raise DataError("label_descriptions is no mapping", fix='Give {"a label": "what it means"}.')
+    if not learner.reads_names:
+        raise DataError(
+            f"this run ({learner.name}) reads no label names, so that descriptions change nothing",
+            fix='Leave them out, or meta-train a run with method.names = "gated".',
+        )
+    given = {str(label): text for label, text in descriptions.items()}
+    return replace(task, label_descriptions={**task.label_descriptions, **given})
 
 
 def finetune(
@@ -181,7 +203,8 @@ def evaluate(
 ) -> "Results":
     """Evaluate a run on held-out tasks: compare it with two baselines on identical draws.
 
-    The baselines are the same method and a linear probe, both on the encoder as it was before the run.
+    The baselines are the same method and a linear probe on the untouched encoder, and for a run that reads label names
+    the run without them and with opaque ones.
 
     Args:
         run: A finished run, or its folder; `results.json` and the report are written there.
@@ -198,11 +221,10 @@ def evaluate(
         What `results.json` holds.
 
     Raises:
-        QuickstudyError: No such run, unusable tasks, impossible numbers, there are results already, or scored texts
-            were meta-trained on.
+        QuickstudyError: No such run, unusable tasks, impossible numbers, results that are there, or leaked texts.
     """
     from quickstudy.comparison.collect import results_of
-    from quickstudy.comparison.learner import baselines, load_learners, trained_learner
+    from quickstudy.comparison.learner import evaluated_learners, load_learners
     from quickstudy.comparison.overlap import with_overlap
     from quickstudy.comparison.plan import load_all
     from quickstudy.evaluation.evaluate import evaluate_learners
@@ -219,9 +241,10 @@ def evaluate(
             fix="Move them away, or replace them with --overwrite.",
         )
     planned = plan_tasks(protocol, load_all(tasks))
-    specs = trained_learner(files.folder, _AFTER), *baselines(files.folder, _BEFORE, _PROBE)
+    specs = evaluated_learners(files.folder, _AFTER, _BEFORE, _PROBE)
     described = with_overlap({spec.name: spec.describe() for spec in specs}, specs, planned, allow=allow_overlap)
-    scored = evaluate_learners(load_learners(specs), planned, on_draw=on_draw)
+    names = {spec.name: spec.names for spec in specs}
+    scored = evaluate_learners(load_learners(specs), planned, names=names, on_draw=on_draw)
     results = results_of(protocol, described, planned, scored, texts=False)
     write_results(files.results, results)
     _write_pages(files.folder)

@@ -15,6 +15,7 @@ from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
 from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.name_mix import NameMix
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Task
 
@@ -105,6 +106,8 @@ def _samplers(
     recipe: Recipe, spec: EpisodeSpec, train_tasks: Sequence[Task], validation_tasks: Sequence[Task]
 ) -> tuple[EpisodeSampler, Validate | None]:
     """Return the episodes of meta-training, and the meta-validation if there are tasks for it."""
+    with _placed(recipe, "episodes.names"):
+        names = NameMix(**recipe.episodes.names.model_dump())
     with _placed(recipe, "episodes.n_way"):
         sampler = EpisodeSampler(
             train_tasks,
@@ -112,6 +115,7 @@ def _samplers(
             seed=recipe.seed,
             weighting=recipe.episodes.weighting,
             temperature=recipe.episodes.temperature,
+            names=names,
         )
         if not validation_tasks:
             return sampler, None

@@ -20,6 +20,7 @@ from quickstudy.settings import OuterSettings, Positive, Rate
 from quickstudy.storage.layout import RunFiles
 
 Size = Positive | tuple[Positive, Positive]
+Share = Annotated[float, Field(ge=0, le=1)]
 _UNKNOWN = {
     "extra_forbidden",
     "unexpected_keyword_argument",
@@ -72,14 +73,23 @@ class TasksConfig(_Section):
     validation: list[str] = []
 
 
+class NamesConfig(_Section):
+    """In which share of the episodes label texts are missing, wrong, or say nothing; see `tasks.name_mix`."""
+
+    dropped: Share = 0.0
+    shuffled: Share = 0.0
+    coded: Share = 0.0
+
+
 class EpisodesConfig(_Section):
-    """The size of the episodes, and how often each task is drawn."""
+    """The size of the episodes, how often each task is drawn, and what is done to label texts."""
 
     n_way: Size = (2, 5)
     k_shot: Size = (2, 8)
     n_query: Size = 4
     weighting: Literal["uniform", "size", "temperature"] = "uniform"
     temperature: Rate = 2.0
+    names: NamesConfig = NamesConfig()
 
 
 @dataclass(frozen=True)
@@ -169,7 +179,7 @@ def check_recipe(values: Mapping[str, Any], place: Place = _in_memory) -> Recipe
     except ValidationError as error:
         problems = error.errors()
         first = min(problems, key=lambda problem: problem["type"] not in _UNKNOWN)  # a typo explains what is missing
-        key = tuple(map(str, first["loc"][:2]))  # the rest is a position in a list or a branch of a union
+        key = _setting_key(first["loc"])
         raise RecipeError(_what(first, key, len(problems) - 1), where=place(key), fix=_fix(first, key)) from None
     recipe._origin = _Origin(place)
     return recipe
@@ -177,12 +187,17 @@ def check_recipe(values: Mapping[str, Any], place: Place = _in_memory) -> Recipe
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return the resolved recipe as TOML."""
-    values = recipe.model_dump(mode="json", exclude_none=True)
-    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
-    for section, entries in values.items():
-        if isinstance(entries, dict):
-            lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in entries.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join(_toml_lines(recipe.model_dump(mode="json", exclude_none=True))) + "\n"
+
+
+def _toml_lines(values: Mapping[str, Any], section: tuple[str, ...] = ()) -> list[str]:
+    """Return the lines of a section: its settings first, then the sections in it."""
+    lines = ["", f"[{'.'.join(section)}]"] if section else []
+    lines += [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += _toml_lines(value, (*section, key))
+    return lines
 
 
 def describe_differences(run: Recipe, asked: Recipe) -> list[str]:
@@ -203,12 +218,14 @@ def describe_differences(run: Recipe, asked: Recipe) -> list[str]:
 
 def _values(recipe: Recipe) -> dict[str, str]:
     """Return every setting that has a value, as TOML, by its name (`outer.outer_lr`)."""
+    return _flat_values(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def _flat_values(entries: Mapping[str, Any], section: str = "") -> dict[str, str]:
     values: dict[str, str] = {}
-    for name, entry in recipe.model_dump(mode="json", exclude_none=True).items():
-        if isinstance(entry, dict):
-            values |= {f"{name}.{key}": _toml(value) for key, value in entry.items()}
-        else:
-            values[name] = _toml(entry)
+    for name, entry in entries.items():
+        key = f"{section}{name}"
+        values |= _flat_values(entry, f"{key}.") if isinstance(entry, dict) else {key: _toml(entry)}
     return values
 
 
@@ -267,11 +284,28 @@ def _fix(problem: ErrorDetails, key: tuple[str, ...]) -> str | None:
         return 'A recipe needs at least: [tasks] train = ["samples:meta-train"]'
     if problem["type"] not in _UNKNOWN:
         return None
-    return did_you_mean(key[-1], _setting_names(key[0]) if len(key) > 1 else Recipe.model_fields)
+    return did_you_mean(key[-1], _section_fields(key[:-1]))
 
 
-def _setting_names(section: str) -> list[str]:
-    kind = Recipe.model_fields[section].annotation
+def _setting_key(place: Sequence[int | str]) -> tuple[str, ...]:
+    """Return the setting at a place of pydantic's, which goes on with a position in a list or a branch of a union."""
+    key: tuple[str, ...] = ()
+    while len(key) < len(place) and _section_fields(key):
+        key = (*key, str(place[len(key)]))
+    return key
+
+
+def _section_fields(section: tuple[str, ...]) -> Mapping[str, object]:
+    """Return the settings and sections in a section by name, each with its type; none if it is no section."""
+    kind: Any = Recipe
+    for name in section:
+        kind = _fields_of(kind).get(name)
+    return _fields_of(kind)
+
+
+def _fields_of(kind: Any) -> Mapping[str, object]:
     if is_dataclass(kind):
-        return [entry.name for entry in fields(kind)]
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+        return {entry.name: entry.type for entry in fields(kind)}
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: entry.annotation for name, entry in kind.model_fields.items()}
+    return {}

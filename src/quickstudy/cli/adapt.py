@@ -1,16 +1,22 @@
 """The verb `adapt`: turn a run and labelled texts into a model of one task."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from quickstudy.cli.descriptions import read_descriptions
 from quickstudy.cli.options import Json, PairColumn, TextColumn, print_json
 from quickstudy.errors import DataError
 from quickstudy.settings import FullSettings
 
 if TYPE_CHECKING:
     from quickstudy.models.adapted import AdaptedModel
+
+Descriptions = Annotated[Path | None, typer.Option(help="TOML or JSON: what labels mean, if the run reads names.")]
+Names = Annotated[
+    Literal["true", "none", "opaque"] | None, typer.Option(help="What the run gets of label names, if it reads them.")
+]
 
 _FULL = FullSettings()
 
@@ -23,6 +29,8 @@ def adapt(
     pair_column: PairColumn = "auto",
     label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
     regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
+    label_descriptions: Descriptions = None,
+    names: Names = None,
     full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
     epochs: Annotated[
         float | None, typer.Option(help=f"With --full: passes over the data ({_FULL.epochs:g}).", min=0.01)
@@ -52,10 +60,16 @@ def adapt(
     )
     columns = {"text": text_column, "pair": pair_column, "label": label_column}
     reference = _reference(data, columns, regression)
+    described = read_descriptions(label_descriptions) if label_descriptions else None
+    if full and (names or described):
+        raise DataError("full fine-tuning reads no label names", fix="Leave out --full, or --names and descriptions.")
     from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
     began = time.perf_counter()
-    model = _finetune(run, reference, settings, quiet=as_json) if full else api.adapt(run, reference)
+    if full:
+        model = _finetune(run, reference, settings, quiet=as_json)
+    else:
+        model = api.adapt(run, reference, label_descriptions=described, names=names or "true")
     seconds = time.perf_counter() - began
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"

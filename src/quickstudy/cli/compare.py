@@ -8,11 +8,12 @@ import typer
 from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
 from quickstudy.errors import DataError
 
+_LEARNERS = "Run folders, recipe files (untouched) or names of methods; with :no-names or :opaque-names behind them."
 _PROTOCOLS = "standard (published draws, else few-shot), few-shot, fixed-draws, episodic, full, or a draws.json."
 
 
 def compare(
-    learners: Annotated[list[str], typer.Argument(help="Run folders, recipe files (untouched) or names of methods.")],
+    learners: Annotated[list[str], typer.Argument(help=_LEARNERS)],
     tasks: HeldOutTasks,
     out: Annotated[Path, typer.Option(help="Folder of the comparison; one that is there goes on.")],
     protocol: Annotated[str, typer.Option(help=_PROTOCOLS)] = "standard",

@@ -1,7 +1,8 @@
 """Cell: the draws of one learner on one task at one number of shots; a file that is computed once.
 
 A cell's key is a hash of all that its figures follow from: the learner's fingerprint, the task, the texts of its
-trials. A cell holds no texts, so it serves results with texts and without.
+trials, and the descriptions of its labels if there are any. A cell holds no texts, so it serves results with texts and
+without.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,5 +57,6 @@ def plan_cells(folder: Path, learners: Mapping[str, Learner], tasks: Sequence[Pl
 def _key(fingerprint: str, task: PlannedTask, planned: str) -> str:
     """Return the key of a cell: a hash of the learner's fingerprint, the task, the cell's trials, and this version."""
     about = task.task
-    full = asdict(FullSettings())
-    return hash_of([__version__, full, fingerprint, about.name, about.kind, about.metric, planned])[:32]
+    full, described = asdict(FullSettings()), sorted(about.label_descriptions.items())
+    values = [__version__, full, fingerprint, about.name, about.kind, about.metric, planned]
+    return hash_of([*values, described] if described else values)[:32]

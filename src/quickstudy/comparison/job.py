@@ -68,7 +68,8 @@ def compute(job: Job) -> None:
             for draw in finetune_and_score(name, learner, job.task.task, job.task.trials):
                 keep(draw)
     else:
-        evaluate_learners(learners, [job.task], only=job.files, on_draw=keep)
+        names = {spec.name: spec.names for spec in job.learners}
+        evaluate_learners(learners, [job.task], names=names, only=job.files, on_draw=keep)
 
 
 @lru_cache(maxsize=1)  # the jobs of an encoder follow one another; a run of the same name can be another by now

@@ -4,10 +4,15 @@ runs/first          a run: its meta-trained learner
 recipe.toml         a recipe: its method on its untouched encoder
 protonet            a method with its default settings, on the encoder of the comparison
 label-names         the reference that needs no labelled example, on the same encoder
+
+A learner that reads label names can be named with how it reads them. A path that exists as such is taken as it is.
+
+runs/first:no-names        the same learner, without label names
+runs/first:opaque-names    the same learner, with codes in place of label names: a control
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
@@ -26,9 +31,12 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.report.curve import curve_of
 from quickstudy.runs import Run
 from quickstudy.storage.layout import RunFiles
+from quickstudy.tasks.label_text import NameReading
 from quickstudy.training.record import StepRecord
 
 _ZERO = "label-names"
+_READINGS: Mapping[str, NameReading] = {"no-names": "none", "opaque-names": "opaque"}
+_WITHOUT_EFFECT = {"names: Literal['none', 'gated'] = 'none'"}
 _POINTS = 200  # of a meta-training curve
 
 
@@ -42,6 +50,7 @@ class LearnerSpec:
         recipe: Recipe file that says its encoder, and its method unless `method` does.
         method: A method with its default settings.
         encoder: Encoder of a method without a recipe.
+        names: What it gets of the label names, if it reads them: `true`, `none`, or `opaque` codes.
     """
 
     name: str
@@ -49,6 +58,14 @@ class LearnerSpec:
     recipe: Path | None = None
     method: str | None = None
     encoder: str = "minilm"
+    names: NameReading = "true"
+
+    @property
+    def reads_names(self) -> bool:
+        """Whether the learner reads label names."""
+        if self.method:
+            return self.method == _ZERO
+        return bool(self._recipe().method.settings.get("names", "none") != "none")
 
     @property
     def encoder_key(self) -> str:
@@ -103,7 +120,8 @@ class LearnerSpec:
         settings = recipe.method.settings if recipe and not self.method else {}
         learned = RunFiles(self.run).learned if self.run else None
         learned_hash = _file_hash(learned, learned.stat().st_mtime_ns) if learned and learned.is_file() else None
-        return hash_of([encoder, reading, method, settings, _defaults(method), learned_hash])
+        names = [self.names] if self.names != "true" or method == _ZERO else []
+        return hash_of([encoder, reading, method, settings, _defaults(method), learned_hash, *names])
 
     def _recipe(self) -> Recipe:
         assert self.recipe is not None  # who asks knows that there is one
@@ -114,12 +132,15 @@ def named_learner(text: str, encoder: str) -> LearnerSpec:
     """Return the learner that a run folder, a recipe file or the name of a method stands for.
 
     Args:
-        text: One of the three.
+        text: One of the three, with `:no-names` or `:opaque-names` behind it if label names are read in this way.
         encoder: Encoder of a method.
 
     Raises:
-        RecipeError: It is none of them.
+        RecipeError: It is none of them, or it reads no label names.
     """
+    base, _, ending = text.rpartition(":")
+    if ending in _READINGS and not Path(text).exists():
+        return reading_names(named_learner(base, encoder), ending)
     path = Path(text)
     if RunFiles(path).exist:
         return trained_learner(path, path.resolve().name)
@@ -131,15 +152,38 @@ def named_learner(text: str, encoder: str) -> LearnerSpec:
     return LearnerSpec(text, method=text, encoder=encoder)
 
 
+def reading_names(spec: LearnerSpec, ending: str) -> LearnerSpec:
+    """Return a learner that reads label names in another way.
+
+    Args:
+        spec: The learner.
+        ending: `no-names` or `opaque-names`.
+
+    Raises:
+        RecipeError: It reads no label names.
+    """
+    if not spec.reads_names:
+        raise RecipeError(
+            f"{spec.name!r} reads no label names, so that {ending} changes nothing",
+            fix=f'Leave out :{ending}, or meta-train a method with names = "gated".',
+        )
+    return replace(spec, name=f"{spec.name}, {ending.replace('-', ' ')}", names=_READINGS[ending])
+
+
 def trained_learner(run: Path, name: str) -> LearnerSpec:
     """Return the meta-trained learner of a run."""
     return LearnerSpec(name, run=run, recipe=RunFiles(run).config)
 
 
-def baselines(run: Path, untouched: str, probe: str) -> tuple[LearnerSpec, LearnerSpec]:
-    """Return what a run is compared with: its method, and a linear probe, both on its encoder before the run."""
-    recipe = RunFiles(run).config
-    return LearnerSpec(untouched, recipe=recipe), LearnerSpec(probe, recipe=recipe, method="linear-probe")
+def evaluated_learners(run: Path, trained: str, untouched: str, probe: str) -> tuple[LearnerSpec, ...]:
+    """Return a run and what it is compared with: its method, and a linear probe, both on its encoder before the run.
+
+    A run that reads label names is also compared with itself without names, and with opaque names.
+    """
+    recipe, learner = RunFiles(run).config, trained_learner(run, trained)
+    controls = [reading_names(learner, ending) for ending in _READINGS if learner.reads_names]
+    baselines = LearnerSpec(untouched, recipe=recipe), LearnerSpec(probe, recipe=recipe, method="linear-probe")
+    return learner, *baselines, *controls
 
 
 def refuse_twice(specs: Sequence[LearnerSpec], *, encoder_only: bool) -> None:
@@ -168,12 +212,15 @@ def refuse_twice(specs: Sequence[LearnerSpec], *, encoder_only: bool) -> None:
 
 
 def load_learners(specs: Iterable[LearnerSpec]) -> dict[str, MetaLearner]:
-    """Return learners by name; those that can share one untouched encoder do."""
+    """Return learners by name; those of one run are one object, and those that can share an untouched encoder do."""
     encoders: dict[str, Encoder] = {}
+    trained: dict[Path, MetaLearner] = {}
     learners = {}
     for spec in specs:
         if spec.run:
-            learners[spec.name] = Run.open(spec.run).learner()
+            if spec.run not in trained:
+                trained[spec.run] = Run.open(spec.run).learner()
+            learners[spec.name] = trained[spec.run]
             continue
         if spec.encoder_key not in encoders:
             encoders[spec.encoder_key] = spec.load_encoder()
@@ -195,8 +242,11 @@ def _file_hash(file: Path, _written: int) -> str:
 
 
 def _defaults(method: str) -> list[str]:
-    """Return a method's settings as they are by default: figures follow from those too."""
-    return describe_parameters(METHODS.get(method, label_names))
+    """Return a method's settings as they are by default: figures follow from those too.
+
+    `names = "none"` is left out: it changes no figure, so that cells hold that were computed before it was a setting.
+    """
+    return [line for line in describe_parameters(METHODS.get(method, label_names)) if line not in _WITHOUT_EFFECT]
 
 
 def _training(records: Sequence[StepRecord]) -> Training | None:

@@ -12,6 +12,7 @@ learners.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.partition import Prefix
-from quickstudy.models.target import make_target
-from quickstudy.models.tokens import Sequences
+from quickstudy.models.target import Target, make_target
+from quickstudy.models.tokens import Sequences, concatenate
+from quickstudy.tasks.label_text import NameReading, label_texts, read_texts
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 
@@ -44,6 +46,7 @@ def evaluate_learners(
     learners: Mapping[str, MetaLearner],
     tasks: Sequence[PlannedTask],
     *,
+    names: Mapping[str, NameReading] = MappingProxyType({}),
     only: Collection[tuple[str, Shots]] | None = None,
     on_draw: Callable[[Draw], None] = lambda _: None,
 ) -> list[Draw]:
@@ -52,6 +55,7 @@ def evaluate_learners(
     Args:
         learners: By the name they have in tables.
         tasks: Held-out tasks with their trials; those of any protocol but `full`, which has no learner.
+        names: How learners read label names, by their name in tables; those that are not listed read true names.
         only: Learners and numbers of shots to score; None for all. The texts of all the others are encoded too. The
             last digits of a figure depend on which texts are encoded together, so this choice changes no figure.
         on_draw: Told of every draw as it is finished.
@@ -70,7 +74,10 @@ def evaluate_learners(
             key = id(learner.encoder), learner.partition.adapts
             if key not in texts:
                 texts[key] = _TaskTexts(learner, planned.trials, caches[id(learner.encoder)])
-            wanted = [trial for trial in planned.trials if only is None or (name, trial.shots) in only]
+            targets = [_target(planned.task, trial, names.get(name, "true")) for trial in planned.trials]
+            texts[key].encode_names(learner, planned.task, targets)
+            asked = zip(planned.trials, targets, strict=True)
+            wanted = [(trial, target) for trial, target in asked if only is None or (name, trial.shots) in only]
             for draw in _evaluate_one(name, learner, planned.task, texts[key], wanted):
                 draws.append(draw)
                 on_draw(draw)
@@ -78,16 +85,19 @@ def evaluate_learners(
 
 
 def _evaluate_one(
-    name: str, learner: MetaLearner, task: Task, texts: "_TaskTexts", trials: Sequence[Trial]
+    name: str, learner: MetaLearner, task: Task, texts: "_TaskTexts", trials: Sequence[tuple[Trial, Target]]
 ) -> Iterator[Draw]:
     begun: set[Shots] = set()
-    for trial in trials:
+    for trial, target in trials:
         support = encode_set(learner.encoder, trial.support)
         # What a learner encodes in place of the support set, it would find in the cache from the second draw on.
         cache = texts.cache if learner.reads_support else None
         with measure(learner.encoder.device) as adapting:
-            model = learner.adapt(support, make_target(task.kind, trial.label_names), cache=cache)
-        apart = texts.encode_support(support.sequences) if learner.reads_support else Cost()
+            model = learner.adapt(support, target, cache=cache)
+        read = [support.sequences]
+        if learner.reads_names:
+            read.append(target.encode_names(learner.encoder, pair=support.pair))
+        apart = texts.encode_apart(read) if learner.reads_support else Cost()
         prefixes = texts.prefixes(trial)
         with measure(learner.encoder.device) as predicting:
             scores = prefixes.scores(model)
@@ -102,6 +112,12 @@ def _evaluate_one(
         first = trial.shots not in begun
         yield scored_draw(name, task, trial, scores, footprint(learner, model), costs, with_mistakes=first)
         begun.add(trial.shots)
+
+
+def _target(task: Task, trial: Trial, names: NameReading) -> Target:
+    """Return what a trial asks for, with what may be read of its labels."""
+    texts = label_texts(trial.label_names, task.label_descriptions)
+    return make_target(task.kind, trial.label_names, read_texts(texts, names, trial.draw))
 
 
 def scored_draw(
@@ -206,9 +222,18 @@ class _TaskTexts:
             with torch.no_grad():
                 learner.encoder.vectors(learner.encoder.tokenize(texts), cache=cache)
 
-    def encode_support(self, support: Sequences) -> Cost:
-        """Return what encoding a support set takes, if it is not a part of adapting because the features are there."""
-        return replace(self._apart, seconds=self._apart.seconds * _tokens(support)) if self._frozen else Cost()
+    @torch.no_grad()
+    def encode_names(self, learner: MetaLearner, task: Task, targets: Sequence[Target]) -> None:
+        """Encode the label names of all draws in one pass, for a learner that reads them beside the support set."""
+        if self._frozen and learner.reads_names and learner.reads_support:
+            names = [target.encode_names(learner.encoder, pair=task.pair) for target in targets]
+            if wanted := [sequences for sequences in names if len(sequences)]:
+                learner.encoder.vectors(concatenate(wanted), cache=self.cache)
+
+    def encode_apart(self, read: Sequence[Sequences]) -> Cost:
+        """Return what encoding these texts takes, if it is not a part of adapting because the features are there."""
+        tokens = sum(map(_tokens, read))
+        return replace(self._apart, seconds=self._apart.seconds * tokens) if self._frozen else Cost()
 
     def prefixes(self, trial: Trial) -> "_Prefixes":
         """Return the test texts of a trial, run as far as they are the same for every draw."""

@@ -57,7 +57,7 @@ def figures(task: Task, label_names: Sequence[str], labels: ArrayLike, outputs: 
         return Figures(score(task, y, outputs))
     predicted = outputs.argmax(-1)
     place = np.array([task.label_names.index(name) for name in label_names])
-    scores = score(replace(task, label_names=tuple(label_names)), y, predicted)
+    scores = score(replace(task, label_names=tuple(label_names), label_descriptions={}), y, predicted)
     scores["metric"] = score(task, place[y], place[predicted])["metric"]  # it may be F1 of one label of the task
     of_labels = label_figures(place[y], place[predicted], len(task.label_names), place)
     return Figures(scores, calibration(y, outputs), of_labels)

@@ -85,6 +85,11 @@ class MetaLearner(nn.Module, ABC):
         self.encoder = encoder
         self.partition = Partition(encoder, adapts)
 
+    @property
+    def reads_names(self) -> bool:
+        """Whether adapting reads the label texts of the target."""
+        return False
+
     def prepare(self, tasks: Sequence[Task]) -> None:
         """Get to know the meta-train tasks before the outer loop. Most methods need not."""
 

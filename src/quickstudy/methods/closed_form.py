@@ -1,9 +1,10 @@
 """Closed-form heads: the best linear head for the support set, and a gradient that flows through its solution.
 
-    ridge    W = argmin ||F W^T - Y||^2 + λ ||W||^2,  logits α W f                                          R2D2
-    svm      A = argmin_A 1/2 tr(A^T K A) - <A, Y>  s.t.  A <= C Y, A 1 = 0;  W = A^T F,  logits α W f      MetaOptNet
+    ridge    W = argmin sum_i w_i ||W f_i - y_i||^2 + λ ||W||^2,  logits α W f                              R2D2
+    svm      A = argmin_A 1/2 tr(A^T K A) - <A, Y>  s.t.  A <= C w Y, A 1 = 0;  W = A^T F,  logits α W f    MetaOptNet
 
-Here K = F F^T, and Y is one-hot. Scores are predicted by ridge regression in both.
+Here K = F F^T, Y is one-hot, and w_i says how often row i counts (once, in the papers). Scores are predicted by ridge
+regression in both.
 
 R2D2: Bertinetto et al. 2019, arXiv:1805.08136. λ and α are learned. The paper's bias is left out: it is the same for
 all labels, so it changes no prediction.
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from quickstudy.methods.feature import HeadRule
 from quickstudy.models.head import LinearHead, ridge
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
 
 
@@ -36,15 +38,16 @@ class Ridge(HeadRule):
         self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def head(self, features: Tensor, labels: Tensor, target: Target) -> LinearHead:
-        return target.apply(self, features, labels)
+    def head(self, rows: SupportRows, target: Target) -> LinearHead:
+        return target.apply(self, rows)
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
-        one_hot = nn.functional.one_hot(labels, n_way).to(features)
-        return _without_bias(self.log_scale.exp() * ridge(features, one_hot, self.log_penalty.exp()))
+    def for_classes(self, rows: SupportRows, n_way: int) -> LinearHead:
+        one_hot = nn.functional.one_hot(rows.labels, n_way).to(rows.features)
+        weight = ridge(rows.features, one_hot, self.log_penalty.exp(), rows.weights)
+        return _without_bias(self.log_scale.exp() * weight)
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
-        return _without_bias(ridge(features, labels.unsqueeze(-1), self.log_penalty.exp()))
+    def for_scores(self, rows: SupportRows) -> LinearHead:
+        return _without_bias(ridge(rows.features, rows.labels.unsqueeze(-1), self.log_penalty.exp(), rows.weights))
 
 
 class SupportVectors(HeadRule):
@@ -61,37 +64,41 @@ class SupportVectors(HeadRule):
         self.c, self.penalty = c, penalty
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def head(self, features: Tensor, labels: Tensor, target: Target) -> LinearHead:
-        return target.apply(self, features, labels)
+    def head(self, rows: SupportRows, target: Target) -> LinearHead:
+        return target.apply(self, rows)
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
-        one_hot = nn.functional.one_hot(labels, n_way).to(features)
-        kernel = features @ features.T
-        dual = _with_derivative(kernel, one_hot, self.c, solve_svm(kernel.detach(), one_hot, self.c))
-        return _without_bias(self.log_scale.exp() * dual.T @ features)
+    def for_classes(self, rows: SupportRows, n_way: int) -> LinearHead:
+        one_hot = nn.functional.one_hot(rows.labels, n_way).double()
+        bounds, kernel = self.c * rows.counts.double(), rows.features @ rows.features.T
+        dual = _with_derivative(kernel, one_hot, bounds, solve_svm(kernel, one_hot, bounds))
+        return _without_bias(self.log_scale.exp() * dual.T @ rows.features)
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
-        return _without_bias(ridge(features, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(features)))
+    def for_scores(self, rows: SupportRows) -> LinearHead:
+        penalty = torch.as_tensor(self.penalty).to(rows.features)
+        return _without_bias(ridge(rows.features, rows.labels.unsqueeze(-1), penalty, rows.weights))
 
 
 @torch.no_grad()
-def solve_svm(kernel: Tensor, one_hot: Tensor, c: float, *, steps: int = 2000, tolerance: float = 1e-10) -> Tensor:
+def solve_svm(
+    kernel: Tensor, one_hot: Tensor, bounds: Tensor, *, steps: int = 2000, tolerance: float = 1e-10
+) -> Tensor:
     """Return the dual variables A, (B, N), of the multi-class support vector machine, in double precision.
 
     Args:
         kernel: K, (B, B), positive semi-definite.
         one_hot: Y, (B, N).
-        c: Upper bound C.
+        bounds: Upper bounds C w_i, (B,): how much each example can pull.
         steps: Iterations at most.
         tolerance: The iteration stops when neither residual is larger.
     """
     k, y = kernel.double(), one_hot.double()
+    upper = bounds.double().unsqueeze(-1) * y
     rho = float(k.diagonal().mean()) or 1.0
     inverse = torch.linalg.inv(k + rho * torch.eye(len(k), dtype=k.dtype, device=k.device))
     z = u = torch.zeros_like(y)
     for _ in range(steps):
         a = inverse @ (y + rho * (z - u))
-        before, z = z, _project(a + u, c * y)
+        before, z = z, _project(a + u, upper)
         u = u + a - z
         if max(float((a - z).abs().max()), float((z - before).abs().max())) < tolerance:
             break
@@ -112,14 +119,17 @@ def _project(v: Tensor, bound: Tensor) -> Tensor:
     return torch.minimum(v - tau, bound)
 
 
-def _with_derivative(kernel: Tensor, one_hot: Tensor, c: float, solution: Tensor) -> Tensor:
+def _with_derivative(kernel: Tensor, one_hot: Tensor, bounds: Tensor, solution: Tensor) -> Tensor:
     """Return the solution with the derivative that the optimality conditions give it.
 
-    They are (K A)_in - Y_in + ν_i = 0 for the entries below their bound, and sum_n A_in = 0 for every row.
+    They are (K A)_in - Y_in + ν_i = 0 for the entries below their bound, and sum_n A_in = 0 for every row. The other
+    entries move with their bounds.
     """
     k, y = kernel.double(), one_hot.double()
-    rows, columns = torch.nonzero(solution < c * (y - 1e-7), as_tuple=True)
-    size = len(rows)
+    upper = bounds.unsqueeze(-1) * y
+    below = solution < (upper - 1e-7 * bounds.unsqueeze(-1)).detach()
+    rows, columns = torch.nonzero(below, as_tuple=True)
+    size, solution = len(rows), torch.where(below, solution, solution + upper - upper.detach())
     with torch.no_grad():
         gradient = (k @ solution - y)[rows, columns]
         count = torch.zeros(len(k), dtype=k.dtype, device=k.device).index_add(0, rows, torch.ones_like(gradient))

@@ -26,8 +26,9 @@ from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
-from quickstudy.models.head import Head, class_means
+from quickstudy.models.head import Head
 from quickstudy.models.reading_order import ORDERS, reading_orders
+from quickstudy.models.support_rows import SupportRows, class_means, refuse_weights
 from quickstudy.models.target import Target
 
 
@@ -72,12 +73,13 @@ class Controller(MetaLearner):
         return EncoderPasses("whole encoder twice", "every layer has a branch that adapts", (3, 6), (3, 3), copies=1)
 
     def _adapted(self, support: EncodedSet, labels: Tensor, target: Target) -> tuple[Params, Head]:
+        refuse_weights(support.weights, self.name)
         prefix = self.partition.prefix(support.sequences)
         theta = self.partition.initial()
-        features = self.partition.features(theta, prefix)
-        examples = torch.cat([features, target.apply(_LabelAware(), features, labels)], dim=-1)
+        rows = SupportRows(self.partition.features(theta, prefix), labels)
+        examples = torch.cat([rows.features, target.apply(_LabelAware(), rows)], dim=-1)
         phi = self._controlled(theta, self._read(examples))
-        return phi, self.rule.head(self.partition.features(phi, prefix), labels, target)
+        return phi, self.rule.head(SupportRows(self.partition.features(phi, prefix), labels), target)
 
     def _read(self, examples: Tensor) -> Tensor:
         """Return the LSTM's last state, (H,), the mean over several orders of the examples (B, 2F)."""
@@ -101,11 +103,11 @@ class Controller(MetaLearner):
 class _LabelAware:
     """What the LSTM is told of each example's label, (B, F)."""
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> Tensor:
-        return class_means(features, labels, n_way)[labels]
+    def for_classes(self, rows: SupportRows, n_way: int) -> Tensor:
+        return class_means(rows, n_way)[rows.labels]
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> Tensor:
-        return labels.unsqueeze(-1).expand_as(features)
+    def for_scores(self, rows: SupportRows) -> Tensor:
+        return rows.labels.unsqueeze(-1).expand_as(rows.features)
 
 
 def _bias(weight: str) -> str:

@@ -1,45 +1,46 @@
 """Feature-based meta-learning: the features of the support set make a head in one go; there is no inner loop.
 
-    head = rule(f(x_1), y_1, .., f(x_B), y_B)        meta-loss = L_query(head)
+    head = rule(f(x_1), y_1, w_1, .., f(x_B), y_B, w_B)        meta-loss = L_query(head)
 
 A method of this family is its rule: prototypes, attention, a closed-form solution, a network that reads the support
 set. The encoder runs once per episode, so adapting costs one pass, and a whole meta-batch goes through the encoder at
-once.
+once. If the method reads label names, they are further rows (see `name_gate`).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.base import EpisodeLoss, MetaLearner
+from quickstudy.methods.name_gate import NameGate
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import Head
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
-from quickstudy.models.tokens import concatenate
+from quickstudy.models.tokens import NO_SEQUENCES, Sequences, concatenate
 
 
 class HeadRule(nn.Module, ABC):
     """Makes a head from the features of a support set. Its `nn.Parameter`s are meta-parameters.
 
-    A rule that treats all targets alike works on `target.columns(labels, features)`. A rule that treats classes and
-    scores differently has the methods `for_classes` and `for_scores` of `ByTarget`, and lets the target pick one:
-    `return target.apply(self, features, labels)`.
+    A rule that treats all targets alike works on `target.columns(rows.labels, rows.features)`. A rule that treats
+    classes and scores differently has the methods `for_classes` and `for_scores` of `ByTarget`, and lets the target
+    pick one: `return target.apply(self, rows)`. A rule that cannot weigh rows calls `refuse_weights`.
     """
 
     @abstractmethod
-    def head(self, features: Tensor, labels: Tensor, target: Target) -> Head:
+    def head(self, rows: SupportRows, target: Target) -> Head:
         """Return the head.
 
         Args:
-            features: (B, F) support features.
-            labels: (B,) label positions, or standardised scores.
+            rows: Features, labels and weights of the support set.
             target: What the task asks for.
         """
 
@@ -53,6 +54,7 @@ class FeatureMetaLearner(MetaLearner):
     Args:
         encoder: The encoder.
         rule: Makes the head.
+        gate: Adds label names to the rows; None if they are not read.
         support_loss: What is learned from the support set beside the query loss; None for nothing.
         meta_trains: False makes it a baseline.
         name: It goes into saved models.
@@ -65,17 +67,21 @@ class FeatureMetaLearner(MetaLearner):
         encoder: Encoder,
         rule: HeadRule,
         *,
+        gate: NameGate | None = None,
         support_loss: SupportLoss | None = None,
         meta_trains: bool = True,
         name: str,
     ) -> None:
         super().__init__(encoder, "head", name, meta_trains=meta_trains)
-        self.rule, self._support_loss = rule, support_loss
+        self.rule, self.gate, self._support_loss = rule, gate, support_loss
+
+    @property
+    def reads_names(self) -> bool:
+        return self.gate is not None
 
     def episode_losses(self, episodes: Sequence[EncodedEpisode], progress: float) -> list[EpisodeLoss]:
         return [
-            self._loss(episode, support, query)
-            for episode, (support, query) in zip(episodes, self._encode(episodes), strict=True)
+            self._loss(episode, features) for episode, features in zip(episodes, self._encode(episodes), strict=True)
         ]
 
     def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
@@ -83,29 +89,53 @@ class FeatureMetaLearner(MetaLearner):
 
     @torch.no_grad()
     def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
-        features, scale = self.encoder(support.sequences, cache=cache), target.scale(support.labels)
-        head = self.rule.head(features, scale.standardise(support.labels), target)
-        return self.make_model(support, target, scale.rescale(head))
+        scale = target.scale(support.labels, support.weights)
+        names = target.encode_names(self.encoder, pair=support.pair) if self.gate else NO_SEQUENCES
+        texts = concatenate([support.sequences, names]) if len(names) else support.sequences
+        features = self.encoder(texts, cache=cache).split([len(support.labels), len(names)])
+        rows = self._rows(features[0], scale.standardise(support.labels), support.weights, features[1])
+        return self.make_model(support, target, scale.rescale(self.rule.head(rows, target)))
 
-    def _loss(self, episode: EncodedEpisode, support: Tensor, query: Tensor) -> EpisodeLoss:
+    def _loss(self, episode: EncodedEpisode, features: "_Features") -> EpisodeLoss:
         """Return the loss of an episode, given its features."""
-        scale = episode.target.scale(episode.support.labels)
-        labels = scale.standardise(episode.support.labels)
-        head = self.rule.head(support, labels, episode.target)
-        measured = EpisodeLoss.measure(episode.target, head(query), scale.standardise(episode.query.labels))
+        support, target = episode.support, episode.target
+        scale = target.scale(support.labels, support.weights)
+        labels = scale.standardise(support.labels)
+        head = self.rule.head(self._rows(features.support, labels, support.weights, features.names), target)
+        measured = EpisodeLoss.measure(target, head(features.query), scale.standardise(episode.query.labels))
         if self._support_loss is None:
             return measured
-        loss, b, q = self._support_loss(head, labels, episode.target), len(labels), len(query)
+        loss, b, q = self._support_loss(head, labels, target), len(labels), len(features.query)
         return replace(measured, loss=(b * loss + q * measured.loss) / (b + q))
 
-    def _encode(self, episodes: Sequence[EncodedEpisode]) -> list[tuple[Tensor, Tensor]]:
-        """Return the (support, query) features of each episode: one pass over all single texts, one over all pairs."""
-        features: dict[int, Tensor] = {}  # by the position of a set: support set of episode 0, its query set, ..
-        sets = [examples.sequences for episode in episodes for examples in (episode.support, episode.query)]
+    def _rows(self, features: Tensor, labels: Tensor, weights: Tensor | None, names: Tensor) -> SupportRows:
+        """Return the rows that the rule reads: the examples, and the names (N, F) if there are any."""
+        rows = SupportRows(features, labels, weights)
+        return self.gate(rows, names) if self.gate and len(names) else rows
+
+    def _encode(self, episodes: Sequence[EncodedEpisode]) -> list["_Features"]:
+        """Return the features of each episode: one pass over all single texts, one over all pairs."""
+        size = len(fields(_Features))
+        sets = [sequences for episode in episodes for sequences in self._sets(episode)]
+        features = [torch.empty(0)] * len(sets)  # in the order of the sets: support set of episode 0, its query set, ..
         for pairs in (False, True):
-            chosen = [position for position, sequences in enumerate(sets) if sequences.pairs == pairs]
+            chosen = [i for i, sequences in enumerate(sets) if len(sequences) and sequences.pairs == pairs]
             if chosen:
                 encoded = self.encoder(concatenate([sets[position] for position in chosen]))
-                sizes = [len(sets[position]) for position in chosen]
-                features |= zip(chosen, encoded.split(sizes), strict=True)
-        return [(features[2 * i], features[2 * i + 1]) for i in range(len(episodes))]
+                for position, each in zip(chosen, encoded.split([len(sets[i]) for i in chosen]), strict=True):
+                    features[position] = each
+        return [_Features(*features[start : start + size]) for start in range(0, len(sets), size)]
+
+    def _sets(self, episode: EncodedEpisode) -> tuple[Sequences, Sequences, Sequences]:
+        """Return what the encoder runs in an episode, in the order of `_Features`."""
+        names = episode.names if self.gate else NO_SEQUENCES
+        return episode.support.sequences, episode.query.sequences, names
+
+
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """The features of an episode: `support` (B, F), `query` (Q, F), and `names` (N, F), which may be empty."""
+
+    support: Tensor
+    query: Tensor
+    names: Tensor

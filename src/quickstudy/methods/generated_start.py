@@ -15,12 +15,14 @@ scales and learned rates suits it too. For scores, for which the paper has no he
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.start import HeadStart
-from quickstudy.models.head import ProjectedHead, class_means, ridge
+from quickstudy.models.head import ProjectedHead, ridge
+from quickstudy.models.support_rows import SupportRows, class_means
 from quickstudy.models.target import Target
 
 PROJECTION = ("lower_weight", "lower_bias", "upper_weight", "upper_bias")  # the parameters of h in a `ProjectedHead`
@@ -44,17 +46,19 @@ class GeneratedStart(HeadStart):
         self.projections = nn.ModuleDict({str(f): TwoLayers(f, hidden, hidden, _GAIN_OF_H) for f in sorted(sizes)})
         self.penalty = penalty
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> ProjectedHead:
-        return target.apply(self, features(), labels)
+    def head(self, rows: Callable[[], SupportRows], target: Target, like: Tensor) -> ProjectedHead:
+        return target.apply(self, rows())
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> ProjectedHead:
-        rows = class_means(self.generators[str(features.shape[-1])](features), labels, n_way)
-        return self._project(rows[:, :-1], rows[:, -1], features)
+    def for_classes(self, rows: SupportRows, n_way: int) -> ProjectedHead:
+        written = self.generators[str(rows.features.shape[-1])](rows.features)
+        means = class_means(replace(rows, features=written), n_way)
+        return self._project(means[:, :-1], means[:, -1], rows.features)
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> ProjectedHead:
-        projected = self.projections[str(features.shape[-1])](features)
-        weight = ridge(projected, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(features))
-        return self._project(weight, weight.new_zeros(1).requires_grad_(), features)
+    def for_scores(self, rows: SupportRows) -> ProjectedHead:
+        projected = self.projections[str(rows.features.shape[-1])](rows.features)
+        penalty = torch.as_tensor(self.penalty).to(rows.features)
+        weight = ridge(projected, rows.labels.unsqueeze(-1), penalty, rows.weights)
+        return self._project(weight, weight.new_zeros(1).requires_grad_(), rows.features)
 
     def _project(self, weight: Tensor, bias: Tensor, like: Tensor) -> ProjectedHead:
         h = self.projections[str(like.shape[-1])]

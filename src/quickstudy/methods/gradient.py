@@ -23,6 +23,7 @@ from quickstudy.inner.unroll import Order, Recompute, unroll
 from quickstudy.methods.base import EpisodeLoss, MetaLearner
 from quickstudy.methods.convergence import Convergence, find_worst
 from quickstudy.methods.inner_loop import InnerLoop
+from quickstudy.methods.name_gate import NameGate
 from quickstudy.methods.objective import InnerProblem, Objective, proximal, query
 from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
 from quickstudy.methods.start import AffineHead, HeadStart, ZeroStart
@@ -33,7 +34,9 @@ from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.low_rank import LowRank
 from quickstudy.models.parameter_filter import read_rank
 from quickstudy.models.partition import Prefix
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
+from quickstudy.models.tokens import NO_SEQUENCES, Sequences
 
 _WEIGHT = f"{HEAD}weight"
 
@@ -46,6 +49,7 @@ class GradientMetaLearner(MetaLearner):
         inner: What adapts, at which rates, and for how many steps.
         rule: Makes the inner update rule from `inner_lr` and `head_lr`.
         start: Makes the head before the first step; zero by default.
+        gate: Adds label names to the rows that the start reads; None if they are not read.
         head_adapts: Whether the head adapts too.
         order: `second` (exact) or `first`.
         exact_steps: In second order, how many of the last steps are differentiated through; None for all.
@@ -66,6 +70,7 @@ class GradientMetaLearner(MetaLearner):
         rule: Callable[[float, float | None], InnerOptimizer] = SGD,
         *,
         start: HeadStart | None = None,
+        gate: NameGate | None = None,
         head_adapts: bool = True,
         order: Order = "second",
         exact_steps: int | None = None,
@@ -77,16 +82,20 @@ class GradientMetaLearner(MetaLearner):
         super().__init__(encoder, inner.adapts, name, meta_trains=meta_trains)
         self.low_rank = LowRank(self.partition) if read_rank(inner.adapts) else None
         self.optimizer, self.order, self.exact_steps = rule(inner.inner_lr, inner.head_lr), order, exact_steps
-        self.start, self.head_adapts = start or ZeroStart(), head_adapts
+        self.start, self.gate, self.head_adapts = start or ZeroStart(), gate, head_adapts
         self.objective, self.strength = objective, strength
         self.inner_steps = inner.inner_steps
         self.adapt_steps = inner.inner_steps if inner.adapt_steps is None else inner.adapt_steps
         self.stored_steps: int | None = None
 
+    @property
+    def reads_names(self) -> bool:
+        return self.gate is not None
+
     def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
-        target, scale = episode.target, episode.target.scale(episode.support.labels)
+        target, scale = episode.target, episode.target.scale(episode.support.labels, episode.support.weights)
         support_labels, query_labels = map(scale.standardise, (episode.support.labels, episode.query.labels))
-        model = _InnerModel(self, episode.support, support_labels, target, episode.query)
+        model = _InnerModel(self, episode.support, support_labels, target, episode.names, episode.query)
         prefix = self.partition.prefix(episode.query.sequences, model.tokens)
         scores = torch.empty(0)  # those of the last parameters whose query loss was asked for
         reported: list[Convergence] = []
@@ -100,7 +109,7 @@ class GradientMetaLearner(MetaLearner):
             theta=model.theta,
             support_loss=model.support_loss,
             query_loss=query_loss,
-            support_fraction=len(support_labels) / (len(support_labels) + len(query_labels)),
+            support_fraction=episode.support.total / (episode.support.total + len(query_labels)),
             optimizer=self.optimizer,
             steps=self.inner_steps,
             order=self.order,
@@ -114,9 +123,10 @@ class GradientMetaLearner(MetaLearner):
         return EpisodeLoss(loss, target.mark_right(scores, query_labels), find_worst(reported))
 
     def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
-        scale = target.scale(support.labels)
+        scale = target.scale(support.labels, support.weights)
+        names = target.encode_names(self.encoder, pair=support.pair)
         with torch.no_grad():
-            model = _InnerModel(self, support, scale.standardise(support.labels), target, cache=cache)
+            model = _InnerModel(self, support, scale.standardise(support.labels), target, names, cache=cache)
         loss = proximal(model.support_loss, model.theta, self.strength) if self.strength else model.support_loss
         phi = unroll(loss, model.theta, self.optimizer, steps=self.adapt_steps, order="first")
         with torch.no_grad():
@@ -189,23 +199,28 @@ class _InnerModel:
         support: EncodedSet,
         labels: Tensor,
         target: Target,
+        names: Sequences,
         query_set: EncodedSet | None = None,
         *,
         cache: FeatureCache | None = None,
     ) -> None:
-        self.partition, self._labels, self._target = learner.partition, labels, target
+        self.partition, self._target = learner.partition, target
+        self._labels, self._weights = labels, support.weights
+        self._gate = learner.gate if len(names) else None
+        names = names if self._gate else NO_SEQUENCES
         # In first order no gradient flows back through the support set, unless the head is made of it.
         flows = learner.order == "second" or learner.start.reads_features
         with torch.set_grad_enabled(flows and torch.is_grad_enabled()):
             self.tokens = None
             if learner.optimizer.skips_zero_gradients:
                 sets = [examples.sequences for examples in (support, query_set) if examples]
-                self.tokens = self.partition.tokens_in_use(*sets)
+                self.tokens = self.partition.tokens_in_use(*sets, names)
             self._prefix = self.partition.prefix(support.sequences, self.tokens, cache=cache)
+            self._names = self.partition.prefix(names, self.tokens, cache=cache) if self._gate else None
         self._low_rank = learner.low_rank
         theta = self._low_rank.initial() if self._low_rank else self.partition.initial(self.tokens)
         like = next(learner.encoder.model.parameters()).new_empty(learner.encoder.feature_size(pair=support.pair))
-        start = learner.start.head(lambda: self._features(theta, self._prefix), labels, target, like)
+        start = learner.start.head(lambda: self._rows(theta), target, like)
         self._start, self._head_adapts = start, learner.head_adapts
         self._meta_parameters = list(learner.parameters())
         self.theta = theta | (_name_tensors(start) if learner.head_adapts else {})
@@ -220,7 +235,7 @@ class _InnerModel:
         # A step that runs again is given the tensors of the prefix that it reads.
         started = pytree.tree_map(lambda t: params.get(_name(t), t) if _has_gradient(t) else t, self._prefix.started)
         scores = self.scores(params, replace(self._prefix, started=started))
-        return self._target.inner_weight * self._target.loss(scores, self._labels)
+        return self._target.inner_weight * self._target.loss(scores, self._labels, self._weights)
 
     def scores(self, params: Params, prefix: Prefix) -> Tensor:
         return self.head(params)(self._features(params, prefix))
@@ -233,6 +248,11 @@ class _InnerModel:
         if _WEIGHT not in params:
             return self._start
         return type(self._start)(**{field.name: params[HEAD + field.name] for field in fields(self._start)})
+
+    def _rows(self, theta: Params) -> SupportRows:
+        """Return what the start of the head reads: the examples, and the names if there are any, at θ."""
+        rows = SupportRows(self._features(theta, self._prefix), self._labels, self._weights)
+        return self._gate(rows, self._features(theta, self._names)) if self._gate and self._names else rows
 
     def _features(self, params: Params, prefix: Prefix) -> Tensor:
         return self.partition.features(self.weights(params), prefix)

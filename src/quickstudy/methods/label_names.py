@@ -3,8 +3,9 @@
     p(y=n | x) = softmax_n(-scale ||f(x) - f(name of n)||^2)
 
 The support set is not looked at, so the figures are the same at every number of shots. What a method reaches above
-them is what its labelled examples are worth. If names say nothing ("0", "1"), and for scores and pairs, it is no
-better than chance. Chang et al. 2008, "Importance of semantic representation: dataless classification".
+them is what its labelled examples are worth. A description of a label takes the place of its name. If names say nothing
+("0", "1"), and for scores and pairs, it is no better than chance. Chang et al. 2008, "Importance of semantic
+representation: dataless classification".
 """
 
 from typing import ClassVar
@@ -36,6 +37,10 @@ class LabelNames(MetaLearner):
     def __init__(self, encoder: Encoder, *, scale: float = 10.0) -> None:
         super().__init__(encoder, "head", "label-names", meta_trains=False)
         self._scale = scale
+
+    @property
+    def reads_names(self) -> bool:
+        return True
 
     def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
         raise RecipeError("label-names has nothing to meta-train", fix="It is a reference for: quickstudy compare")

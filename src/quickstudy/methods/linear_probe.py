@@ -1,16 +1,15 @@
 """Linear probe: logistic regression on the features of an encoder that does not change.
 
-    min_{W,b}  C sum_i CE(W f_i + b, y_i) + ||W||^2 / 2            f is scaled to a mean length of 1
+    min_{W,b}  C sum_i w_i CE(W f_i + b, y_i) + ||W||^2 / 2            f is scaled to a mean length of 1
 
 The baseline to beat: nothing is learned across tasks. scikit-learn fits it (L-BFGS). For scores it is ridge
-regression with penalty 1 / C, in the units of the task.
+regression with penalty 1 / C, in the units of the task. The weights w_i are 1 unless the user gives others.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
-from torch import Tensor
 
 from quickstudy.methods.base import EpisodeLoss, MetaLearner
 from quickstudy.models.adapted import AdaptedModel
@@ -18,6 +17,7 @@ from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.head import LinearHead
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
 
 
@@ -45,26 +45,29 @@ class LinearProbe(MetaLearner):
     def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
         features = self.encoder(support.sequences, cache=cache)
         # There is one scale for all features, so that C means the same for every encoder; it is put back into W.
-        length = features.norm(dim=-1, keepdim=True).mean()
-        weight, bias = target.apply(self, features / length, support.labels)
+        lengths = features.norm(dim=-1)
+        length = lengths.mean() if support.weights is None else support.weights @ lengths / support.weights.sum()
+        weight, bias = target.apply(self, SupportRows(features / length, support.labels, support.weights))
         like = {"device": features.device, "dtype": features.dtype}
         head = LinearHead(torch.tensor(weight, **like) / length, torch.tensor(bias, **like))
         return self.make_model(support, target, head)
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> tuple[NDArray[np.float64], ...]:
+    def for_classes(self, rows: SupportRows, n_way: int) -> tuple[NDArray[np.float64], ...]:
         """Return W (N, F) and b (N,) of a logistic regression."""
-        fitted = LogisticRegression(C=self.c, max_iter=2000).fit(*_arrays(features, labels))
+        fitted = LogisticRegression(C=self.c, max_iter=2000).fit(*_arrays(rows))
         if len(fitted.classes_) > 2:
             return fitted.coef_, fitted.intercept_
         # Two labels have one row. Half of it for each label, with opposite signs, gives the same probabilities.
         weight = np.concatenate([-fitted.coef_, fitted.coef_]) / 2
         return weight, np.concatenate([-fitted.intercept_, fitted.intercept_]) / 2
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> tuple[NDArray[np.float64], ...]:
+    def for_scores(self, rows: SupportRows) -> tuple[NDArray[np.float64], ...]:
         """Return W (1, F) and b (1,) of a ridge regression."""
-        fitted = Ridge(alpha=1 / self.c).fit(*_arrays(features, labels))
+        fitted = Ridge(alpha=1 / self.c).fit(*_arrays(rows))
         return fitted.coef_[None], np.array([fitted.intercept_])
 
 
-def _arrays(features: Tensor, labels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
-    return features.double().cpu().numpy(), labels.cpu().numpy()
+def _arrays(rows: SupportRows) -> tuple[NDArray[np.float64], NDArray[np.generic], NDArray[np.float64] | None]:
+    """Return features, labels and weights as scikit-learn takes them."""
+    weights = None if rows.weights is None else rows.weights.double().cpu().numpy()
+    return rows.features.double().cpu().numpy(), rows.labels.cpu().numpy(), weights

@@ -1,17 +1,18 @@
 """Matching networks: attention over the support set.
 
-    a_i = softmax_i(scale cos(f(x), f(x_i)))        p(y=n | x) = sum_{i: y_i=n} a_i
+    a_i = softmax_i(scale cos(f(x), f(x_i)) + log w_i)        p(y=n | x) = sum_{i: y_i=n} a_i
 
 Vinyals et al. 2016, arXiv:1606.04080, without full context embeddings: the encoder is the embedding. The paper's
-attention has no scale. For regression
-the prediction is sum_i a_i y_i.
+attention has no scale and no weights w_i, which are 1 unless the user gives others. For regression the prediction is
+sum_i a_i y_i.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quickstudy.methods.feature import HeadRule
 from quickstudy.models.head import MatchingHead
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
 
 
@@ -26,5 +27,6 @@ class Matching(HeadRule):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def head(self, features: Tensor, labels: Tensor, target: Target) -> MatchingHead:
-        return MatchingHead(features, target.columns(labels, features), self.log_scale.exp())
+    def head(self, rows: SupportRows, target: Target) -> MatchingHead:
+        columns = target.columns(rows.labels, rows.features)
+        return MatchingHead(rows.features, columns, self.log_scale.exp(), rows.weights)

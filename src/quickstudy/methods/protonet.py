@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.feature import HeadRule
-from quickstudy.models.head import Head, KernelHead, LinearHead, class_means
+from quickstudy.models.head import Head, KernelHead, LinearHead
+from quickstudy.models.support_rows import SupportRows, class_means
 from quickstudy.models.target import Target
 
 
@@ -28,14 +29,14 @@ class Prototypes(HeadRule):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def head(self, features: Tensor, labels: Tensor, target: Target) -> Head:
-        return target.apply(self, features, labels)
+    def head(self, rows: SupportRows, target: Target) -> Head:
+        return target.apply(self, rows)
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> Head:
-        return prototype_head(class_means(features, labels, n_way), self.log_scale.exp())
+    def for_classes(self, rows: SupportRows, n_way: int) -> Head:
+        return prototype_head(class_means(rows, n_way), self.log_scale.exp())
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> Head:
-        return KernelHead(features, labels, self.log_scale.exp())
+    def for_scores(self, rows: SupportRows) -> Head:
+        return KernelHead(rows.features, rows.labels, self.log_scale.exp(), rows.weights)
 
 
 def prototype_head(means: Tensor, scale: Tensor) -> LinearHead:

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.protonet import prototype_head
-from quickstudy.models.head import LinearHead, ProjectedHead, class_means, ridge
+from quickstudy.models.head import LinearHead, ProjectedHead, ridge
+from quickstudy.models.support_rows import SupportRows, class_means
 from quickstudy.models.target import Target
 
 AffineHead = LinearHead | ProjectedHead
@@ -44,12 +45,11 @@ class HeadStart(nn.Module, ABC):
     reads_features: bool
 
     @abstractmethod
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> AffineHead:
+    def head(self, rows: Callable[[], SupportRows], target: Target, like: Tensor) -> AffineHead:
         """Return the head.
 
         Args:
-            features: Gives the support features at θ, (B, F); it is called only if they are needed.
-            labels: (B,) label positions, or standardised scores.
+            rows: Gives the rows of the support set, with features at θ; it is called only if they are needed.
             target: What the task asks for.
             like: A tensor of F entries, for size, type and device.
         """
@@ -60,7 +60,7 @@ class ZeroStart(HeadStart):
 
     reads_features = False
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
+    def head(self, rows: Callable[[], SupportRows], target: Target, like: Tensor) -> LinearHead:
         weight, bias = like.new_zeros(target.size, len(like)), like.new_zeros(target.size)
         return LinearHead(weight.requires_grad_(), bias.requires_grad_())
 
@@ -84,17 +84,17 @@ class PositionStart(HeadStart):
         self.tables = nn.ParameterDict({str(f): nn.Parameter(_uniform(positions, f + 1)) for f in sorted(sizes)})
         self.scores = nn.ParameterDict({str(f): nn.Parameter(_uniform(1, f + 1)) for f in sorted(sizes)})
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
-        return target.apply(self, like.unsqueeze(0), labels)
+    def head(self, rows: Callable[[], SupportRows], target: Target, like: Tensor) -> LinearHead:
+        return target.apply(self, SupportRows(like.unsqueeze(0), like.new_zeros(1)))  # only F is read of this row
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
-        table = self.tables[str(features.shape[-1])]
+    def for_classes(self, rows: SupportRows, n_way: int) -> LinearHead:
+        table = self.tables[str(rows.features.shape[-1])]
         if n_way > len(table):
             table = torch.cat([table, _further_rows(table, n_way - len(table))])
-        return _unscaled_head(table[:n_way], features)
+        return _unscaled_head(table[:n_way], rows.features)
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
-        return _unscaled_head(self.scores[str(features.shape[-1])], features)
+    def for_scores(self, rows: SupportRows) -> LinearHead:
+        return _unscaled_head(self.scores[str(rows.features.shape[-1])], rows.features)
 
 
 def _uniform(*shape: int) -> Tensor:
@@ -126,7 +126,7 @@ class LearnedStart(HeadStart):
         super().__init__()
         self.rows = nn.ParameterDict({str(f): nn.Parameter(torch.zeros(f + 1)) for f in sorted(sizes)})
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
+    def head(self, rows: Callable[[], SupportRows], target: Target, like: Tensor) -> LinearHead:
         row = self.rows[str(len(like))]
         return LinearHead(row[:-1].expand(target.size, -1), row[-1].expand(target.size))
 
@@ -145,14 +145,15 @@ class PrototypeStart(HeadStart):
         super().__init__()
         self.log_scale, self.penalty = nn.Parameter(torch.tensor(scale).log()), penalty
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
-        return target.apply(self, features(), labels)
+    def head(self, rows: Callable[[], SupportRows], target: Target, like: Tensor) -> LinearHead:
+        return target.apply(self, rows())
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
-        return prototype_head(class_means(features, labels, n_way), self.log_scale.exp())
+    def for_classes(self, rows: SupportRows, n_way: int) -> LinearHead:
+        return prototype_head(class_means(rows, n_way), self.log_scale.exp())
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
-        weight = ridge(features, labels.unsqueeze(-1), torch.as_tensor(self.penalty).to(features))
+    def for_scores(self, rows: SupportRows) -> LinearHead:
+        penalty = torch.as_tensor(self.penalty).to(rows.features)
+        weight = ridge(rows.features, rows.labels.unsqueeze(-1), penalty, rows.weights)
         return LinearHead(weight, weight.new_zeros(1).requires_grad_())
 
 
@@ -172,17 +173,17 @@ class CorrectedStart(HeadStart):
         self.prototypes = PrototypeStart(scale)
         self.networks = nn.ModuleDict({str(f): _generator(f, hidden) for f in sorted(sizes)})
 
-    def head(self, features: Callable[[], Tensor], labels: Tensor, target: Target, like: Tensor) -> LinearHead:
-        return target.apply(self, features(), labels)
+    def head(self, rows: Callable[[], SupportRows], target: Target, like: Tensor) -> LinearHead:
+        return target.apply(self, rows())
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> LinearHead:
-        means = class_means(features, labels, n_way)
+    def for_classes(self, rows: SupportRows, n_way: int) -> LinearHead:
+        means = class_means(rows, n_way)
         start = prototype_head(means, self.prototypes.log_scale.exp())
         correction = self.networks[str(means.shape[-1])](means)
         return LinearHead(start.weight + correction[:, :-1], start.bias + correction[:, -1])
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> LinearHead:
-        return self.prototypes.for_scores(features, labels)
+    def for_scores(self, rows: SupportRows) -> LinearHead:
+        return self.prototypes.for_scores(rows)
 
 
 def _generator(size: int, hidden: int) -> nn.Sequential:

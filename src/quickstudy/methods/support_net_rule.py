@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from quickstudy.methods.feature import HeadRule
 from quickstudy.models.head import Head, NetHead
 from quickstudy.models.support_net import LSTMReader, SupportNet
+from quickstudy.models.support_rows import SupportRows, refuse_weights
 from quickstudy.models.target import Target
 
 
@@ -37,9 +38,12 @@ class SupportNetRule(HeadRule):
             nn.init.xavier_uniform_(self.net.answer.weight)  # type: ignore[arg-type, union-attr]
         self.prior = nn.Parameter(torch.tensor(float(prior)), requires_grad=prior > 0)
 
-    def head(self, features: Tensor, labels: Tensor, target: Target) -> NetHead:
-        zero = features.new_zeros(())
-        return NetHead(features, target.columns(labels, features), self.prior, zero, zero + 1, self.net)
+    def head(self, rows: SupportRows, target: Target) -> NetHead:
+        if not self.net.weighs:
+            refuse_weights(rows.weights, self.net.kind)
+        columns, zero = target.columns(rows.labels, rows.features), rows.features.new_zeros(())
+        weights = rows.weights if self.net.weighs else None
+        return NetHead(rows.features, columns, self.prior, zero, zero + 1, self.net, weights)
 
 
 def answer_late(head: Head, labels: Tensor, target: Target) -> Tensor:

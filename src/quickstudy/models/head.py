@@ -2,13 +2,14 @@
 
     LinearHead    s = W f + b                                          (logits, or a number for regression)
     ProjectedHead s = W h(f) + b,  h(f) = tanh(V tanh(U f + u) + v)    (the same on features that a network projects)
-    KernelHead    s = sum_i softmax_i(-scale ||f - f_i||^2) y_i        (regression by near support examples)
-    MatchingHead  s = log sum_i softmax_i(scale cos(f, f_i)) y_i       (attention over support examples)
+    KernelHead    s = sum_i softmax_i(-scale ||f - f_i||^2 + log w_i) y_i        (regression by near support examples)
+    MatchingHead  s = log sum_i softmax_i(scale cos(f, f_i) + log w_i) y_i       (attention over support examples)
     NetHead       s = prototypes + a net that reads the support set    (relation, in-context, lstm-reader)
     NearestHead   s_n = -min_{i: y_i = n} ||f - f_i||^2                (the nearest support example of each label)
 
 `KernelHead` is the Nadaraya-Watson estimator. A prototypical network becomes this estimator when labels are numbers
-and every support example is its own prototype. Heads are plain tensors: they are saved as safetensors and never
+and every support example is its own prototype. A weight w_i says how often example i counts; if no weight is given,
+each counts once. Heads are plain tensors: they are saved as safetensors and never
 pickled.
 """
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.models.support_net import SUPPORT_NETS, SupportNet
+from quickstudy.models.support_rows import add_log_weights, column_means
 
 
 class Head(ABC):
@@ -76,15 +78,16 @@ class ProjectedHead(Head):
 
 @dataclass(frozen=True, slots=True)
 class KernelHead(Head):
-    """A kernel regressor: `points` (B, F), `values` (B,), `scale` ()."""
+    """A kernel regressor: `points` (B, F), `values` (B,), `scale` (), `weights` (B,)."""
 
     points: Tensor
     values: Tensor
     scale: Tensor
+    weights: Tensor | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
-        weights = torch.softmax(-self.scale * squared_distances(features, self.points), dim=-1)
-        return weights @ self.values.unsqueeze(-1)
+        scores = -self.scale * squared_distances(features, self.points)
+        return torch.softmax(add_log_weights(scores, self.weights), dim=-1) @ self.values.unsqueeze(-1)
 
     def rescaled(self, mean: Tensor, std: Tensor) -> "KernelHead":
         return replace(self, values=self.values * std + mean)
@@ -92,19 +95,21 @@ class KernelHead(Head):
 
 @dataclass(frozen=True, slots=True)
 class MatchingHead(Head):
-    """Attention over examples: `points` (B, F), `values` (B, N) one-hot or (B, 1) scores, `scale` ()."""
+    """Attention: `points` (B, F), `values` (B, N) one-hot or (B, 1) scores, `scale` (), `weights` (B,)."""
 
     points: Tensor
     values: Tensor
     scale: Tensor
+    weights: Tensor | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
         normalize = nn.functional.normalize
         cosines = normalize(features, dim=-1) @ normalize(self.points, dim=-1).T
+        scores = add_log_weights(self.scale * cosines, self.weights)
         if self.values.shape[-1] == 1:
-            return torch.softmax(self.scale * cosines, dim=-1) @ self.values
-        log_weights = torch.log_softmax(self.scale * cosines, dim=-1)
-        return torch.logsumexp(log_weights.unsqueeze(-1) + self.values.log(), dim=1)
+            return torch.softmax(scores, dim=-1) @ self.values
+        attention = torch.log_softmax(scores, dim=-1)
+        return torch.logsumexp(attention.unsqueeze(-1) + self.values.log(), dim=1)
 
     def rescaled(self, mean: Tensor, std: Tensor) -> "MatchingHead":
         return replace(self, values=self.values * std + mean)
@@ -134,7 +139,8 @@ class NearestHead(Head):
 class NetHead(Head):
     """A net that reads the support set, added to a prototypical network of scale `prior` ().
 
-    `points` (B, F), `values` (B, N) one-hot or (B, 1) standardised scores, `mean` () and `std` () of the scores.
+    `points` (B, F), `values` (B, N) one-hot or (B, 1) standardised scores, `mean` () and `std` () of the scores, and
+    `weights` (B,).
     """
 
     points: Tensor
@@ -143,9 +149,10 @@ class NetHead(Head):
     mean: Tensor
     std: Tensor
     net: SupportNet
+    weights: Tensor | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
-        answers: Tensor = self._prior(features) + self.net(features, self.points, self.values)
+        answers: Tensor = self._prior(features) + self.net(features, self.points, self.values, self.weights)
         return answers * self.std + self.mean if self.values.shape[-1] == 1 else answers
 
     def rescaled(self, mean: Tensor, std: Tensor) -> "NetHead":
@@ -153,9 +160,8 @@ class NetHead(Head):
 
     def _prior(self, features: Tensor) -> Tensor:
         if self.values.shape[-1] == 1:
-            return KernelHead(self.points, self.values[:, 0], self.prior)(features)
-        means = (self.values.T @ self.points) / self.values.sum(0).unsqueeze(-1)
-        return -self.prior * squared_distances(features, means)
+            return KernelHead(self.points, self.values[:, 0], self.prior, self.weights)(features)
+        return -self.prior * squared_distances(features, column_means(self.points, self.values, self.weights))
 
 
 HEADS: dict[str, type[Head]] = {
@@ -180,7 +186,7 @@ def head_tensors(head: Head) -> dict[str, Tensor]:
         value = getattr(head, field.name)
         if isinstance(value, SupportNet):
             tensors |= {f"net.{value.kind}.{name}": t for name, t in value.state_dict().items()}
-        else:
+        elif value is not None:  # a head has weights only if its support set had some
             tensors[field.name] = value
     return {name: t.detach().clone().contiguous() for name, t in tensors.items()}
 
@@ -204,18 +210,21 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return a.square().sum(-1, keepdim=True) - 2 * a @ b.T + b.square().sum(-1)
 
 
-def ridge(features: Tensor, targets: Tensor, penalty: Tensor) -> Tensor:
-    """Return W (O, F) that minimises ||X W^T - Y||^2 + penalty ||W||^2, for features X (B, F) and targets Y (B, O).
+def ridge(features: Tensor, targets: Tensor, penalty: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return W (O, F) that minimises sum_i w_i ||x_i W^T - y_i||^2 + penalty ||W||^2.
 
     The system that is solved is as large as the B examples, which are fewer than the F features (Woodbury):
-    W^T = X^T (X X^T + penalty I)^-1 Y.
+    W^T = X^T (D X X^T + penalty I)^-1 D Y, where D holds the weights. It has a gradient at weights of 0 too.
+
+    Args:
+        features: X, (B, F).
+        targets: Y, (B, O).
+        penalty: ().
+        weights: w, (B,); None if each example counts once.
     """
-    gram = features @ features.T + penalty * torch.eye(len(features), dtype=features.dtype, device=features.device)
+    gram = features @ features.T
+    if weights is not None:
+        gram, targets = weights.unsqueeze(-1) * gram, weights.unsqueeze(-1) * targets
+    gram = gram + penalty * torch.eye(len(features), dtype=features.dtype, device=features.device)
     weight: Tensor = torch.linalg.solve(gram, targets).T @ features
     return weight
-
-
-def class_means(features: Tensor, labels: Tensor, n_way: int) -> Tensor:
-    """Return the mean feature of each label, (N, F), given features (B, F) and labels (B,)."""
-    one_hot = nn.functional.one_hot(labels, n_way).to(features.dtype)
-    return (one_hot.T @ features) / one_hot.sum(0).unsqueeze(-1)

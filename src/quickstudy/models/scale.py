@@ -55,12 +55,17 @@ class Standardised(Scale):
         return head.rescaled(self.mean, self.std)
 
 
-def measure_scale(scores: Tensor) -> Standardised:
-    """Return the scale of scores (B,). If they are all equal, the standard deviation counts as 1.
+def measure_scale(scores: Tensor, weights: Tensor | None = None) -> Standardised:
+    """Return the scale of scores (B,) with weights (B,). If they are all equal, the standard deviation counts as 1.
 
     >>> scale = measure_scale(torch.tensor([2.0, 4.0]))
     >>> scale.standardise(torch.tensor([2.0, 3.0, 5.0])).tolist()
     [-1.0, 0.0, 2.0]
     """
-    std = scores.std(correction=0)
-    return Standardised(scores.mean(), torch.where(std > _SMALLEST, std, 1.0))
+    if weights is None:
+        mean, std = scores.mean(), scores.std(correction=0)
+    else:
+        share = weights / weights.sum()
+        mean = share @ scores
+        std = (share @ (scores - mean).square()).sqrt()
+    return Standardised(mean, torch.where(std > _SMALLEST, std, 1.0))

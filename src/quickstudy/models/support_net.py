@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from quickstudy.errors import RecipeError
 from quickstudy.lstm import LSTMCell, LSTMState
 from quickstudy.models.reading_order import ORDERS, reading_orders
+from quickstudy.models.support_rows import add_log_weights, column_means
 
 
 class SupportNet(nn.Module, ABC):
@@ -28,22 +29,25 @@ class SupportNet(nn.Module, ABC):
 
     Attributes:
         kind: Its name in saved models.
+        weighs: Whether it can give examples different weights.
     """
 
     kind: ClassVar[str]
+    weighs: ClassVar[bool] = True
 
     def __init__(self, sizes: Iterable[int], hidden: int) -> None:
         super().__init__()
         self.sizes, self.hidden = sorted(set(sizes)), hidden
 
     @abstractmethod
-    def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
+    def forward(self, query: Tensor, support: Tensor, values: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return answers, (Q, N).
 
         Args:
             query: (Q, F) features.
             support: (B, F) features.
             values: (B, N) one-hot labels, N at least 2, or (B, 1) standardised scores.
+            weights: (B,) how often each example counts; None if each counts once.
         """
 
     @classmethod
@@ -75,12 +79,10 @@ class Relation(SupportNet):
     def feature_size(columns: int) -> int:
         return columns // 2
 
-    def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
-        if (
-            values.shape[-1] == 1
-        ):  # relations to examples weigh their scores; equal weights at first, so the answer is 0
-            return torch.softmax(self._relations(query, support), dim=-1) @ values
-        return self._relations(query, (values.T @ support) / values.sum(0).unsqueeze(-1))
+    def forward(self, query: Tensor, support: Tensor, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        if values.shape[-1] == 1:  # relations to examples weigh their scores; they are equal at first: the answer is 0
+            return torch.softmax(add_log_weights(self._relations(query, support), weights), dim=-1) @ values
+        return self._relations(query, column_means(support, values, weights))
 
     def _relations(self, query: Tensor, points: Tensor) -> Tensor:
         f, c = query.unsqueeze(1), points.unsqueeze(0)
@@ -101,13 +103,13 @@ class InContext(SupportNet):
         self.read, self.ask = _Attention(hidden), _Attention(hidden)
         self.answer = _zero(nn.Linear(hidden, 1))
 
-    def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
+    def forward(self, query: Tensor, support: Tensor, values: Tensor, weights: Tensor | None = None) -> Tensor:
         project = self.project[str(query.shape[-1])]
         n_way = values.shape[-1]
         # (N, B, D): the support set is read once for every label, with the same weights.
         examples = project(support).unsqueeze(0) + self.label(values.T.unsqueeze(-1))
-        examples = self.read(examples, examples)
-        asked = self.ask(project(query).unsqueeze(0).expand(n_way, -1, -1), examples)
+        examples = self.read(examples, examples, weights)
+        asked = self.ask(project(query).unsqueeze(0).expand(n_way, -1, -1), examples, weights)
         answers: Tensor = self.answer(asked)
         return answers.squeeze(-1).T
 
@@ -119,6 +121,7 @@ class LSTMReader(SupportNet):
     """
 
     kind = "lstm-reader"
+    weighs = False
 
     def __init__(self, sizes: Iterable[int], hidden: int = 64) -> None:
         super().__init__(sizes, hidden)
@@ -126,7 +129,7 @@ class LSTMReader(SupportNet):
         self.cell = LSTMCell(hidden + 2, hidden)
         self.answer = _zero(nn.Linear(hidden, 1))
 
-    def forward(self, query: Tensor, support: Tensor, values: Tensor) -> Tensor:
+    def forward(self, query: Tensor, support: Tensor, values: Tensor, weights: Tensor | None = None) -> Tensor:
         q, n = len(query), values.shape[-1]
         _, state, told = self._read(support, values)
         asked = self.project[str(query.shape[-1])](query)[None, :, None].expand(ORDERS, -1, n, -1)
@@ -177,9 +180,11 @@ class _Attention(nn.Module):
         self.attend = nn.MultiheadAttention(hidden, heads, batch_first=True)
         self.feed = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden))
 
-    def forward(self, asking: Tensor, read: Tensor) -> Tensor:
+    def forward(self, asking: Tensor, read: Tensor, weights: Tensor | None) -> Tensor:
+        """Return what is asked after attention to what is read, (N, Q, D); `weights` (B,) are those of the keys."""
         keys = self.norms[1](read)
-        x = asking + self.attend(self.norms[0](asking), keys, keys, need_weights=False)[0]
+        bias = None if weights is None else weights.log().expand(asking.shape[1], -1)
+        x = asking + self.attend(self.norms[0](asking), keys, keys, attn_mask=bias, need_weights=False)[0]
         output: Tensor = x + self.feed(self.norms[2](x))
         return output
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from quickstudy.errors import DataError
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.scale import Scale, Unscaled, measure_scale
-from quickstudy.models.tokens import Sequences
+from quickstudy.models.support_rows import SupportRows
+from quickstudy.models.tokens import NO_SEQUENCES, Sequences
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 
@@ -34,12 +35,12 @@ Result = TypeVar("Result", covariant=True)
 class ByTarget(Protocol[Result]):
     """A rule that treats classes and scores differently; `Target.apply` picks one of its two methods."""
 
-    def for_classes(self, features: Tensor, labels: Tensor, n_way: int) -> Result:
-        """Return the result for features (B, F), label positions (B,) and the number of labels N."""
+    def for_classes(self, rows: SupportRows, n_way: int) -> Result:
+        """Return the result for rows whose labels are positions, and the number of labels N."""
         ...
 
-    def for_scores(self, features: Tensor, labels: Tensor) -> Result:
-        """Return the result for features (B, F) and standardised scores (B,)."""
+    def for_scores(self, rows: SupportRows) -> Result:
+        """Return the result for rows whose labels are standardised scores."""
         ...
 
 
@@ -62,12 +63,18 @@ class Target(ABC):
         """How many numbers a head gives per example: N for classes, 1 for scores."""
 
     @abstractmethod
-    def scale(self, labels: Tensor) -> Scale:
-        """Return the scale of a task, measured on the labels (B,) of its support set."""
+    def scale(self, labels: Tensor, weights: Tensor | None = None) -> Scale:
+        """Return the scale of a task, measured on the labels (B,) of its support set and their weights (B,)."""
 
     @abstractmethod
-    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss, (), of what a head gives, (B, N) or (B, 1), against labels (B,) in standard units."""
+    def loss(self, scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the mean loss, (), of what a head gives.
+
+        Args:
+            scores: (B, N) or (B, 1).
+            labels: (B,), in standard units.
+            weights: (B,) weights w: the loss is Σ w_i l_i / Σ w_i. None for the plain mean.
+        """
 
     @abstractmethod
     def columns(self, labels: Tensor, like: Tensor) -> Tensor:
@@ -82,16 +89,16 @@ class Target(ABC):
         """Return labels (B,) of another target as labels of this one: in an episode, a label has another position."""
 
     @abstractmethod
-    def apply(self, rule: ByTarget[Result], features: Tensor, labels: Tensor) -> Result:
-        """Return what a rule makes of features (B, F) and labels (B,), by its method for this target."""
+    def apply(self, rule: ByTarget[Result], rows: SupportRows) -> Result:
+        """Return what a rule makes of the rows of a support set, by its method for this target."""
 
     @abstractmethod
     def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
-        """Return the label names as token ids, one example per label; no examples where labels have no names.
+        """Return what may be read of the labels as token ids, one example per label; no examples if there is nothing.
 
         Args:
             encoder: Gives the tokenizer, and says how pairs are read.
-            pair: Whether the task's examples carry two texts. The second text of a name is then left empty.
+            pair: Whether the task's examples carry two texts. The second text of a label is then left empty.
         """
 
     @abstractmethod
@@ -113,6 +120,7 @@ class Classes(Target):
 
     Attributes:
         label_names: N names; a label is a position in them.
+        label_texts: N texts that a method may read in place of the names; empty if nothing may be read.
 
     >>> target = Classes(("no", "yes"))
     >>> scores, labels = torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([1, 1])
@@ -123,16 +131,19 @@ class Classes(Target):
     kind: ClassVar[Kind] = "classification"
     inner_weight: ClassVar[float] = 1.0
     label_names: tuple[str, ...]
+    label_texts: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         return len(self.label_names)
 
-    def scale(self, labels: Tensor) -> Scale:
+    def scale(self, labels: Tensor, weights: Tensor | None = None) -> Scale:
         return Unscaled()
 
-    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(scores, labels)
+    def loss(self, scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        if weights is None:
+            return nn.functional.cross_entropy(scores, labels)
+        return _weighted_mean(nn.functional.cross_entropy(scores, labels, reduction="none"), weights)
 
     def columns(self, labels: Tensor, like: Tensor) -> Tensor:
         return nn.functional.one_hot(labels, self.size).to(like)
@@ -144,12 +155,13 @@ class Classes(Target):
         positions = [self.label_names.index(name) for name in source.label_names]
         return torch.tensor(positions, device=labels.device)[labels]
 
-    def apply(self, rule: ByTarget[Result], features: Tensor, labels: Tensor) -> Result:
-        return rule.for_classes(features, labels, self.size)
+    def apply(self, rule: ByTarget[Result], rows: SupportRows) -> Result:
+        return rule.for_classes(rows, self.size)
 
     def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
-        second = "" if pair else None
-        return encoder.tokenize(Example(name.replace("_", " "), second) for name in self.label_names)
+        if not self.label_texts:
+            return NO_SEQUENCES
+        return encoder.tokenize(Example(text, "" if pair else None) for text in self.label_texts)
 
     def answer(self, scores: Tensor) -> Tensor:
         return torch.softmax(scores, dim=-1)
@@ -181,11 +193,13 @@ class Scores(Target):
     def size(self) -> int:
         return 1
 
-    def scale(self, labels: Tensor) -> Scale:
-        return measure_scale(labels)
+    def scale(self, labels: Tensor, weights: Tensor | None = None) -> Scale:
+        return measure_scale(labels, weights)
 
-    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        return nn.functional.mse_loss(scores.squeeze(-1), labels)
+    def loss(self, scores: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        if weights is None:
+            return nn.functional.mse_loss(scores.squeeze(-1), labels)
+        return _weighted_mean((scores.squeeze(-1) - labels).square(), weights)
 
     def columns(self, labels: Tensor, like: Tensor) -> Tensor:
         return labels.unsqueeze(-1)
@@ -196,11 +210,11 @@ class Scores(Target):
     def translate(self, labels: Tensor, source: Target) -> Tensor:
         return labels
 
-    def apply(self, rule: ByTarget[Result], features: Tensor, labels: Tensor) -> Result:
-        return rule.for_scores(features, labels)
+    def apply(self, rule: ByTarget[Result], rows: SupportRows) -> Result:
+        return rule.for_scores(rows)
 
     def encode_names(self, encoder: Encoder, *, pair: bool) -> Sequences:
-        return Sequences((), None, pairs=False)
+        return NO_SEQUENCES
 
     def answer(self, scores: Tensor) -> Tensor:
         return scores
@@ -212,11 +226,16 @@ class Scores(Target):
         raise DataError("a regression model has no label probabilities", fix="Use predict().")
 
 
-def make_target(kind: Kind, label_names: Sequence[str]) -> Target:
+def make_target(kind: Kind, label_names: Sequence[str], label_texts: Sequence[str] = ()) -> Target:
     """Return the target of a task.
 
     Args:
         kind: The task's kind.
         label_names: The names of its labels; empty for regression.
+        label_texts: What a method may read of each label; empty if nothing may be read.
     """
-    return Classes(tuple(label_names)) if kind == "classification" else Scores()
+    return Classes(tuple(label_names), tuple(label_texts)) if kind == "classification" else Scores()
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (weights * values).sum() / weights.sum()

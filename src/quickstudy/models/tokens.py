@@ -50,6 +50,9 @@ class Sequences:
         return len(self.ids) // 2 if self.pairs else len(self.ids)
 
 
+NO_SEQUENCES = Sequences((), None, pairs=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One batch of sequences.

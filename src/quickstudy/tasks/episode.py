@@ -22,6 +22,7 @@ class Episode:
         support: Labelled examples to adapt on.
         query: Labelled examples to score on; no example is in both.
         kind: `classification` or `regression`.
+        label_texts: What a method may read of each label, in their order; empty if nothing may be read.
     """
 
     task: str
@@ -29,6 +30,7 @@ class Episode:
     support: tuple[Example, ...]
     query: tuple[Example, ...]
     kind: Kind = "classification"
+    label_texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

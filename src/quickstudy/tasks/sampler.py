@@ -7,7 +7,8 @@
 
 Temperature weighting is that of multilingual pre-training (Arivazhagan et al. 2019, arXiv:1907.05019). `sampler[i]`
 depends on nothing but the seed and i, so there is no state to save: any process can make any episode, and a resumed
-run sees the episodes that it would have seen.
+run sees the episodes that it would have seen. What is done to label texts is drawn from a stream of its own, so it
+changes nothing else of an episode.
 
 The lower ends of `n_way` and `k_shot` are promises. A task with fewer labels is refused, and a class with fewer than
 K + 1 rows is never drawn. Above the lower ends, an episode takes what there is: the rows of a class with fewer than K
@@ -15,6 +16,7 @@ K + 1 rows is never drawn. Above the lower ends, an episode takes what there is:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from quickstudy.errors import DataError
 from quickstudy.seeding import rng
 from quickstudy.tasks.episode import Episode, EpisodeSpec, bounds
+from quickstudy.tasks.name_mix import NameMix
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 
@@ -39,6 +42,7 @@ class EpisodeSampler:
         split: Split to draw from.
         weighting: How often each task is drawn.
         temperature: For `weighting="temperature"`; 1 is like `size`, and a large number is like `uniform`.
+        names: In which share of the episodes label texts are missing, wrong, or say nothing.
 
     Raises:
         DataError: There are no tasks, or a task cannot give the smallest episode that `spec` allows.
@@ -60,10 +64,11 @@ class EpisodeSampler:
         split: str = "train",
         weighting: Weighting = "uniform",
         temperature: float = 2.0,
+        names: NameMix = NameMix(),
     ) -> None:
         if not tasks:
             raise DataError("there is no task to draw episodes from")
-        self.tasks, self.spec, self.seed, self.split = tuple(tasks), spec, seed, split
+        self.tasks, self.spec, self.seed, self.split, self.names = tuple(tasks), spec, seed, split, names
         self._sources = [_source(task, split, spec) for task in self.tasks]
         self.weights = _weights([len(task.split(split)) for task in self.tasks], weighting, temperature)
 
@@ -71,7 +76,9 @@ class EpisodeSampler:
         random = rng(self.seed, "episode", self.split, index)
         position = int(random.choice(len(self.tasks), p=self.weights))
         n, k, q = (_draw(random, size) for size in (self.spec.n_way, self.spec.k_shot, self.spec.n_query))
-        return self._sources[position].draw(random, n, k, q)
+        episode = self._sources[position].draw(random, n, k, q)
+        texts = self.names.draw(episode.label_texts, rng(self.seed, "names", self.split, index))
+        return replace(episode, label_texts=texts if episode.label_names else ())
 
 
 class _Source(Protocol):
@@ -91,6 +98,7 @@ class _ClassRows:
 
     def __init__(self, task: Task, split: str, spec: EpisodeSpec) -> None:
         self._task, self._split, labels = task, task.split(split), task.split(split).labels
+        self._texts = task.label_texts
         self._rows = [np.flatnonzero(labels == label) for label in range(len(task.label_names))]
         self._least_shots = bounds(spec.k_shot)[0]
         self._usable = [label for label, rows in enumerate(self._rows) if len(rows) > self._least_shots]
@@ -112,8 +120,8 @@ class _ClassRows:
             cut = self._support_size(len(drawn), k, q)
             for examples, rows in ((support, drawn[:cut]), (query, drawn[cut:])):
                 examples.extend(_relabel(self._split[int(row)], position) for row in rows)
-        names = tuple(self._task.label_names[label] for label in chosen)
-        return Episode(self._task.name, names, tuple(support), tuple(query))
+        names, texts = (tuple(listed[label] for label in chosen) for listed in (self._task.label_names, self._texts))
+        return Episode(self._task.name, names, tuple(support), tuple(query), label_texts=texts)
 
     def _support_size(self, drawn: int, k: int, q: int) -> int:
         """Return how many of the drawn rows go into the support set: K, or its proportion of fewer rows."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quickstudy.errors import DataError, did_you_mean
+from quickstudy.tasks.label_text import label_texts
 from quickstudy.tasks.split import SPLIT_NAMES, Split
 
 Kind = Literal["classification", "regression"]
@@ -35,6 +36,11 @@ class Task:
         domain: Subject area, e.g. `finance`.
         fixed_draws: Ready-made support sets by (K shots, draw number), for published few-shot protocols.
         lineage: Sources that its texts come from, if other tasks come from them too; see `evaluation.leakage`.
+        label_descriptions: What a label means, by its name, for methods that read label names. A label without a
+            description has its name in words.
+
+    Raises:
+        DataError: There are fewer than two labels, or a description of a label that is not there or says nothing.
     """
 
     name: str
@@ -47,6 +53,7 @@ class Task:
     domain: str = "general"
     fixed_draws: Mapping[tuple[int, int], Split] = field(default_factory=dict)
     lineage: frozenset[str] = frozenset()
+    label_descriptions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.metric:
@@ -54,6 +61,21 @@ class Task:
         if self.kind == "classification" and len(self.label_names) < 2:
             labels = f"only the label {self.label_names[0]!r}" if self.label_names else "no labels"
             raise DataError(f"task {self.name!r} has {labels}", fix="A classifier needs at least two labels.")
+        self._check_descriptions()
+
+    def _check_descriptions(self) -> None:
+        for label, text in self.label_descriptions.items():
+            if label not in self.label_names:
+                fix = did_you_mean(str(label), self.label_names) if self.label_names else "Scores have no labels."
+                raise DataError(f"task {self.name!r} has no label {label!r} to describe", fix=fix)
+            if not isinstance(text, str) or not text.strip():
+                what = f"the description of the label {label!r} is {text!r}"
+                raise DataError(what, fix="Write a text, or leave it out.")
+
+    @property
+    def label_texts(self) -> tuple[str, ...]:
+        """What a method may read of each label, in label order; empty for regression."""
+        return label_texts(self.label_names, self.label_descriptions)
 
     def split(self, name: str) -> Split:
         """Return the split `name`, or raise `DataError` with the names that exist."""

@@ -101,10 +101,12 @@ def _check_renaming(make: Make) -> None:
     task, order = word_task(n_way=3), torch.tensor([2, 0, 1])
     rows = _rows(task, "train")[:9]
     renamed = [replace(row, label=int(order[int(row.label or 0)])) for row in rows]
+    texts = [task.label_texts[position] for position in order.argsort()]  # a text goes where its label goes
     probabilities = []
-    for support in (rows, renamed):
+    for support, label_texts in ((rows, task.label_texts), (renamed, texts)):
         learner = make(tiny_encoder(dtype=torch.float64)).double()
-        model = learner.adapt(encode_set(learner.encoder, support), _target(task))
+        target = make_target(task.kind, task.label_names, label_texts)
+        model = learner.adapt(encode_set(learner.encoder, support), target)
         probabilities.append(model.predict_proba(_rows(task, "test")[:9]))
     before, after = probabilities
     assert torch.allclose(before, after[:, order], atol=1e-4), "renaming labels does not rename predictions"
@@ -243,7 +245,7 @@ def check_task(task: Task) -> None:
 
 
 def _target(task: Task) -> Target:
-    return make_target(task.kind, task.label_names)
+    return make_target(task.kind, task.label_names, task.label_texts)
 
 
 def _rows(task: Task, split: str) -> list[Example]:

@@ -88,7 +88,7 @@ def tiny_encoder(family: str = "bert", dtype: torch.dtype = torch.float32, **set
 
 
 def word_task(name: str = "tone", *, rows: int = 60, n_way: int = 2, pair: bool = False, seed: int = 0) -> Task:
-    """Return a task whose label follows from a word of the text.
+    """Return a task whose label follows from a word of the text, and is described by one.
 
     Each split has `rows` rows, and its labels are balanced.
     """
@@ -111,7 +111,9 @@ def word_task(name: str = "tone", *, rows: int = 60, n_way: int = 2, pair: bool 
             second = " ".join(random.choice(WORDS, size=4)) if pair else None
             examples.append(Example(text, second, label))
         splits[split] = ListSplit(examples)
-    return Task(name, splits, tuple(f"class{i}" for i in range(n_way)), pair=pair)
+    names = [f"class{i}" for i in range(n_way)]
+    descriptions = {label: words[0] for label, words in zip(names, cues, strict=False)}
+    return Task(name, splits, tuple(names), pair=pair, label_descriptions=descriptions)
 
 
 def score_task(name: str = "score", rows: int = 60) -> Task:
@@ -136,4 +138,4 @@ def tiny_support(encoder: Encoder) -> tuple[EncodedSet, Target]:
     """
     texts = ("a good film", "a great book", "a bad film", "an awful book")
     examples = [Example(text, label=position // 2) for position, text in enumerate(texts)]
-    return encode_set(encoder, examples), make_target("classification", ("good", "bad"))
+    return encode_set(encoder, examples), make_target("classification", ("good", "bad"), ("good", "bad"))

@@ -58,7 +58,7 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
     """
     encoder, passes, fraction = learner.encoder, learner.encoder_passes(), learner.partition.layer_fraction
     shape = _Shape.measure(encoder)
-    loads = [(_Load.count(encoder, e.support.sequences), _Load.count(encoder, e.query.sequences)) for e in episodes]
+    loads = [(_Load.count(encoder, e.support.sequences), _query_load(learner, e)) for e in episodes]
     support, query = (_mean(column) for column in zip(*loads, strict=True))
     operations = traffic = None
     if passes.support is not None:
@@ -110,6 +110,15 @@ class _Load:
     def count(cls, encoder: Encoder, sequences: Sequences) -> "_Load":
         rows = [batch.inputs["input_ids"].shape for batch in encoder.batches(sequences)]
         return cls(sum(map(len, sequences.ids)), sum(b * t for b, t in rows), sum(b * t * t for b, t in rows))
+
+
+def _query_load(learner: MetaLearner, episode: EncodedEpisode) -> _Load:
+    """Return the load of the query set, and of label names if they are read: they run once too, with their gradient."""
+    load = _Load.count(learner.encoder, episode.query.sequences)
+    if not learner.reads_names or not len(episode.names):
+        return load
+    names = _Load.count(learner.encoder, episode.names)
+    return _Load(load.tokens + names.tokens, load.computed + names.computed, load.pairs + names.pairs)
 
 
 def _mean(loads: Sequence[_Load]) -> _Load:

@@ -2,7 +2,8 @@
 
     head = rule(f(x_1), y_1, .., f(x_B), y_B)
 
-Adapting costs one pass through the encoder. The methods differ in the rule.
+Adapting costs one pass through the encoder. The methods differ in the rule. With `names = "gated"`, label names are
+further rows (see `methods.name_gate`).
 """
 
 from typing import Literal
@@ -11,6 +12,7 @@ from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.closed_form import Ridge, SupportVectors
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.matching import Matching
+from quickstudy.methods.name_gate import Names, make_gate
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.methods.setting import AboveZero, NotNegative, Positive
 from quickstudy.methods.support_net_rule import SupportNetRule, answer_late
@@ -18,7 +20,7 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.models.support_net import InContext, LSTMReader, Relation
 
 
-def protonet(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
+def protonet(encoder: Encoder, *, scale: AboveZero = 10.0, names: Names = "none") -> MetaLearner:
     """Prototypical networks: classify by the distance to the mean feature of each label.
 
     The method to try first: it is fast, and there is nothing to tune. Only the features and a scale are learned. The
@@ -29,6 +31,7 @@ def protonet(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
     Args:
         encoder: The encoder that is meta-trained.
         scale: Initial factor of the squared distances, learned. About 10 suits features of unit length.
+        names: Whether label names are further rows of the support set: `none` (as in the paper) or `gated`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = protonet(tiny_encoder(normalize=True), scale=5.0)
@@ -37,7 +40,7 @@ def protonet(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
 
     Snell, Swersky and Zemel 2017, arXiv:1703.05175. The scale: Oreshkin et al. 2018, arXiv:1805.10123.
     """
-    return FeatureMetaLearner(encoder, Prototypes(scale), name="protonet")
+    return FeatureMetaLearner(encoder, Prototypes(scale), gate=make_gate(names), name="protonet")
 
 
 def matching(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
@@ -64,7 +67,7 @@ def matching(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
     return FeatureMetaLearner(encoder, Matching(scale), name="matching")
 
 
-def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0) -> MetaLearner:
+def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0, names: Names = "none") -> MetaLearner:
     """R2D2: ridge regression on the support set, differentiated through its solution.
 
     The head is a fitted linear classifier and not a mean, so it can weigh features. It costs the solution of a linear
@@ -77,6 +80,7 @@ def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0)
         encoder: The encoder that is meta-trained.
         penalty: Initial penalty λ, learned.
         scale: Initial factor α of the logits, learned.
+        names: Whether label names are further rows of the support set: `none` (as in the paper) or `gated`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = r2d2(tiny_encoder(normalize=True), penalty=0.5)
@@ -85,11 +89,16 @@ def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0)
 
     Bertinetto et al. 2019, arXiv:1805.08136.
     """
-    return FeatureMetaLearner(encoder, Ridge(penalty, scale), name="r2d2")
+    return FeatureMetaLearner(encoder, Ridge(penalty, scale), gate=make_gate(names), name="r2d2")
 
 
 def metaoptnet(
-    encoder: Encoder, *, c: AboveZero = 1.0, penalty: AboveZero = 1.0, scale: AboveZero = 5.0
+    encoder: Encoder,
+    *,
+    c: AboveZero = 1.0,
+    penalty: AboveZero = 1.0,
+    scale: AboveZero = 5.0,
+    names: Names = "none",
 ) -> MetaLearner:
     """MetaOptNet: a support vector machine on the support set, differentiated through its optimality.
 
@@ -105,6 +114,7 @@ def metaoptnet(
         c: Upper bound C of a dual variable: how strongly a single example can pull.
         penalty: Penalty of the ridge regression that predicts scores.
         scale: Initial factor α of the logits, learned.
+        names: Whether label names are further rows of the support set: `none` (as in the paper) or `gated`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = metaoptnet(tiny_encoder(normalize=True), c=0.5)
@@ -113,10 +123,13 @@ def metaoptnet(
 
     Lee et al. 2019, arXiv:1904.03758.
     """
-    return FeatureMetaLearner(encoder, SupportVectors(c, penalty, scale), name="metaoptnet")
+    rule = SupportVectors(c, penalty, scale)
+    return FeatureMetaLearner(encoder, rule, gate=make_gate(names), name="metaoptnet")
 
 
-def relation(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0) -> MetaLearner:
+def relation(
+    encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0, names: Names = "none"
+) -> MetaLearner:
     """Relation networks: a small network learns how to compare a text with the mean of a label.
 
     It starts as a prototypical network and learns a correction, so it can learn another distance than the Euclidean
@@ -133,6 +146,7 @@ def relation(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10
         encoder: The encoder that is meta-trained.
         hidden: Hidden units of the network.
         prior: Initial factor of the squared distances, learned; with 0 the network stands alone, as in the paper.
+        names: Whether label names are further rows of the support set: `none` (as in the paper) or `gated`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = relation(tiny_encoder(normalize=True), hidden=8)
@@ -142,7 +156,7 @@ def relation(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10
     Sung et al. 2018, arXiv:1711.06025.
     """
     rule = SupportNetRule(lambda: Relation(encoder.feature_sizes, hidden), prior)
-    return FeatureMetaLearner(encoder, rule, name="relation")
+    return FeatureMetaLearner(encoder, rule, gate=make_gate(names), name="relation")
 
 
 def in_context(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0) -> MetaLearner:

@@ -15,6 +15,7 @@ from quickstudy.methods import objective
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.inner_loop import InnerLoop
+from quickstudy.methods.name_gate import Names, make_gate
 from quickstudy.methods.setting import AboveZero, Count, NotNegative, Positive
 from quickstudy.methods.start import PositionStart, PrototypeStart, Word, make_start
 from quickstudy.models.encoder import Encoder
@@ -269,6 +270,7 @@ def proto_maml(
     *,
     order: Order = "second",
     scale: AboveZero = 10.0,
+    names: Names = "none",
 ) -> MetaLearner:
     """Proto-MAML: the head starts at the prototypes, and the gradient flows through them.
 
@@ -282,6 +284,7 @@ def proto_maml(
         inner: The inner loop; see `InnerLoop`.
         order: `second` (exact) or `first`.
         scale: Initial factor s of the squared distances, learned.
+        names: Whether label names count in the prototypes: `none` (as in the paper) or `gated`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> learner = proto_maml(tiny_encoder(normalize=True), InnerLoop(adapts="layers:-1", inner_steps=2))
@@ -290,4 +293,5 @@ def proto_maml(
 
     Triantafillou et al. 2020, arXiv:1903.03096.
     """
-    return GradientMetaLearner(encoder, inner, start=PrototypeStart(scale), order=order, name="proto-maml")
+    head, gate = PrototypeStart(scale), make_gate(names)
+    return GradientMetaLearner(encoder, inner, start=head, gate=gate, order=order, name="proto-maml")

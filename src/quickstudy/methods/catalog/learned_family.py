@@ -17,6 +17,7 @@ from quickstudy.methods.controller import Controller
 from quickstudy.methods.generated_start import PROJECTION, GeneratedStart
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.inner_loop import InnerLoop
+from quickstudy.methods.name_gate import Names, make_gate
 from quickstudy.methods.setting import AboveZero, NotNegative, Positive
 from quickstudy.methods.start import CorrectedStart, HeadStart, LearnedStart, Word, make_start
 from quickstudy.models.encoder import Encoder
@@ -107,6 +108,7 @@ def leopard(
     hidden: Positive = 128,
     order: Order = "first",
     scale: AboveZero = 10.0,
+    names: Names = "none",
 ) -> MetaLearner:
     """LEOPARD: a network writes the head from the examples of each label, and each layer has a learned rate.
 
@@ -126,6 +128,7 @@ def leopard(
         hidden: Hidden units of the networks g and h, and outputs of h.
         order: `second` (exact) or `first`.
         scale: Initial factor of the squared distances in the prototypes' head, learned; for `start = "prototypes"`.
+        names: Whether label names are read by the start of the head: `none` (as in the paper) or `gated`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
     >>> inner = InnerLoop(adapts="layers:-1", inner_steps=2)
@@ -140,7 +143,8 @@ def leopard(
     if start == "generated":  # each layer of the projection adapts, at a rate of its own
         shapes = shapes | {HEAD + name: () for name in PROJECTION}
     rule = partial(LearnedRates, shapes=shapes, granularity="layer")
-    return GradientMetaLearner(encoder, inner, rule, start=made, order=order, name="leopard")
+    gate = make_gate(names)
+    return GradientMetaLearner(encoder, inner, rule, start=made, gate=gate, order=order, name="leopard")
 
 
 def lstm_optimizer(
