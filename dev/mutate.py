@@ -39,6 +39,7 @@ FOLDERS = ("methods", "inner", "evaluation", "training")
 # Tests of lines that no test runs in its own process: of signatures that are read, and of several processes.
 ALSO = {
     "src/quickstudy/methods/catalog/": "tests/test_docs.py::test_the_settings_page_is_what_the_catalog_says",
+    "src/quickstudy/methods/inner_loop.py": "tests/test_docs.py::test_the_settings_page_is_what_the_catalog_says",
     "src/quickstudy/training/reduction.py": "tests/test_processes.py::test_",
     "src/quickstudy/training/outer.py": "tests/test_processes.py::test_when",
 }

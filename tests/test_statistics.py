@@ -118,6 +118,18 @@ def test_the_best_of_equals_looks_better_than_it_is_and_the_correction_says_by_h
     assert abs(after) < 0.4 * before
 
 
+@pytest.mark.parametrize(("behind", "expected"), [(0.0, 0.56), (0.5, 0.0)])
+def test_a_learner_far_behind_makes_no_bonus(behind: float, expected: float) -> None:
+    """Of two equal normal means the larger is 1 / sqrt(pi) standard errors too good."""
+    noise = np.random.default_rng(0).standard_normal((2, 2, 400)) * 0.1
+    noise -= noise.mean(axis=(1, 2), keepdims=True)  # learners, draws, rows
+    tables = noise + 0.5 - np.array([0.0, behind])[:, None, None]
+    scores = [{"a": table.mean(axis=1).tolist()} for table in tables]
+    bonus = picked_bonus(scores, [{"a": TaskRows(table)} for table in tables])
+    terms = [t.mean(1).var(ddof=1) / 2 + t.mean(0).var(ddof=1) / 400 for t in tables]
+    assert bonus / np.mean(terms) ** 0.5 == pytest.approx(expected, abs=0.15)
+
+
 def test_draws_taken_for_independent_would_not_cover() -> None:
     """The negative control: ten draws of six tasks are not sixty tasks."""
     simulated = task_differences("normal", 6, 0.3, 100, draws=10)

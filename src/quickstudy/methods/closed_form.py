@@ -131,16 +131,14 @@ def _with_derivative(kernel: Tensor, one_hot: Tensor, bounds: Tensor, solution: 
     rows, columns = torch.nonzero(below, as_tuple=True)
     size, solution = len(rows), torch.where(below, solution, solution + upper - upper.detach())
     with torch.no_grad():
-        gradient = (k @ solution - y)[rows, columns]
-        count = torch.zeros(len(k), dtype=k.dtype, device=k.device).index_add(0, rows, torch.ones_like(gradient))
-        nu = torch.zeros_like(count).index_add(0, rows, -gradient) / count.clamp_min(1)
         block = k[rows][:, rows] * (columns[:, None] == columns[None, :])
         # If K is singular the dual is not unique, but W is, and only W is used. A tiny multiple of I picks one dual.
         block = block + 1e-9 * k.diagonal().mean() * torch.eye(size, dtype=k.dtype, device=k.device)
         member = nn.functional.one_hot(rows, len(k)).to(k)
         zero = torch.zeros(len(k), len(k), dtype=k.dtype, device=k.device)
         jacobian = torch.cat([torch.cat([block, member], 1), torch.cat([member.T, zero], 1)])
-    residual = torch.cat([(k @ solution - y)[rows, columns] + nu[rows], solution.sum(-1)])
+    # The conditions are linear in ν, so the step in A is the same for every ν that it starts from, such as 0.
+    residual = torch.cat([(k @ solution - y)[rows, columns], solution.sum(-1)])
     step = torch.linalg.solve(jacobian, residual)[:size]
     return solution.index_put((rows, columns), solution[rows, columns] - step).to(kernel)
 
