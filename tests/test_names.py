@@ -46,6 +46,7 @@ from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 from quickstudy.testing import check_meta_learner
+from quickstudy.training.plan import plan
 from quickstudy.training.record import StepRecord
 
 _STEPS = {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 0.1, "inner_steps": 2, "scale": 1.0}
@@ -300,6 +301,15 @@ def test_episodes_of_a_meta_batch_with_and_without_names_have_the_losses_that_th
     together = [each.loss for each in learner.episode_losses(episodes, 1.0)]
     alone = [learner.meta_loss([episode]).loss for episode in episodes]
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["protonet", "proto-maml"])
+def test_the_estimate_of_an_episode_counts_the_names_that_are_read(method: str) -> None:
+    encoder = tiny_encoder()
+    episode = encode_episode(encoder, EpisodeSampler([TASK], SPEC, seed=0)[0])
+    gated, plain = (plan(each, [episode]) for each in (_gated(method, encoder), make(method, encoder, GATED[method])))
+    assert gated.tokens - plain.tokens == sum(map(len, episode.names.ids)) > 0
+    assert (gated.operations or 0) > (plain.operations or 0)
 
 
 def _gated(method: str, encoder: Any) -> MetaLearner:
