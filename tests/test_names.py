@@ -28,6 +28,7 @@ from quickstudy.evaluation.draws import draw_trials
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
+from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.closed_form import Ridge, SupportVectors
 from quickstudy.methods.feature import HeadRule
 from quickstudy.methods.name_gate import NameGate
@@ -323,6 +324,13 @@ def _few(task: Any) -> Any:
 
 def _randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_reference_of_label_names_knows_nothing_without_them() -> None:
+    learner = label_names(tiny_encoder())
+    for task in (TASK, word_task("pairs", pair=True)):
+        answers = adapt_task(learner, _few(task), "none").predict_proba([task.test_split[i] for i in range(4)])
+        torch.testing.assert_close(answers, torch.full_like(answers, 1 / len(task.label_names)))
 
 
 # Runs
