@@ -22,6 +22,7 @@ from quickstudy.methods.generated_start import GeneratedStart
 from quickstudy.models.batch import encode_set
 from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Classes, make_target
+from quickstudy.tasks.label_text import label_texts
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 
@@ -387,9 +388,9 @@ def test_label_names_are_compared_as_texts() -> None:
     case = make_case("majority", {})
     names = ("good film", "bad_loan", "red")
     queries, read = case.episode.query, tuple(Example(name.replace("_", " ")) for name in names)
-    model = label_names(case.learner.encoder, scale=0.3).adapt(
-        encode_set(case.learner.encoder, case.episode.support), Classes(names)
-    )
+    target = Classes(names, label_texts(names, {}))
+    support = encode_set(case.learner.encoder, case.episode.support)
+    model = label_names(case.learner.encoder, scale=0.3).adapt(support, target)
     wanted = _distances(case, case.features(queries), case.features(read), torch.tensor(0.3), torch.arange(3))
     found = model.predict_proba([row.text for row in queries])
     torch.testing.assert_close(found, torch.softmax(wanted, 1).detach(), rtol=1e-7, atol=0)

@@ -28,6 +28,7 @@ from quickstudy.evaluation.draws import draw_trials
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
+from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.closed_form import Ridge, SupportVectors
 from quickstudy.methods.feature import HeadRule
 from quickstudy.methods.name_gate import NameGate
@@ -46,6 +47,7 @@ from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 from quickstudy.testing import check_meta_learner
+from quickstudy.training.plan import plan
 from quickstudy.training.record import StepRecord
 
 _STEPS = {"adapts": "layers:-1", "inner_lr": 0.1, "head_lr": 0.1, "inner_steps": 2, "scale": 1.0}
@@ -302,6 +304,15 @@ def test_episodes_of_a_meta_batch_with_and_without_names_have_the_losses_that_th
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("method", ["protonet", "proto-maml"])
+def test_the_estimate_of_an_episode_counts_the_names_that_are_read(method: str) -> None:
+    encoder = tiny_encoder()
+    episode = encode_episode(encoder, EpisodeSampler([TASK], SPEC, seed=0)[0])
+    gated, plain = (plan(each, [episode]) for each in (_gated(method, encoder), make(method, encoder, GATED[method])))
+    assert gated.tokens - plain.tokens == sum(map(len, episode.names.ids)) > 0
+    assert (gated.operations or 0) > (plain.operations or 0)
+
+
 def _gated(method: str, encoder: Any) -> MetaLearner:
     return make(method, encoder, GATED[method] | {"names": "gated"})
 
@@ -313,6 +324,13 @@ def _few(task: Any) -> Any:
 
 def _randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_reference_of_label_names_knows_nothing_without_them() -> None:
+    learner = label_names(tiny_encoder())
+    for task in (TASK, word_task("pairs", pair=True)):
+        answers = adapt_task(learner, _few(task), "none").predict_proba([task.test_split[i] for i in range(4)])
+        torch.testing.assert_close(answers, torch.full_like(answers, 1 / len(task.label_names)))
 
 
 # Runs

@@ -29,7 +29,7 @@ def test_each_method_documents_every_argument_an_equation_an_example_and_its_sou
 
 def test_the_fields_of_the_inner_loop_are_settings_with_the_defaults_of_the_method() -> None:
     settings = read_settings(METHODS["proto-maml"])
-    assert list(settings) == ["adapts", "inner_lr", "head_lr", "inner_steps", "adapt_steps", "order", "scale"]
+    assert list(settings) == ["adapts", "inner_lr", "head_lr", "inner_steps", "adapt_steps", "order", "scale", "names"]
     assert [settings[key].default for key in ("head_lr", "inner_steps", "order")] == [0.5, 5, "second"]
     assert {key for key, setting in settings.items() if setting.group == "inner"} == set(list(settings)[:5])
 

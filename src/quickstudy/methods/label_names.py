@@ -55,5 +55,6 @@ class LabelNames(MetaLearner):
         return self.make_model(support, target, head)
 
     def _answer_zero(self, target: Target, support: EncodedSet) -> LinearHead:
-        zeros: Tensor = support.labels.new_zeros(target.size, self.encoder.feature_size(pair=support.pair))
-        return LinearHead(zeros, support.labels.new_zeros(target.size))
+        like: Tensor = next(self.encoder.model.parameters())
+        zeros = like.new_zeros(target.size, self.encoder.feature_size(pair=support.pair))
+        return LinearHead(zeros, like.new_zeros(target.size))

@@ -129,7 +129,7 @@ def describe_parameters(function: Callable[..., Any]) -> list[str]:
     """Return the parameters of a method's function and its settings by default, one line each.
 
     >>> from quickstudy.methods.catalog import METHODS
-    >>> describe_parameters(METHODS["protonet"])
+    >>> describe_parameters(METHODS["matching"])
     ['encoder: quickstudy.models.encoder.Encoder', 'scale: float = 10.0']
     """
     settings = read_settings(function)
