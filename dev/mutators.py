@@ -1,7 +1,8 @@
 """Mutators: small faults that a test suite should notice, made one at a time in the syntax tree of a module.
 
 A mutant is a place in the tree and the node that takes that place. Docstrings, type annotations, decorators, messages
-of errors and warnings, logging, `assert` and `__all__` are left alone, because no test should depend on them.
+of errors and warnings, logging, `assert` and `__all__` are left alone, because no test should depend on them. The
+arguments `strict` (like an assertion) and `device` (for machines with a GPU) are left alone too.
 """
 
 import ast
@@ -118,7 +119,7 @@ def _visit(
 def _is_left_alone(node: ast.AST) -> bool:
     if isinstance(node, _LEFT_ALONE):
         return True
-    if isinstance(node, ast.keyword):  # like an assertion, and what only a machine with a GPU could show
+    if isinstance(node, ast.keyword):
         return node.arg in {"strict", "device"}
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) or _is_left_alone(node.value)  # a docstring, or logging

@@ -1,5 +1,6 @@
 """Shared fixtures: tiny random encoders with a real tokenizer, and tasks that can be learned from their words."""
 
+import json
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any Hugging Face import: no test may reach for the network
@@ -14,6 +15,7 @@ import torch
 
 from quickstudy.methods.catalog import METHODS
 from quickstudy.models.encoder import Encoder
+from quickstudy.tasks.task import Task
 from quickstudy.testing.tiny import FAMILIES, WORDS, score_task, tiny_encoder, tiny_tokenizer, word_task
 
 __all__ = ["FAMILIES", "WORDS", "score_task", "tiny_encoder", "tiny_tokenizer", "word_task"]
@@ -28,6 +30,15 @@ PROVES = "proves"  # the marker, and the property of a test's report that takes 
 def _global_generator() -> None:
     """Start every test with the same global generator: networks that a test makes itself draw from it."""
     torch.manual_seed(0)
+
+
+def write_task(task: Task, folder: Path) -> None:
+    """Write the train and test rows of a task of classes as a folder of JSONL files."""
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = [task.split(split)[i] for i in range(len(task.split(split)))]
+        lines = [json.dumps({"text": e.text, "label": task.label_names[int(e.label or 0)]}) for e in rows]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 class Proofs:

@@ -19,7 +19,7 @@ from simulations import recommended
 from worlds import World
 
 import quickstudy
-from conftest import score_task, word_task
+from conftest import score_task, word_task, write_task
 from quickstudy.comparison import job
 from quickstudy.comparison.compare import compare
 from quickstudy.comparison.learner import named_learner
@@ -33,7 +33,6 @@ from quickstudy.evaluation.rows import unpack
 from quickstudy.evaluation.statistics import over_tasks
 from quickstudy.report.comparison.recommend import Limits, recommend
 from quickstudy.runs import Run
-from quickstudy.tasks.task import Task
 
 SHOTS = (1, 2)
 
@@ -42,8 +41,8 @@ SHOTS = (1, 2)
 def made(tiny_folder: Path, tmp_path: Path) -> Path:
     """A run, a collection of three tasks with test splits, and a tiny encoder, in one folder."""
     for number, name in enumerate(("tone", "colour", "count")):
-        _write(word_task(name, rows=24, n_way=2 + number % 2, seed=number), tmp_path / "held" / name)
-    _write(word_task("seen", rows=24, seed=9), tmp_path / "seen")
+        write_task(word_task(name, rows=24, n_way=2 + number % 2, seed=number), tmp_path / "held" / name)
+    write_task(word_task("seen", rows=24, seed=9), tmp_path / "seen")
     recipe = {
         "encoder": {"name": str(tiny_folder)},
         "method": {"name": "protonet"},
@@ -52,14 +51,6 @@ def made(tiny_folder: Path, tmp_path: Path) -> Path:
     }
     quickstudy.pretrain(recipe, tmp_path / "run")
     return tmp_path
-
-
-def _write(task: Task, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for split in ("train", "test"):
-        rows = [task.split(split)[i] for i in range(len(task.split(split)))]
-        lines = [json.dumps({"text": e.text, "label": task.label_names[int(e.label or 0)]}) for e in rows]
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _compare(made: Path, out: str, learners: list[str] | None = None, **options: Any) -> Results:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,15 @@ def test_the_faults_are_those_that_are_meant(source: str, faults: set[str]) -> N
 )
 def test_what_no_test_should_depend_on_is_left_alone(source: str) -> None:
     assert make_mutants(source) == []
+
+
+def test_what_changes_nothing_is_a_mutant_that_can_be_made_in_a_single_way() -> None:
+    text = (DEV / "equivalent_mutants.toml").read_text(encoding="utf-8")
+    for entry in tomllib.loads(text)["equivalent"]:
+        source = (DEV.parent / entry["module"]).read_text(encoding="utf-8")
+        statements = [line.strip() for line in source.splitlines()]
+        made = [(statements[mutant.line - 1], mutant.after) for mutant in make_mutants(source)]
+        assert made.count((entry["statement"], entry["after"])) == 1, entry
 
 
 def test_what_is_tested_is_killed_and_what_is_not_is_shown(tmp_path: Path) -> None:

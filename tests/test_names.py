@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 import quickstudy
-from conftest import score_task, tiny_encoder, word_task
+from conftest import score_task, tiny_encoder, word_task, write_task
 from quickstudy.adaptation.few import adapt_task
 from quickstudy.build import build
 from quickstudy.cli.descriptions import read_descriptions
@@ -45,7 +45,6 @@ from quickstudy.tasks.label_text import draw_codes, name_in_words, read_texts
 from quickstudy.tasks.name_mix import NameMix, shuffle_texts
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.split import Example, ListSplit
-from quickstudy.tasks.task import Task
 from quickstudy.testing import check_meta_learner
 from quickstudy.training.plan import plan
 from quickstudy.training.record import StepRecord
@@ -340,8 +339,8 @@ def test_the_reference_of_label_names_knows_nothing_without_them() -> None:
 def made(tiny_folder: Path, tmp_path: Path) -> Path:
     """A folder with a gated run, its recipe, and a task whose labels say nothing without their descriptions."""
     seen = word_task("seen", rows=24, seed=9)
-    _write(replace(seen, label_names=seen.label_texts, label_descriptions={}), tmp_path / "seen")
-    _write(word_task("held", rows=24, seed=1), tmp_path / "held")
+    write_task(replace(seen, label_names=seen.label_texts, label_descriptions={}), tmp_path / "seen")
+    write_task(word_task("held", rows=24, seed=1), tmp_path / "held")
     (tmp_path / "recipe.toml").write_text(
         f'[encoder]\nname = "{tiny_folder}"\nnormalize = true\n[method]\nname = "protonet"\nnames = "gated"\n'
         f'[tasks]\ntrain = ["{tmp_path / "seen"}"]\n[episodes]\nn_query = 2\n[episodes.names]\ndropped = 0.25\n'
@@ -350,14 +349,6 @@ def made(tiny_folder: Path, tmp_path: Path) -> Path:
     )
     quickstudy.pretrain(tmp_path / "recipe.toml", tmp_path / "run")
     return tmp_path
-
-
-def _write(task: Task, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for split in ("train", "test"):
-        rows = [task.split(split)[i] for i in range(len(task.split(split)))]
-        lines = [json.dumps({"text": e.text, "label": task.label_names[int(e.label or 0)]}) for e in rows]
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 FEW = {"texts": ["a good film", "the late fee", "a bad book"], "labels": ["class0", "class1", "class1"]}

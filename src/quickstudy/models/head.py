@@ -9,8 +9,7 @@
 
 `KernelHead` is the Nadaraya-Watson estimator. A prototypical network becomes this estimator when labels are numbers
 and every support example is its own prototype. A weight w_i says how often example i counts; if no weight is given,
-each counts once. Heads are plain tensors: they are saved as safetensors and never
-pickled.
+each counts once. Heads are plain tensors: they are saved as safetensors and never pickled.
 """
 
 from abc import ABC, abstractmethod
