@@ -169,6 +169,14 @@ class Encoder(nn.Module):
         """Return the token ids of examples. Each text is tokenised once."""
         return self._tokens(examples, separate=self.settings.pair == "separate")
 
+    def count_cut(self, examples: Iterable[Example]) -> int:
+        """Return how many examples are longer than `settings.max_length` tokens: the rest of them is not read."""
+        return self._tokens.count_cut(examples, separate=self.settings.pair == "separate")
+
+    def forget_texts(self) -> None:
+        """Forget the token ids of all texts so far, which are kept for texts that come again."""
+        self._tokens.forget()
+
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode (see the top of this file); gradients flow all the same."""
         return super().train(False)
