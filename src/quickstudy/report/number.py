@@ -94,6 +94,15 @@ def count(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "draw"), counted(2000, "draw")
+    ('1 draw', '2,000 draws')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shots_text(shots: Shots) -> str:
     """Return a number of shots in words.
 
