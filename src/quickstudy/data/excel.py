@@ -32,7 +32,7 @@ def load_openpyxl(path: Path) -> Any:
             fix="Install it with: pip install 'quickstudy[excel]'; or save the sheet as CSV UTF-8.",
         ) from None
     # It warns of what it passes over: styles, drop-down lists, charts. None of that is data.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"openpyxl\.")
+    warnings.filterwarnings("ignore", module=r"openpyxl\.")
     return library
 
 
@@ -51,11 +51,15 @@ def read_excel(path: Path) -> Iterator[Row]:
         except (BadZipFile, KeyError, ValueError, library.utils.exceptions.InvalidFileException) as error:
             fix = "Open it in Excel and save it again as .xlsx, without a password."
             raise DataError(f"not a readable Excel file ({error})", where=str(path), fix=fix) from None
-        sheets = book.worksheets
-        if len(sheets) > 1:
-            _log.info("%s: the first of %d sheets is read, %r", path.name, len(sheets), sheets[0].title)
-        sheets[0].reset_dimensions()  # some programs write a size that is wrong
-        yield from _rows(sheets[0].iter_rows(values_only=True), path)
+        try:
+            sheets = book.worksheets
+            if len(sheets) > 1:
+                _log.info("%s: the first of %d sheets is read, %r", path.name, len(sheets), sheets[0].title)
+            for sheet in sheets[:1]:
+                sheet.reset_dimensions()  # some programs write a size that is wrong
+                yield from _rows(sheet.iter_rows(values_only=True), path)
+        finally:
+            book.close()
 
 
 def _rows(lines: Iterator[Sequence[object]], path: Path) -> Iterator[Row]:

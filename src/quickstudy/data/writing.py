@@ -15,9 +15,12 @@ import csv
 import gzip
 import io
 import json
+import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +35,9 @@ from quickstudy.storage.files import finite
 OUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 _PACKABLE = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_MOST_CHARACTERS = 32_767  # of a cell in Excel
+
+_log = logging.getLogger(__name__)
 
 Values = Mapping[str, object]
 
@@ -148,16 +154,26 @@ class _ParquetWriter:
 class _ExcelWriter:
     def __init__(self, file: Path, target: Path, names: Sequence[str]) -> None:
         self._file, self._names = file, names
-        self._book: Any = load_openpyxl(target).Workbook(write_only=True)
+        self._library = load_openpyxl(target)
+        self._book: Any = self._library.Workbook(write_only=True)
         self._sheet = self._book.create_sheet("predictions")
         self._sheet.append(list(names))
 
     def write(self, rows: Sequence[Values]) -> None:
         for row in rows:
-            self._sheet.append([_as_cell(row.get(name)) for name in self._names])
+            self._sheet.append([self._cell(row.get(name)) for name in self._names])
 
     def close(self) -> None:
         self._book.save(self._file)
+
+    def _cell(self, value: object) -> object:
+        """Return a cell; a text that begins with = is no formula."""
+        content = _as_cell(value)
+        if not (isinstance(content, str) and content.startswith("=")):
+            return content
+        cell = self._library.cell.WriteOnlyCell(self._sheet, value=content)
+        cell.data_type = "s"
+        return cell
 
 
 def _as_field(value: object) -> str:
@@ -181,9 +197,12 @@ def _as_type(value: object, kind: pa.DataType) -> object:
 
 
 def _as_cell(value: object) -> object:
-    """Return a value for Excel, which knows no lists and no control characters."""
-    if isinstance(value, dict | list):
-        value = _as_text(value)
-    if isinstance(value, str):
-        return "".join(character for character in value if character >= " " or character in "\t\n\r")
-    return value
+    """Return a value for Excel, which knows no lists, infinity, time zones, control characters and very long texts."""
+    if value is None or isinstance(value, int) or (isinstance(value, date) and getattr(value, "tzinfo", None) is None):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    text = value if isinstance(value, str) else _as_text(value)
+    if len(text) > _MOST_CHARACTERS:
+        _log.warning("an Excel cell holds %s characters: longer texts are cut in the file", f"{_MOST_CHARACTERS:,}")
+    return "".join(c for c in text[:_MOST_CHARACTERS] if c >= " " or c in "\t\n\r")
