@@ -108,6 +108,7 @@ def _write(
     """Label a file into another, and say what is in it."""
     from quickstudy.cli.label_file import Places, describe_rest, label_file, refuse_target
     from quickstudy.cli.progress import RowProgress
+    from quickstudy.report.number import counted
 
     files = Places(*places)
     refuse_target(files)  # before the model is read, which takes a while
@@ -123,7 +124,7 @@ def _write(
     else:
         counts = ", ".join(f"{label} {count:,}" for label, count in done.labels.most_common(10))
         more = f" and {len(done.labels) - 10} more labels" if len(done.labels) > 10 else ""
-        print(f"{files.target}: {done.rows:,} rows{f'; {counts}{more}' if counts else ''}")
+        print(f"{files.target}: {counted(done.rows, 'row')}{f'; {counts}{more}' if counts else ''}")
 
 
 def _load(folder: Path, precision: str) -> "AdaptedModel | OnnxModel":

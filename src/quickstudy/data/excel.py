@@ -48,7 +48,7 @@ def read_excel(path: Path) -> Iterator[Row]:
     with open_anywhere(path) as file:
         try:
             book = library.load_workbook(file, read_only=True, data_only=True)
-        except (BadZipFile, KeyError, ValueError, library.utils.exceptions.InvalidFileException) as error:
+        except (BadZipFile, KeyError, ValueError) as error:
             fix = "Open it in Excel and save it again as .xlsx, without a password."
             raise DataError(f"not a readable Excel file ({error})", where=str(path), fix=fix) from None
         try:

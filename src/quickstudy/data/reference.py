@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from quickstudy.data.columns import AUTO, Columns
 from quickstudy.data.files import load_path
@@ -56,6 +56,27 @@ def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[
         if names.count(name) > 1:
             raise DataError(f"task {name!r} is named twice", fix="Remove one of the references, or rename a file.")
     return tasks
+
+
+def with_whole_paths(reference: str, base: Path = Path()) -> str:
+    """Return a reference that names the same data from any folder.
+
+    Args:
+        reference: A task reference.
+        base: Folder that its path starts from, if it has one.
+
+    >>> with_whole_paths("samples:spam"), with_whole_paths("few.csv?label=code", Path("/data"))
+    ('samples:spam', '/data/few.csv?label=code')
+    """
+    target, question, query = reference.partition("?")
+    source = target.partition(":")[0]
+    if source == "glue":
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        if "path" in options:
+            query = urlencode({**options, "path": (base / options["path"]).absolute()}, safe="/")
+    elif source not in _OPTIONS:
+        target = str((base / target).absolute())
+    return f"{target}{question}{query}"
 
 
 def _load_reference(reference: str, base: Path) -> list[Task]:
