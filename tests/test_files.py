@@ -18,6 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoModel
+from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
 import quickstudy
@@ -606,6 +608,25 @@ def test_files_of_a_model_get_the_permissions_that_new_files_have(tmp_path: Path
     assert {"model.safetensors", "head.safetensors", "adapted.json"} <= set(modes)
     assert set(modes.values()) == {0o640}
     assert folder.stat().st_mode & 0o777 == 0o750
+
+
+def test_python_shows_no_bars_and_leaves_those_of_others_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = adapt_task(make("protonet", tiny_encoder()), word_task(rows=12))
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.enable_progress_bar()
+    try:
+        model.save(tmp_path / "model")
+        quickstudy.load_model(tmp_path / "model")
+        assert transformers_logging.is_progress_bar_enabled()
+        printed = capfd.readouterr()
+        assert (printed.out, printed.err) == ("", "")
+        AutoModel.from_pretrained(tmp_path / "model" / "encoder")
+        assert "Loading weights" in capfd.readouterr().err
+    finally:
+        if not shown:
+            transformers_logging.disable_progress_bar()
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -34,7 +34,7 @@ from quickstudy.models.record import read_record, write_record
 from quickstudy.models.run_lock import RunLock
 from quickstudy.models.sentence_files import write_sentence_files
 from quickstudy.models.tokens import Batch, Sequences, TokenCache
-from quickstudy.models.weights import find_not_finite, read_encoder
+from quickstudy.models.weights import find_not_finite, read_encoder, without_bars
 from quickstudy.storage.files import write_json
 from quickstudy.storage.manifest import check_listed
 from quickstudy.tasks.split import Example
@@ -131,7 +131,8 @@ class Encoder(nn.Module):
                 f"the encoder cannot be saved: its weight {broken[0]} holds NaN or infinity",
                 fix="The training diverged: use a lower learning rate.",
             )
-        self.model.save_pretrained(folder)
+        with without_bars():
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_record(folder / _SETTINGS_FILE, self.settings)
         _mark_without_classifier(folder / "config.json")

@@ -55,7 +55,7 @@ def read_encoder(
     """
     _refuse_unsafe_files(name, Path(source))
     try:
-        with _without_loading_bar():
+        with without_bars():
             model, tokenizer, report = _open(source)
     except Exception as error:  # damaged files fail in many ways; each means that the encoder cannot be read
         raise _not_loaded(name, error) from error
@@ -89,8 +89,8 @@ def _open(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Mappin
 
 
 @contextmanager
-def _without_loading_bar() -> Iterator[None]:
-    """Keep `transformers` from printing a bar for the fraction of a second that weights take; downloads keep theirs."""
+def without_bars() -> Iterator[None]:
+    """Keep `transformers` from showing bars while weights are read or written; downloads keep theirs."""
     shown, downloads_shown = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     logging.disable_progress_bar()  # both kinds
     if downloads_shown:
