@@ -83,7 +83,7 @@ def _with_whole_paths(recipe: Recipe) -> Recipe:
     name = (
         str(Path(encoder.name).absolute()) if Path(encoder.name).is_dir() and encoder.name != MINILM else encoder.name
     )
-    references = {part: [with_whole_paths(each) for each in getattr(tasks, part)] for part in ("train", "validation")}
+    references = {key: [with_whole_paths(each) for each in getattr(tasks, key)] for key in ("train", "validation")}
     changes = {"encoder": encoder.model_copy(update={"name": name}), "tasks": tasks.model_copy(update=references)}
     return recipe.model_copy(update=changes)
 
