@@ -21,7 +21,7 @@ from quickstudy.models.adapted import AdaptedModel
 from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
 from quickstudy.settings import FullSettings
-from quickstudy.storage.layout import choose_run_folder
+from quickstudy.storage.layout import PRIOR, PRIOR_FOLDER, RunFiles, choose_run_folder
 from quickstudy.tasks.label_text import NameReading
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
@@ -106,7 +106,7 @@ def _recipe(recipe: str | Path | Recipe | Mapping[str, Any], overrides: Sequence
 
 
 def adapt(
-    run: str | Path | Run,
+    run: str | Path | Run = PRIOR,
     data: str | Path | Task | None = None,
     *,
     texts: Iterable[Text] | None = None,
@@ -117,7 +117,7 @@ def adapt(
     """Turn a meta-learned encoder into a classifier of one task from a few labels.
 
     Args:
-        run: A finished run, or its folder.
+        run: A finished run, or its folder; by default the prior that comes with the package.
         data: A data file or folder, a task reference, or a task.
         texts: Instead of `data`: texts, or (text, second text) tuples for pairs.
         labels: Their labels.
@@ -234,12 +234,7 @@ def evaluate(
 
     protocol = Protocol(shots=tuple(shots), draws=draws, seed=seed, limit=limit)
     files = (run if isinstance(run, Run) else Run.open(run)).files
-    if files.results.exists() and not overwrite:
-        raise RunError(
-            "this run has results already",
-            where=str(files.results),
-            fix="Move them away, or replace them with --overwrite.",
-        )
+    _check_room_for_results(files, overwrite=overwrite)
     planned = plan_tasks(protocol, load_all(tasks))
     specs = evaluated_learners(files.folder, _AFTER, _BEFORE, _PROBE)
     described = with_overlap({spec.name: spec.describe() for spec in specs}, specs, planned, allow=allow_overlap)
@@ -249,6 +244,20 @@ def evaluate(
     write_results(files.results, results)
     _write_pages(files.folder)
     return results
+
+
+def _check_room_for_results(files: RunFiles, *, overwrite: bool) -> None:
+    if files.folder == PRIOR_FOLDER:
+        raise RunError(
+            "the prior that comes with quickstudy cannot hold results",
+            fix="Compare it: quickstudy compare prior linear-probe --tasks TASKS --out FOLDER",
+        )
+    if files.results.exists() and not overwrite:
+        raise RunError(
+            "this run has results already",
+            where=str(files.results),
+            fix="Move them away, or replace them with --overwrite.",
+        )
 
 
 def load_model(folder: str | Path, *, precision: str = "fp32") -> AdaptedModel:

@@ -30,6 +30,8 @@ class OuterSettings:
         method_lr: Peak learning rate of what the method learns beside the encoder (scales, learned rates, generators);
             above 0.
         meta_batch_size: Episodes per update (M), over all processes; 1 or more.
+        max_length: Tokens per sequence of an episode; longer ones are cut. None: as many as the encoder reads. Short
+            texts make a step cheaper, and the encoder can still read long ones afterwards.
         warmup_steps: Steps in which the rate rises linearly to its peak; 0 or more. None: a tenth of the outer steps,
             but 50 at most.
         schedule: How the rates fall to zero after the warm-up: `linear`, or `cosine`.
@@ -48,6 +50,7 @@ class OuterSettings:
     outer_lr: Rate = 3e-5
     method_lr: Rate = 1e-2
     meta_batch_size: Positive = 4
+    max_length: Annotated[int, Field(ge=8)] | None = None
     warmup_steps: NonNegative | None = None
     schedule: Literal["linear", "cosine"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

@@ -9,6 +9,7 @@ from quickstudy.cli.descriptions import read_descriptions
 from quickstudy.cli.options import Json, PairColumn, TextColumn, print_json
 from quickstudy.errors import DataError
 from quickstudy.settings import FullSettings
+from quickstudy.storage.layout import PRIOR
 
 if TYPE_CHECKING:
     from quickstudy.models.adapted import AdaptedModel
@@ -22,9 +23,11 @@ _FULL = FullSettings()
 
 
 def adapt(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[str, typer.Option(help="Labelled texts: CSV, TSV, JSONL, Parquet, or a task reference.")],
     out: Annotated[Path, typer.Option(help="New model folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder; by default the prior that comes with quickstudy.")] = Path(
+        PRIOR
+    ),
     text_column: TextColumn = "text",
     pair_column: PairColumn = "auto",
     label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
@@ -42,7 +45,7 @@ def adapt(
     seed: Annotated[int | None, typer.Option(help=f"With --full: order of the data ({_FULL.seed}).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a run into a classifier of your task from a few labels (step 4)."""
+    """Make a classifier of your task from a few labels (step 4)."""
     import time
 
     from quickstudy.storage.files import refuse_existing

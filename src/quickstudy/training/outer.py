@@ -117,7 +117,9 @@ class _Loop:
         self.optimizer = _optimizer(learner, settings)
         params = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.reduction = Reduction(params, self.held)
-        self.meta_batch = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
+        self.meta_batch = MetaBatch(
+            learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator, settings.max_length
+        )
         self._began = time.perf_counter()
         self._position = 0.0  # how far the loop is before its next step
         self._warned = False

@@ -1,0 +1,115 @@
+"""Compact runs, and the one that comes with the package: a change of an untouched encoder, at a low rank."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import quickstudy
+from conftest import tiny_encoder, word_task, write_task
+from quickstudy.build import build_encoder
+from quickstudy.cli.main import app
+from quickstudy.errors import RunError
+from quickstudy.models.delta import Delta
+from quickstudy.models.encoder import Encoder
+from quickstudy.runs import Run
+
+FEW = {"texts": ["a good film", "the late fee", "a bad book"], "labels": ["class0", "class1", "class1"]}
+
+
+def _trained(untouched: Encoder, size: float = 0.1) -> Encoder:
+    trained = untouched.copy()
+    with torch.no_grad():
+        for name, weight in trained.model.named_parameters():
+            if "embeddings" not in name:
+                weight += size * torch.randn_like(weight)
+    return trained
+
+
+def _weights(encoder: Encoder) -> dict[str, torch.Tensor]:
+    return dict(encoder.model.named_parameters())
+
+
+def test_a_delta_keeps_small_weights_and_the_best_part_of_large_ones() -> None:
+    untouched = tiny_encoder()
+    trained, again = _trained(untouched), untouched.copy()
+    delta = Delta.between(untouched, trained, rank=3)
+    delta.add_to(again)
+    cut = [name.removesuffix(".a") for name in delta.tensors if name.endswith(".a")]
+    assert cut
+    for name, weight in _weights(again).items():
+        change = (_weights(trained)[name] - _weights(untouched)[name]).detach()
+        error = (weight - _weights(trained)[name]).detach()
+        lost = torch.linalg.svdvals(change)[3:].norm() if name in cut else torch.tensor(0.0)
+        assert error.norm() == pytest.approx(float(lost), abs=2e-3 * float(change.norm()) + 1e-9), name
+
+
+def test_a_delta_leaves_out_what_did_not_change() -> None:
+    untouched = tiny_encoder()
+    names = Delta.between(untouched, _trained(untouched), rank=2).tensors
+    assert not any("embeddings" in name for name in names)
+
+
+def test_a_delta_is_refused_by_an_encoder_that_it_was_not_taken_from(tmp_path: Path) -> None:
+    untouched = tiny_encoder()
+    Delta.between(untouched, _trained(untouched), rank=2).save(tmp_path / "delta.safetensors")
+    loaded, other = Delta.load(tmp_path / "delta.safetensors"), _trained(untouched, 1e-4)
+    before = {name: weight.clone() for name, weight in _weights(other).items()}
+    with pytest.raises(RunError, match="not the one that was trained"):
+        loaded.add_to(other)
+    assert all(torch.equal(weight, before[name]) for name, weight in _weights(other).items())
+
+
+def test_there_is_no_delta_of_an_encoder_that_was_not_changed() -> None:
+    untouched = tiny_encoder()
+    with pytest.raises(RunError, match="was not changed"):
+        Delta.between(untouched, untouched.copy(), rank=2)
+
+
+@pytest.fixture
+def run(tiny_folder: Path, tmp_path: Path) -> Run:
+    write_task(word_task("seen", rows=24, seed=9), tmp_path / "seen")
+    return quickstudy.pretrain(
+        {
+            "encoder": {"name": str(tiny_folder)},
+            "method": {"name": "protonet", "names": "gated"},
+            "tasks": {"train": [str(tmp_path / "seen")]},
+            "episodes": {"n_query": 2},
+            "outer": {"outer_steps": 3, "outer_lr": 1e-3},
+        },
+        out=tmp_path / "run",
+    )
+
+
+def test_a_compact_run_adapts_as_the_run_does(run: Run, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["export", str(run.folder), "--out", str(tmp_path / "small"), "--rank", "64"])
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "small" / "encoder").exists()
+    whole, small = (quickstudy.adapt(folder, **FEW) for folder in (run.folder, tmp_path / "small"))
+    texts = ["a good book", "the card"]
+    torch.testing.assert_close(small.predict_proba(texts), whole.predict_proba(texts), atol=1e-3, rtol=0)
+    untouched, trained = build_encoder(run.recipe), Run.open(tmp_path / "small").learner().encoder
+    moved = [not torch.equal(weight, _weights(trained)[name]) for name, weight in _weights(untouched).items()]
+    assert any(moved)
+
+
+def test_a_damaged_delta_is_an_error(run: Run, tmp_path: Path) -> None:
+    small = run.compact(tmp_path / "small", rank=2)
+    small.files.delta.write_bytes(small.files.delta.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"delta\.safetensors is missing or was changed"):
+        small.learner()
+
+
+def test_a_compact_run_is_not_made_compact_again(run: Run, tmp_path: Path) -> None:
+    small = run.compact(tmp_path / "small", rank=2)
+    with pytest.raises(RunError, match="compact already"):
+        small.compact(tmp_path / "smaller", rank=1)
+
+
+def test_options_of_the_other_export_are_refused(run: Run, tmp_path: Path) -> None:
+    quickstudy.adapt(run, **FEW).save(tmp_path / "model")
+    for folder, option in ((run.folder, ["--int8"]), (tmp_path / "model", ["--rank", "4"])):
+        result = CliRunner().invoke(app, ["export", str(folder), "--out", str(tmp_path / "out"), *option])
+        assert isinstance(result.exception, RunError)
+        assert not (tmp_path / "out").exists()
