@@ -1,6 +1,7 @@
 """Compact runs, and the one that comes with the package: a change of an untouched encoder, at a low rank."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import quickstudy
 from conftest import tiny_encoder, word_task, write_task
 from quickstudy.build import build_encoder
 from quickstudy.cli.main import app
-from quickstudy.errors import RunError
+from quickstudy.errors import RecipeError, RunError
 from quickstudy.models.delta import Delta
 from quickstudy.models.encoder import Encoder
 from quickstudy.runs import Run
@@ -67,19 +68,21 @@ def test_there_is_no_delta_of_an_encoder_that_was_not_changed() -> None:
         Delta.between(untouched, untouched.copy(), rank=2)
 
 
+def _recipe(tiny_folder: Path, data: Path, method: dict[str, str], trains: str = "layers") -> dict[str, Any]:
+    return {
+        "encoder": {"name": str(tiny_folder)},
+        "method": method,
+        "tasks": {"train": [str(data)]},
+        "episodes": {"n_query": 2},
+        "outer": {"outer_steps": 3, "outer_lr": 1e-3, "trains": trains},
+    }
+
+
 @pytest.fixture
 def run(tiny_folder: Path, tmp_path: Path) -> Run:
     write_task(word_task("seen", rows=24, seed=9), tmp_path / "seen")
-    return quickstudy.pretrain(
-        {
-            "encoder": {"name": str(tiny_folder)},
-            "method": {"name": "protonet", "names": "gated"},
-            "tasks": {"train": [str(tmp_path / "seen")]},
-            "episodes": {"n_query": 2},
-            "outer": {"outer_steps": 3, "outer_lr": 1e-3},
-        },
-        out=tmp_path / "run",
-    )
+    recipe = _recipe(tiny_folder, tmp_path / "seen", {"name": "protonet", "names": "gated"})
+    return quickstudy.pretrain(recipe, out=tmp_path / "run")
 
 
 def test_a_compact_run_adapts_as_the_run_does(run: Run, tmp_path: Path) -> None:
@@ -92,6 +95,28 @@ def test_a_compact_run_adapts_as_the_run_does(run: Run, tmp_path: Path) -> None:
     untouched, trained = build_encoder(run.recipe), Run.open(tmp_path / "small").learner().encoder
     moved = [not torch.equal(weight, _weights(trained)[name]) for name, weight in _weights(untouched).items()]
     assert any(moved)
+
+
+def test_a_compact_run_can_stand_on_the_encoder_before_an_earlier_run(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    changes = ("method.name=r2d2", "method.intercept=free", "outer.trains=none", f"encoder.name={run.files.encoder}")
+    second = quickstudy.pretrain(run.folder, tmp_path / "second", overrides=changes)
+    first = run.learner()
+    assert all(torch.equal(w, _weights(first.encoder)[n]) for n, w in _weights(second.learner().encoder).items())
+    command = ["export", str(second.folder), "--out", str(tmp_path / "small"), "--base", str(tiny_folder)]
+    result = CliRunner().invoke(app, [*command, "--rank", "64"])
+    assert result.exit_code == 0, result.output
+    texts = ["a good book", "the card"]
+    whole, small = (quickstudy.adapt(folder, **FEW) for folder in (second.folder, tmp_path / "small"))
+    torch.testing.assert_close(small.predict_proba(texts), whole.predict_proba(texts), atol=1e-3, rtol=0)
+
+
+def test_a_method_that_learns_nothing_beside_the_encoder_needs_to_train_it(tiny_folder: Path, tmp_path: Path) -> None:
+    write_task(word_task("seen", rows=24, seed=9), tmp_path / "seen")
+    recipe = _recipe(tiny_folder, tmp_path / "seen", {"name": "fomaml", "start": "zero"}, trains="none")
+    with pytest.raises(RecipeError, match="learns nothing beside the encoder"):
+        quickstudy.pretrain(recipe, out=tmp_path / "run")
 
 
 def test_a_damaged_delta_is_an_error(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from quickstudy.build import build_encoder, build_learner
-from quickstudy.config import MethodConfig, Recipe, dump_recipe, load_recipe
+from quickstudy.config import EncoderConfig, MethodConfig, Recipe, dump_recipe, load_recipe
 from quickstudy.errors import QuickstudyError, RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import settings_of
@@ -172,7 +172,7 @@ class Run:
         Delta.load(self.files.delta).add_to(encoder)
         return encoder
 
-    def compact(self, folder: Path, rank: int) -> "Run":
+    def compact(self, folder: Path, rank: int, base: str | None = None) -> "Run":
         """Write the run in a small form: its encoder as a change of the untouched one, cut to a rank (`models.delta`).
 
         The small form can do all that the run can do, as long as the untouched encoder can be loaded. It has no
@@ -181,6 +181,7 @@ class Run:
         Args:
             folder: The run folder to make.
             rank: Rank of the change of a matrix, 1 or more.
+            base: The untouched encoder. By default the recipe's; a run on the encoder of another run needs to name it.
 
         Raises:
             RunError: The run is not finished or is compact already, or the folder exists.
@@ -188,14 +189,16 @@ class Run:
         learner = self.learner()
         if self.files.delta.is_file():
             raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
-        delta = Delta.between(build_encoder(self.recipe), learner.encoder, rank)
+        recipe = self.recipe.model_copy(update={"encoder": _on(self.recipe.encoder, base)})
+        delta = Delta.between(build_encoder(recipe), learner.encoder, rank)
         with new_folder(folder) as new:
             files = RunFiles(new)
             delta.save(files.delta)
-            for file in (self.files.config, self.files.tasks, self.files.learned):
-                shutil.copy(file, new)
+            write_text(files.config, dump_recipe(recipe))
+            shutil.copy(self.files.tasks, files.tasks)
+            shutil.copy(self.files.learned, files.learned)
             write_manifest(new, [file.name for file in (files.delta, files.config, files.tasks, files.learned)])
-        return Run(folder, self.recipe)
+        return Run(folder, recipe)
 
 
 def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
@@ -210,6 +213,10 @@ def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
         return recipe
     trained = MethodConfig.model_validate({"name": method.name, **method.settings, "start": start})
     return recipe.model_copy(update={"method": trained})
+
+
+def _on(encoder: EncoderConfig, base: str | None) -> EncoderConfig:
+    return encoder if base is None else encoder.model_copy(update={"name": base})
 
 
 def _beside(learner: MetaLearner) -> dict[str, Tensor]:

@@ -37,7 +37,8 @@ class OuterSettings:
         schedule: How the rates fall to zero after the warm-up: `linear`, or `cosine`.
         weight_decay: AdamW's weight decay of the encoder; 0 or more.
         clip_norm: A meta-gradient with a larger norm is scaled down to this norm; above 0.
-        trains: Which encoder parameters are trained: `all`, or `layers`, which leaves the embeddings as they are.
+        trains: Which encoder parameters are trained: `all`, `layers`, which leaves the embeddings as they are, or
+            `none`, which trains only what the method learns beside the encoder.
         validate_every: Steps between two meta-validations; 1 or more. A checkpoint is written at the same steps.
         patience: The loop stops after this many meta-validations without a better score; 0 never stops it early.
         keep: The meta-parameters that the run ends with: `best` (the highest meta-validation score) or `last`.
@@ -55,7 +56,7 @@ class OuterSettings:
     schedule: Literal["linear", "cosine"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Rate = 1.0
-    trains: Literal["all", "layers"] = "layers"
+    trains: Literal["all", "layers", "none"] = "layers"
     validate_every: Positive = 100
     patience: NonNegative = 0
     keep: Literal["best", "last"] = "best"

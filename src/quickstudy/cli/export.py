@@ -18,6 +18,7 @@ def export(
     rank: Annotated[
         int | None, typer.Option(help=f"Of a run: rank of the change of a matrix ({_RANK}).", min=1)
     ] = None,
+    base: Annotated[str | None, typer.Option(help="Of a run: the untouched encoder (that of the recipe).")] = None,
     as_json: Json = False,
 ) -> None:
     """Write an adapted model as an ONNX graph from token ids to probabilities (extra onnx).
@@ -29,11 +30,12 @@ def export(
 
     refuse_existing(out)
     is_run = RunFiles(model).exist
-    if wrong := "int8" if is_run and int8 else "rank" if rank is not None and not is_run else None:
+    given = {"int8": int8} if is_run else {"rank": rank is not None, "base": base is not None}
+    if wrong := next((name for name, is_given in given.items() if is_given), None):
         kind = "an adapted model" if is_run else "a run"
         raise RunError(f"--{wrong} is for {kind}", where=str(model), fix=f"Leave out --{wrong}.")
     if is_run:
-        _export_run(model, out, rank or _RANK, as_json=as_json)
+        _export_run(model, out, rank or _RANK, base, as_json=as_json)
         return
     from quickstudy.export.onnx_file import export_onnx
     from quickstudy.export.onnx_model import MODEL
@@ -47,10 +49,10 @@ def export(
         print(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}; label texts with: quickstudy predict {out}")
 
 
-def _export_run(run: Path, out: Path, rank: int, *, as_json: bool) -> None:
+def _export_run(run: Path, out: Path, rank: int, base: str | None, *, as_json: bool) -> None:
     from quickstudy.runs import Run
 
-    files = Run.open(run).compact(out, rank).files
+    files = Run.open(run).compact(out, rank, base).files
     size = files.delta.stat().st_size
     if as_json:
         print_json({"run": str(out), "rank": rank, "bytes": size})

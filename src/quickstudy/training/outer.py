@@ -267,15 +267,15 @@ def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Paramete
 
     Args:
         learner: The learner to be trained.
-        trains: `all` or `layers`; see `OuterSettings`.
+        trains: `all`, `layers` or `none`; see `OuterSettings`.
 
     Returns:
         The encoder's meta-parameters, and those that the method has beside the encoder.
     """
     encoder = learner.encoder.model
-    prefix = "" if trains == "all" else f"{layer_stack(encoder)[0]}."
+    prefix = f"{layer_stack(encoder)[0]}." if trains == "layers" else ""
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(name.startswith(prefix))
+        parameter.requires_grad_(trains != "none" and name.startswith(prefix))
     in_encoder = {id(parameter) for parameter in encoder.parameters()}
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     return trained, [parameter for parameter in learner.parameters() if id(parameter) not in in_encoder]
