@@ -11,10 +11,21 @@ import quickstudy
 from conftest import tiny_encoder, word_task, write_task
 from quickstudy.build import build_encoder
 from quickstudy.cli.main import app
-from quickstudy.errors import RecipeError, RunError
+from quickstudy.errors import DataError, RecipeError, RunError
+from quickstudy.evaluation.leakage.fingerprint import (
+    find_known_rows,
+    load_fingerprints,
+    save_fingerprints,
+    take_fingerprints,
+)
+from quickstudy.evaluation.plan import plan_tasks
+from quickstudy.evaluation.protocol import Protocol
 from quickstudy.models.delta import Delta
 from quickstudy.models.encoder import Encoder
+from quickstudy.report.overlap import overlap_notes
 from quickstudy.runs import Run
+from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.task import Task
 
 FEW = {"texts": ["a good film", "the late fee", "a bad book"], "labels": ["class0", "class1", "class1"]}
 
@@ -130,6 +141,52 @@ def test_a_compact_run_is_not_made_compact_again(run: Run, tmp_path: Path) -> No
     small = run.compact(tmp_path / "small", rank=2)
     with pytest.raises(RunError, match="compact already"):
         small.compact(tmp_path / "smaller", rank=1)
+
+
+def _task(texts: list[tuple[str, str | None]]) -> Task:
+    rows = [Example(text, pair, number % 2) for number, (text, pair) in enumerate(texts)]
+    return Task("rows", {"train": ListSplit(rows), "test": ListSplit(rows)}, ("a", "b"), pair=texts[0][1] is not None)
+
+
+@pytest.mark.parametrize(
+    ("trained", "same"),
+    [
+        (("The late fee, again!", None), ("the LATE fee  again", None)),
+        (("Is it late?", "It is."), ("is it late", "it is")),
+        (("Is it late?", "It is."), ("It is.", "Is it late?")),
+    ],
+)
+def test_fingerprints_find_rows_with_the_same_words(
+    trained: tuple[str, str | None], same: tuple[str, str | None], tmp_path: Path
+) -> None:
+    other: tuple[str, str | None] = ("something else", None if trained[1] is None else "and more")
+    save_fingerprints(take_fingerprints([_task([trained, trained])]), tmp_path / "seen.npy")
+    planned = plan_tasks(Protocol(shots=(1,), draws=1), [_task([same, other, other])])
+    (overlap,) = find_known_rows(load_fingerprints(tmp_path / "seen.npy"), planned, "training")
+    assert (overlap.overlapping_rows, overlap.total) == (1, 3)
+
+
+def test_fingerprints_of_other_rows_hardly_ever_meet() -> None:
+    numbers = iter(range(10**9))
+    trained, tested = ([(f"text number {next(numbers)}", None) for _ in range(size)] for size in (50_000, 20_000))
+    planned = plan_tasks(Protocol(shots=(1,), draws=1), [_task(list(tested))])
+    overlaps = find_known_rows(take_fingerprints([_task(list(trained))]), planned, "training")
+    assert sum(overlap.overlapping_rows for overlap in overlaps) <= 5  # 0.2 are expected
+
+
+def test_what_a_compact_run_saw_is_refused_where_its_texts_are_not(run: Run, tmp_path: Path) -> None:
+    small, seen = run.compact(tmp_path / "small", rank=2), tmp_path / "seen"
+    (seen / "train.jsonl").replace(seen / "test.jsonl")
+    write_task(word_task("train", rows=24, seed=5), tmp_path / "other")
+    (tmp_path / "other" / "train.jsonl").replace(seen / "train.jsonl")
+    seen.rename(tmp_path / "moved")
+    options: Any = {"protocol": Protocol(shots=(1,), draws=1)}
+    with pytest.raises(DataError, match=r"100\.0 % of the scored rows .* were meta-trained on in the training of run"):
+        quickstudy.compare(small.folder, tmp_path / "moved", tmp_path / "refused", **options)
+    write_task(word_task("held", rows=24, seed=3), tmp_path / "held")
+    results = quickstudy.compare(small.folder, tmp_path / "held", tmp_path / "compared", **options)
+    (note,) = overlap_notes(results.learners["small"])
+    assert "only rows with the same words were looked for" in note
 
 
 def test_options_of_the_other_export_are_refused(run: Run, tmp_path: Path) -> None:

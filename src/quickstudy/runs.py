@@ -14,7 +14,14 @@ from torch import Tensor
 
 from quickstudy.build import build_encoder, build_learner
 from quickstudy.config import EncoderConfig, MethodConfig, Recipe, dump_recipe, load_recipe
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import QuickstudyError, RunError
+from quickstudy.evaluation.leakage.fingerprint import (
+    Fingerprints,
+    load_fingerprints,
+    save_fingerprints,
+    take_fingerprints,
+)
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import settings_of
 from quickstudy.methods.start import read_start
@@ -164,6 +171,17 @@ class Run:
             ) from error
         return learner
 
+    def fingerprints(self) -> Fingerprints:
+        """Return the fingerprints of what a compact run was meta-trained on.
+
+        Raises:
+            RunError: There are none, or they are damaged.
+        """
+        try:
+            return load_fingerprints(self.files.seen)
+        except (OSError, ValueError) as error:
+            raise RunError(f"it is damaged ({error})", where=str(self.files.seen), fix=_COPY_AGAIN) from error
+
     def _encoder(self) -> Encoder:
         """Return the trained encoder, from its own files or as a change of the untouched one."""
         if not self.files.delta.is_file():
@@ -185,19 +203,23 @@ class Run:
 
         Raises:
             RunError: The run is not finished or is compact already, or the folder exists.
+            DataError: The tasks that it was trained on cannot be read; their fingerprints go into the folder.
         """
         learner = self.learner()
         if self.files.delta.is_file():
             raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
         recipe = self.recipe.model_copy(update={"encoder": _on(self.recipe.encoder, base)})
         delta = Delta.between(build_encoder(recipe), learner.encoder, rank)
+        seen = take_fingerprints(load_tasks([*recipe.tasks.train, *recipe.tasks.validation]))
         with new_folder(folder) as new:
             files = RunFiles(new)
+            save_fingerprints(seen, files.seen)
             delta.save(files.delta)
             write_text(files.config, dump_recipe(recipe))
             shutil.copy(self.files.tasks, files.tasks)
             shutil.copy(self.files.learned, files.learned)
-            write_manifest(new, [file.name for file in (files.delta, files.config, files.tasks, files.learned)])
+            listed = (files.delta, files.seen, files.config, files.tasks, files.learned)
+            write_manifest(new, [file.name for file in listed])
         return Run(folder, recipe)
 
 

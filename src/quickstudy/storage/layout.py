@@ -6,6 +6,7 @@ metrics.jsonl               one line per outer step
 checkpoints/                `last` and `best`: safetensors and JSON, with hashes
 encoder/                    the trained encoder, a plain Hugging Face folder
 delta.safetensors           of a compact run, in place of encoder/: how the encoder differs from the untouched one
+seen.npy                    of a compact run: fingerprints of the texts that it was meta-trained on
 meta_learner.safetensors    what the method learned beside the encoder; a run that has it is finished
 manifest.json               the SHA-256 of the files that predictions follow from
 results.json                the figures of an evaluation
@@ -66,6 +67,11 @@ class RunFiles:
     def delta(self) -> Path:
         """How the trained encoder differs from the untouched one, in a compact run."""
         return self.folder / "delta.safetensors"
+
+    @property
+    def seen(self) -> Path:
+        """Fingerprints of the texts that a compact run was meta-trained on."""
+        return self.folder / "seen.npy"
 
     @property
     def learned(self) -> Path:
