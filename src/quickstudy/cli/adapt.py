@@ -1,5 +1,6 @@
 """The verb `adapt`: turn a run and labelled texts into a model of one task."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -74,9 +75,13 @@ def adapt(
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
     if as_json:
-        print_json({"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)})
+        learned = asdict(model.learned) if model.learned else None
+        answer = {"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)}
+        print_json(answer | {"learned": learned})
     else:
         print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
+        for line in model.learned.lines() if model.learned else ():
+            print(f"  {line}")
 
 
 def _finetune(run: Path, reference: str, settings: FullSettings, *, quiet: bool) -> "AdaptedModel":

@@ -5,6 +5,7 @@ It names no texts and no folders of the machine. It is not in the manifest, so i
 
 from typing import Protocol
 
+from quickstudy.models.learned import Learned
 from quickstudy.tasks.task import Kind
 
 
@@ -29,6 +30,11 @@ class Described(Protocol):
     @property
     def pair(self) -> bool:
         """Whether it reads two texts."""
+        ...
+
+    @property
+    def learned(self) -> Learned | None:
+        """What it was adapted from, if that is known."""
         ...
 
 
@@ -92,6 +98,7 @@ def _card(model: Described, import_line: str, load: str, files: list[str]) -> st
         "",
         *([f"- `{_one_line(name)}`" for name in model.label_names] or ["It predicts a number."]),
         "",
+        *_learned(model.learned),
         "## Use",
         "",
         "```bash",
@@ -116,6 +123,14 @@ def _card(model: Described, import_line: str, load: str, files: list[str]) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _learned(learned: Learned | None) -> list[str]:
+    if learned is None:
+        return []
+    prior = f" on {learned.prior}" if learned.prior else ""
+    lines = [f"Method: {learned.method}{prior}.", *learned.lines()]
+    return ["## What it learned from", "", *(f"- {line}" for line in lines), ""]
 
 
 def _one_line(name: str) -> str:
