@@ -27,11 +27,12 @@ from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
-from quickstudy.models.head import Head, LinearHead, head_name, head_of, head_tensors
+from quickstudy.models.head import Head, LinearHead, ProjectedHead, head_name, head_of, head_tensors
 from quickstudy.models.inference import fast_inference
 from quickstudy.models.learned import Learned
 from quickstudy.models.partition import Partition, Prefix
 from quickstudy.models.record import read_record, write_record
+from quickstudy.models.sentence_files import Dense, write_head_files
 from quickstudy.models.target import Target, make_target
 from quickstudy.models.weights import find_not_finite
 from quickstudy.storage.files import new_folder, save_tensors, write_json, write_text
@@ -199,10 +200,19 @@ class AdaptedModel:
         save_tensors(head_tensors(self.head), folder / _HEAD)
         description = _Description(head_name(self.head), self.label_names, self.kind, self.pair, self.method, standard)
         write_record(folder / _FILE, description)
-        write_text(folder / "README.md", model_card(self, sequence_classifier=standard))
+        modules = self._write_head_files(folder)
+        write_text(folder / "README.md", model_card(self, sequence_classifier=standard, modules=bool(modules)))
         if self.learned:
             write_json(folder / _LEARNED, asdict(self.learned))
-        write_manifest(folder, [_FILE, _HEAD, _ENCODER, *beside, *([_LEARNED] if self.learned else [])])
+        write_manifest(folder, [_FILE, _HEAD, _ENCODER, *modules, *beside, *([_LEARNED] if self.learned else [])])
+
+    def _write_head_files(self, folder: Path) -> list[str]:
+        """Write the head for sentence-transformers, if it has linear layers only, and return the names of the files."""
+        layers: list[Dense] = []
+        if isinstance(self.head, LinearHead | ProjectedHead):
+            layers = [Dense(weight, bias, tanh) for weight, bias, tanh in self.head.layers]
+        separate = self.pair and self.partition.encoder.settings.pair == "separate"
+        return write_head_files(folder, _ENCODER, layers) if layers and not separate else []
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: str = "fp32") -> "AdaptedModel":
