@@ -166,6 +166,13 @@ def test_a_model_folder_gives_its_logits_in_sentence_transformers(
     _assert_near(torch.from_numpy(peer.encode(TEXTS)), model.logits(TEXTS))
 
 
+def test_joint_pairs_give_their_logits_in_sentence_transformers(tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model, pairs = _model(pair=True, normalize=True), list(zip(TEXTS, TEXTS[::-1], strict=True))
+    peer = sentence_transformers.SentenceTransformer(str(model.save(tmp_path / "model")), device="cpu")
+    _assert_near(torch.from_numpy(peer.encode(pairs)), model.logits(pairs))
+
+
 @pytest.mark.parametrize("method", LINEAR)
 def test_every_linear_head_opens_in_sentence_transformers(method: str, tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")

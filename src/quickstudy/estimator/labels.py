@@ -101,7 +101,8 @@ class Classes:
         Raises:
             DataError: A described label is of a type that no label of y has.
         """
-        extra = [label for label in described if _plain(label) not in set(map(_plain, y))]
+        present = set(map(_plain, y))
+        extra = [label for label in described if _plain(label) not in present]
         kinds = {_kind(label) for label in y}
         for label in extra:
             if kinds and _kind(label) not in kinds:

@@ -75,7 +75,7 @@ def _check(model: AdaptedModel) -> LinearHead:
 
 
 def _refusal(why: str) -> RunError:
-    fix = "docs/classifier.md says which models open where. ONNX carries all of them: quickstudy export --to onnx"
+    fix = "docs/classifier.md says which models open where. ONNX carries most others: quickstudy export --to onnx"
     return RunError(f"no standard classifier of transformers gives the logits of this model: {why}", fix=fix)
 
 
