@@ -193,5 +193,5 @@ def test_options_of_the_other_export_are_refused(run: Run, tmp_path: Path) -> No
     quickstudy.adapt(run, **FEW).save(tmp_path / "model")
     for folder, option in ((run.folder, ["--int8"]), (tmp_path / "model", ["--rank", "4"])):
         result = CliRunner().invoke(app, ["export", str(folder), "--out", str(tmp_path / "out"), *option])
-        assert isinstance(result.exception, RunError)
+        assert isinstance(result.exception, RecipeError)
         assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
-from quickstudy.adaptation.few import adapt_task
+from quickstudy.adaptation.few import learn_task
 from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
@@ -111,6 +111,7 @@ def adapt(
     *,
     texts: Iterable[Text] | None = None,
     labels: Iterable[str | int] | None = None,
+    weights: Sequence[float] | None = None,
     label_descriptions: Mapping[str, str] | None = None,
     names: NameReading = "true",
 ) -> AdaptedModel:
@@ -121,21 +122,24 @@ def adapt(
         data: A data file or folder, a task reference, or a task.
         texts: Instead of `data`: texts, or (text, second text) tuples for pairs.
         labels: Their labels.
+        weights: How often each labelled row counts, 0 or more; None if each counts once.
         label_descriptions: What labels mean, by their name, for a run that reads label names. A label without a
             description has its name.
         names: What a run that reads label names gets of them: `true`, `none`, or `opaque` codes, which are a control.
 
     Raises:
-        QuickstudyError: No such run, unusable data, fewer than two labels, or descriptions that cannot be used.
+        QuickstudyError: No such run, unusable data, fewer than two labels, or descriptions or weights that cannot be
+            used.
 
     Returns:
-        A model with `predict`, `predict_proba` and `save`.
+        A model with `predict`, `predict_proba` and `save`. Its `learned` says what it was adapted from.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     task, learner = _task(data, texts, labels), opened.learner()
     if label_descriptions is not None:
         task = _describe(task, label_descriptions, learner)
-    return adapt_task(learner, task, names)
+    model, learned = learn_task(learner, task, names, weights=weights, prior=opened.folder.name)
+    return replace(model, learned=learned())
 
 
 def _describe(task: Task, descriptions: Mapping[str, str], learner: MetaLearner) -> Task:

@@ -14,5 +14,9 @@ from quickstudy.storage.layout import PRIOR_FOLDER
 
 @cache
 def load_prior() -> MetaLearner:
-    """Return the learner of the prior. It is read once, and nobody may change it."""
+    """Return the learner, which is loaded once per process and shared: nobody may change its parameters.
+
+    Raises:
+        QuickstudyError: Its untouched encoder cannot be loaded, or is another one.
+    """
     return Run.open(PRIOR_FOLDER).learner()

@@ -1,7 +1,9 @@
 """The verb `adapt`: turn a run and labelled texts into a model of one task."""
 
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,16 +53,7 @@ def adapt(
     from quickstudy.storage.files import refuse_existing
 
     refuse_existing(out)
-    given = {"epochs": epochs, "lr": lr, "batch-size": batch_size, "seed": seed}
-    option = next((name for name, value in given.items() if value is not None), None)
-    if option and not full:
-        raise DataError(f"--{option} is for full fine-tuning", fix=f"Add --full, or leave out --{option}.")
-    settings = FullSettings(
-        epochs=_FULL.epochs if epochs is None else epochs,
-        lr=_FULL.lr if lr is None else lr,
-        batch_size=_FULL.batch_size if batch_size is None else batch_size,
-        seed=_FULL.seed if seed is None else seed,
-    )
+    settings = _full_settings({"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}, full=full)
     columns = {"text": text_column, "pair": pair_column, "label": label_column}
     reference = _reference(data, columns, regression)
     described = read_descriptions(label_descriptions) if label_descriptions else None
@@ -77,9 +70,22 @@ def adapt(
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
     if as_json:
-        print_json({"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)})
+        learned = asdict(model.learned) if model.learned else None
+        answer = {"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)}
+        print_json(answer | {"learned": learned})
     else:
         print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
+        for line in model.learned.lines() if model.learned else ():
+            print(f"  {line}")
+
+
+def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:
+    """Return the settings of full fine-tuning, with the options that are given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and not full:
+        option = next(iter(given)).replace("_", "-")
+        raise DataError(f"--{option} is for full fine-tuning", fix=f"Add --full, or leave out --{option}.")
+    return replace(_FULL, **given)
 
 
 def _finetune(run: Path, reference: str, settings: FullSettings, *, quiet: bool) -> "AdaptedModel":

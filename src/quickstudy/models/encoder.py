@@ -174,6 +174,11 @@ class Encoder(nn.Module):
         """Return the token ids of examples. Each text is tokenised once."""
         return self._tokens(examples, separate=self.settings.pair == "separate")
 
+    def count_cut(self, examples: Sequence[Example]) -> int:
+        """Return of how many examples a text has more tokens than `max_length`, and is cut."""
+        separate = self.settings.pair == "separate"
+        return self._tokens.count_cut(examples, separate=separate)
+
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode (see the top of this file); gradients flow all the same."""
         return super().train(False)

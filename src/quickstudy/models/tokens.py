@@ -49,6 +49,12 @@ class Sequences:
         """Number of examples B."""
         return len(self.ids) // 2 if self.pairs else len(self.ids)
 
+    def select(self, rows: Sequence[int]) -> "Sequences":
+        """Return the sequences of some examples, given their positions."""
+        places = [*rows, *(len(self) + row for row in rows)] if self.pairs else rows
+        types = None if self.types is None else tuple(self.types[place] for place in places)
+        return Sequences(tuple(self.ids[place] for place in places), types, self.pairs)
+
 
 NO_SEQUENCES = Sequences((), None, pairs=False)
 
@@ -104,6 +110,24 @@ class TokenCache:
             entries = [self._known[key] for key in keys]
         types = None if any(t is None for _, t in entries) else tuple(t for _, t in entries if t is not None)
         return Sequences(tuple(ids for ids, _ in entries), types, pairs)
+
+    def count_cut(self, examples: Sequence[Example], *, separate: bool) -> int:
+        """Return how many examples, all single texts or all pairs, have a longer sequence than `max_length`."""
+        if not examples:
+            return 0
+        first, second = [e.text for e in examples], [e.text_pair or "" for e in examples]
+        if examples[0].text_pair is None:
+            inputs: list[tuple[list[str], list[str] | None]] = [(first, None)]
+        else:
+            inputs = [(first, None), (second, None)] if separate else [(first, second)]
+        with _LOCK:
+            lengths = [[len(ids) for ids in self._whole(texts, pairs)] for texts, pairs in inputs]
+        return sum(max(each) > self._max_length for each in zip(*lengths, strict=True))
+
+    def _whole(self, texts: list[str], second: list[str] | None) -> Sequence[Sequence[int]]:
+        """Return token ids of whole texts; `verbose=False` because the length is no mistake here."""
+        whole: Sequence[Sequence[int]] = self._tokenizer(texts, second, truncation=False, verbose=False)["input_ids"]
+        return whole
 
     def _learn(self, keys: Sequence[Key]) -> None:
         for paired in (False, True):
