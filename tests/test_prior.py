@@ -57,6 +57,15 @@ def test_a_delta_keeps_small_weights_and_the_best_part_of_large_ones() -> None:
         assert error.norm() == pytest.approx(float(lost), abs=2e-3 * float(change.norm()) + 1e-9), name
 
 
+def test_half_the_strength_is_half_the_way() -> None:
+    untouched = tiny_encoder()
+    trained, mixed = _trained(untouched), untouched.copy()
+    Delta.between(untouched, trained, rank=64, strength=0.5).add_to(mixed)
+    for name, weight in _weights(mixed).items():
+        middle = (_weights(trained)[name] + _weights(untouched)[name]) / 2
+        torch.testing.assert_close(weight, middle, atol=1e-3, rtol=0)
+
+
 def test_a_delta_leaves_out_what_did_not_change() -> None:
     untouched = tiny_encoder()
     names = Delta.between(untouched, _trained(untouched), rank=2).tensors

@@ -190,7 +190,7 @@ class Run:
         Delta.load(self.files.delta).add_to(encoder)
         return encoder
 
-    def compact(self, folder: Path, rank: int, base: str | None = None) -> "Run":
+    def compact(self, folder: Path, rank: int, *, base: str | None = None, strength: float = 1.0) -> "Run":
         """Write the run in a small form: its encoder as a change of the untouched one, cut to a rank (`models.delta`).
 
         The small form can do all that the run can do, as long as the untouched encoder can be loaded. It has no
@@ -199,6 +199,7 @@ class Run:
         Args:
             folder: The run folder to make.
             rank: Rank of the change of a matrix, 1 or more.
+            strength: Factor of the change; less than 1 mixes the trained encoder with the untouched one.
             base: The untouched encoder. By default the recipe's; a run on the encoder of another run needs to name it.
 
         Raises:
@@ -209,7 +210,7 @@ class Run:
         if self.files.delta.is_file():
             raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
         recipe = self.recipe.model_copy(update={"encoder": _on(self.recipe.encoder, base)})
-        delta = Delta.between(build_encoder(recipe), learner.encoder, rank)
+        delta = Delta.between(build_encoder(recipe), learner.encoder, rank, strength)
         seen = take_fingerprints(load_tasks([*recipe.tasks.train, *recipe.tasks.validation]))
         with new_folder(folder) as new:
             files = RunFiles(new)

@@ -9,8 +9,8 @@ from quickstudy.cli.options import Json, print_json
 from quickstudy.errors import RecipeError
 
 _RANK = 32
-_OPTIONS = {"int8": "onnx", "rank": "compact", "base": "compact"}  # the form that each option belongs to
 _OF_RUNS = "compact"
+_FORMS = {"int8": "onnx", "rank": _OF_RUNS, "base": _OF_RUNS, "strength": _OF_RUNS}  # what each option is for
 
 
 def export(
@@ -30,6 +30,9 @@ def export(
         int | None, typer.Option(help=f"Of compact: rank of the change of a matrix ({_RANK}).", min=1)
     ] = None,
     base: Annotated[str | None, typer.Option(help="Of compact: the untouched encoder (that of the recipe).")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Of compact: factor of the change (1); less mixes in the untouched encoder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write an adapted model as an ONNX graph or for transformers, or a run as the change of its untouched encoder."""
@@ -42,11 +45,14 @@ def export(
     if (form == _OF_RUNS) != is_run:
         kind, fix = ("a run", f"--to {_OF_RUNS}") if is_run else ("no run", "--to onnx, or transformers")
         raise RecipeError(f"this is {kind}, which cannot be written as {form}", where=str(model), fix=f"Use {fix}.")
-    given = {"int8": int8, "rank": rank is not None, "base": base is not None}
-    if wrong := next((name for name in given if given[name] and _OPTIONS[name] != form), None):
-        raise RecipeError(f"--{wrong} is for --to {_OPTIONS[wrong]}", fix=f"Leave out --{wrong}.")
+    given = {"int8": int8, "rank": rank is not None, "base": base is not None, "strength": strength is not None}
+    if wrong := next((name for name in given if given[name] and _FORMS[name] != form), None):
+        raise RecipeError(f"--{wrong} is for --to {_FORMS[wrong]}", fix=f"Leave out --{wrong}.")
     if form == _OF_RUNS:
-        _export_run(model, out, rank or _RANK, base, as_json=as_json)
+        from quickstudy.runs import Run
+
+        small = Run.open(model).compact(out, rank or _RANK, base=base, strength=1.0 if strength is None else strength)
+        _say_compact(small.files.delta.stat().st_size, out, as_json=as_json)
     elif form == "transformers":
         _export_transformers(model, out, as_json=as_json)
     else:
@@ -77,12 +83,8 @@ def _export_transformers(model: Path, out: Path, *, as_json: bool) -> None:
         print(f"{out}: a sequence classifier of transformers; its logits differ by {parity.difference:.1g} at most")
 
 
-def _export_run(run: Path, out: Path, rank: int, base: str | None, *, as_json: bool) -> None:
-    from quickstudy.runs import Run
-
-    files = Run.open(run).compact(out, rank, base).files
-    size = files.delta.stat().st_size
+def _say_compact(size: int, out: Path, *, as_json: bool) -> None:
     if as_json:
-        print_json({"run": str(out), "rank": rank, "bytes": size})
+        print_json({"run": str(out), "bytes": size})
     else:
         print(f"{out}: the encoder in {size / 2**20:.1f} MiB; use it like any run: quickstudy adapt {out} --data FILE")

@@ -1,9 +1,11 @@
 """Delta: a trained encoder as its difference to an untouched one, small enough to ship.
 
-    W' = W + B A          B A: the best approximation of rank r of W' - W, from its singular values
+    W' = W + s B A        B A: the best approximation of rank r of the trained change, from its singular values
 
 Eckart and Young 1936, doi:10.1007/BF02288367. Matrices are cut to rank r, and all that is smaller than its two factors
 (biases, scales) is kept whole. Weights that did not change are left out. Everything is stored in half precision.
+The strength s is 1 if the trained encoder is wanted as it is. A smaller one mixes it with the untouched encoder, which
+gives back some of what training made it forget (Wortsman et al. 2022, arXiv:2109.01903).
 A delta is only right on the weights that it was taken from, so it carries their hash.
 """
 
@@ -37,13 +39,14 @@ class Delta:
     base: str
 
     @classmethod
-    def between(cls, untouched: Encoder, trained: Encoder, rank: int) -> "Delta":
+    def between(cls, untouched: Encoder, trained: Encoder, rank: int, strength: float = 1.0) -> "Delta":
         """Return the difference between two encoders, with matrices cut to a rank.
 
         Args:
             untouched: The encoder before it was trained.
             trained: The same encoder afterwards.
             rank: Rank r of the difference of a matrix, 1 or more.
+            strength: Factor s of the difference.
 
         Raises:
             RunError: They differ in more than their values, or not at all.
@@ -57,7 +60,9 @@ class Delta:
             }
         if not changes:
             raise RunError("the encoder was not changed by its training", fix="There is nothing to write.")
-        tensors = {name: t.half().contiguous() for key, w in changes.items() for name, t in _cut(key, w, rank)}
+        tensors = {
+            name: t.half().contiguous() for key, w in changes.items() for name, t in _cut(key, strength * w, rank)
+        }
         return cls(tensors, _hash(before, changes))
 
     def add_to(self, encoder: Encoder) -> None:
