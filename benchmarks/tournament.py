@@ -4,7 +4,9 @@
     python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2
     python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2 --tables
 
-The last prints what there is, and `--publish FOLDER` writes it where it can be shown.
+The last prints what there is, and `--publish FOLDER` writes it where it can be shown. The figures of each finished run
+are one small file in `--figures` (by default FOLDER/figures). They are all that the tables need, so a tournament can go
+on with `--resume` on another machine, from the same commit.
 
     first    all methods, one meta-training seed, scored on validation sets of every kind; it chooses the best eight
     final    those eight and the multi-task control, several seeds, scored on the test sets, which nobody looked at
@@ -15,9 +17,8 @@ meta-training seed is the seed of the recipe: of the episodes, and of all that i
 
 A budget is processor time, spent on the outer loop alone (`training.budget`): rates warm up and fall over the budget,
 and what a run really took may differ by 3 % at most. Each run is a process of its own on one thread, `--jobs` of them
-side by side. A finished run has its folder and its cells, so a tournament that was stopped goes on with `--resume`; of
-a run that was under way, nothing is kept. Results, page and tables are those of `quickstudy compare`, with the tables
-by kind of tournament_tables.py beside them.
+side by side. Of a run that was under way when a tournament was stopped, nothing is kept. Results, page and tables are
+those of `quickstudy compare`, with the tables by kind of tournament_tables.py beside them.
 """
 
 import argparse
@@ -35,15 +36,18 @@ from records import read, write
 from split import Split, read_split, references, side
 from tournament_tables import choose, print_tables, tables_of
 
-from quickstudy.comparison.compare import compare
-from quickstudy.comparison.plan import plan_comparison
+import quickstudy
+from quickstudy.comparison.collect import results_of
+from quickstudy.comparison.plan import Plan, plan_comparison
 from quickstudy.comparison.pool import run_missing
 from quickstudy.config import Recipe, check_recipe, dump_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.hashing import hash_of
+from quickstudy.evaluation.plan import plan_tasks
 from quickstudy.evaluation.protocol import Protocol
-from quickstudy.evaluation.results import Results
+from quickstudy.evaluation.record import Draw
+from quickstudy.evaluation.results import Learner
 from quickstudy.evaluation.results_file import CELLS
 from quickstudy.methods.catalog import METHODS
 from quickstudy.pretraining import start_run
@@ -101,6 +105,16 @@ class Budgets:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """All that is kept of a run: its learners, and their draws without texts and confusion matrices."""
+
+    commit: str
+    spent: Spent
+    learners: dict[str, Learner]
+    draws: tuple[Draw, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Which methods go on, best first, with the mean of each over the validation tasks and both numbers of shots."""
 
@@ -116,7 +130,7 @@ def main() -> None:
     entries = [f"{method} {seed}" for method in methods(options) for seed in options.seeds]
     if not options.tables:
         prepare(options)
-        missing = [name for name in ("baselines", *entries) if not spent_file(options, name).exists()]
+        missing = [name for name in ("baselines", *entries) if not figures_file(options, name).exists()]
         run_all(options, missing)
     merge(options, entries)
 
@@ -132,11 +146,13 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--figures", type=Path, help="Folder of the figures of finished runs.")
     parser.add_argument("--resume", action="store_true", help="Go on with a tournament that was stopped.")
     parser.add_argument("--tables", action="store_true", help="Compute nothing; put together what there is.")
     parser.add_argument("--publish", type=Path, help="Write results, page and tables there too, without large details.")
     parser.add_argument("--single", help=argparse.SUPPRESS)  # what this process is for
     options = parser.parse_args()
+    options.figures = (options.figures or options.out / "figures").resolve() / options.stage
     options.data, options.out = options.data.resolve(), options.out.resolve() / options.stage
     return options
 
@@ -147,7 +163,7 @@ def methods(options: argparse.Namespace) -> list[str]:
         return list(options.methods)
     if options.stage == "first":
         return [name for name, make in METHODS.items() if make(tiny_encoder()).meta_trains]
-    chosen = read(options.out.parent / "first" / "verdict.json", Verdict).methods
+    chosen = read(verdict_file(options), Verdict).methods
     return [*chosen, *([] if CONTROL in chosen else [CONTROL])]
 
 
@@ -157,6 +173,7 @@ def prepare(options: argparse.Namespace) -> None:
         raise SystemExit(f"{options.out} is there already: go on with --resume, or choose another --out")
     (options.out / "logs").mkdir(parents=True, exist_ok=True)
     (options.out / "runs").mkdir(exist_ok=True)
+    options.figures.mkdir(parents=True, exist_ok=True)
     asked = {"core seconds": options.core_seconds, "sets": options.sets, "split": hash_of(repr(read_split()))}
     file = options.out / "asked.json"
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) != asked:
@@ -191,8 +208,13 @@ def log_file(options: argparse.Namespace, name: str) -> Path:
     return Path(options.out / "logs" / f"{name}.log")
 
 
-def spent_file(options: argparse.Namespace, name: str) -> Path:
-    return Path(options.out / "runs" / f"{name}.json")
+def figures_file(options: argparse.Namespace, name: str) -> Path:
+    return Path(options.figures / f"{name.replace(' ', '-')}.json")
+
+
+def verdict_file(options: argparse.Namespace) -> Path:
+    """Return where the first stage says which methods go on."""
+    return Path(options.figures.parent / "first" / "verdict.json")
 
 
 def work(options: argparse.Namespace, name: str) -> None:
@@ -222,9 +244,18 @@ def score(options: argparse.Namespace, learners: Sequence[str | Path], *, write_
     (comparison / CELLS).mkdir(parents=True, exist_ok=True)
     plan = plan_comparison([str(name) for name in learners], tasks, comparison, protocol(options), "minilm")
     run_missing(plan, 1, None, lambda done, of, what: print(f"{done} of {of}: {what}", flush=True))
-    name = "baselines" if write_to.method == "baselines" else f"{write_to.method} {write_to.seed}"
-    took = time.process_time() - began
-    write(spent_file(options, name), Spent(**(vars(write_to) | {"evaluation_core_seconds": took})))
+    spent = replace(write_to, evaluation_core_seconds=time.process_time() - began)
+    name = spent.method if spent.method == "baselines" else f"{spent.method} {spent.seed}"
+    write(figures_file(options, name), figures_of(plan, spent))
+
+
+def figures_of(plan: Plan, spent: Spent) -> Figures:
+    """Return what is kept of a run whose cells are computed."""
+    draws = [replace(draw, labels=None, mistakes=None) for cell in plan.cells for draw in cell.read()]
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(quickstudy.__file__).parent, capture_output=True, text=True, check=True
+    )
+    return Figures(commit.stdout.strip(), spent, dict(plan.learners), tuple(draws))
 
 
 def baselines(options: argparse.Namespace) -> list[str]:
@@ -279,36 +310,30 @@ def sample_of_kinds(split: Split, options: argparse.Namespace) -> list[Task]:
 
 def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
     """Put together what there is: results, page, tables, and of the first stage the verdict."""
-    there = [name for name in entries if spent_file(options, name).exists()]
-    took = [read(spent_file(options, name), Spent) for name in there]
-    learners = [*baselines(options), *(options.out / "runs" / name for name in there)]
-    folder = options.out / "comparison"
-    results = compare(
-        learners, scored_tasks(options), folder, protocol=protocol(options), texts=False, allow_overlap=True
-    )
+    files = {name: figures_file(options, name) for name in ("baselines", *entries)}
+    there = {name: read(file, Figures) for name, file in files.items() if file.exists()}
+    took = [figures.spent for name, figures in there.items() if name != "baselines"]
+    assert len({figures.commit for figures in there.values()}) == 1, "these figures are not from one commit"
+    learners = {name: learner for figures in there.values() for name, learner in figures.learners.items()}
+    draws = [draw for figures in there.values() for draw in figures.draws]
+    planned = plan_tasks(protocol(options), scored_tasks(options))
+    results = results_of(protocol(options), learners, planned, draws, texts=False)
     tables = tables_of(results.draws, read_split(), SHOTS, control=CONTROL)
     write(options.out / "tables.json", tables)
     write(options.out / "spent.json", Budgets(tuple(took)))
     print_tables(tables)
     if options.publish:
-        publish(options.publish, results)
+        write_comparison(options.publish, results)
         for file in ("tables.json", "spent.json"):
             shutil.copy(options.out / file, options.publish)
     if options.stage == "first":
         means = choose(tables, [spent.method for spent in took])
         best = tuple(method for method in means if method != CONTROL)[:GO_ON]
-        write(options.out / "verdict.json", Verdict(best, means))
+        write(verdict_file(options), Verdict(best, means))
         print(f"\nThese go on: {', '.join(best)}")
     print_spent(took)
     if absent := [name for name in entries if name not in there]:
         raise SystemExit(f"\nnot finished: {', '.join(absent)}; go on with --resume")
-
-
-def publish(folder: Path, results: Results) -> None:
-    """Write the results and their page without confusion matrices and wrong predictions, which are most of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    draws = tuple(replace(draw, labels=None, mistakes=None) for draw in results.draws)
-    write_comparison(folder, replace(results, draws=draws))
 
 
 def print_spent(took: Sequence[Spent]) -> None:

@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from split import Split
 
 from quickstudy.evaluation.pairs import differences, holm
-from quickstudy.evaluation.record import Draw
 from quickstudy.evaluation.statistics import over_tasks, tasks_p
 
 PROBE = "linear-probe"
@@ -25,6 +25,21 @@ ALL = "all kinds"
 FEWEST = 3  # tasks of a kind whose interval is printed; that over two tasks says nothing
 
 Values = dict[str, list[float]]  # task → value of each draw
+
+
+class Scored(Protocol):
+    """What a table needs of a draw."""
+
+    @property
+    def learner(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def shots(self) -> int | str: ...
+    @property
+    def draw(self) -> int: ...
+    @property
+    def score(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ class Tables:
     seeds: tuple[Seeds, ...]
 
 
-def tables_of(draws: Sequence[Draw], split: Split, shots: Sequence[int], *, control: str) -> Tables:
+def tables_of(draws: Sequence[Scored], split: Split, shots: Sequence[int], *, control: str) -> Tables:
     """Return the tables of the scored draws.
 
     Args:
@@ -140,7 +155,7 @@ def print_tables(tables: Tables) -> None:
     _print_seeds(tables.seeds, shots)
 
 
-def _by_learner(draws: Iterable[Draw]) -> dict[str, Values]:
+def _by_learner(draws: Iterable[Scored]) -> dict[str, Values]:
     values: dict[str, Values] = defaultdict(lambda: defaultdict(list))
     for draw in sorted(draws, key=lambda draw: draw.draw):
         values[draw.learner][draw.task].append(100 * draw.score)

@@ -78,6 +78,15 @@ def test_r2d2_is_ridge_regression_by_the_normal_equations(scores: bool) -> None:
     compare(case, case.query_loss(lambda f: f @ w if scores else case.meta["rule.log_scale"].exp() * f @ w))
 
 
+def test_a_free_intercept_of_r2d2_is_a_column_of_ones_without_a_penalty() -> None:
+    case = make_case("r2d2", {"penalty": 0.7, "scale": 0.3, "intercept": "free"})
+    support, labels = case.support()
+    x = torch.cat([support, torch.ones(len(support), 1).double()], 1)
+    penalty = torch.diag(torch.tensor([*[1.0] * SIZE, 0.0]).double()) * case.meta["rule.log_penalty"].exp()
+    w = torch.linalg.inv(x.T @ x + penalty) @ x.T @ torch.eye(N_WAY).double()[labels]
+    compare(case, case.query_loss(lambda f: case.meta["rule.log_scale"].exp() * (f @ w[:-1] + w[-1])))
+
+
 @pytest.mark.proves("identity", "metaoptnet")
 @pytest.mark.parametrize("c", [0.05, 0.1, 5.0])
 def test_metaoptnet_solves_the_dual_of_crammer_and_singer(c: float) -> None:

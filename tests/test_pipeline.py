@@ -170,7 +170,10 @@ def test_adapt_and_predict_from_the_command_line(made: Path, tmp_path: Path, com
     few = _write(tmp_path / "few.csv", word_task().train_split, 16)
     done = command("adapt", made / "run", "--data", few, "--out", tmp_path / "model")
     assert done.code == 0
-    assert re.fullmatch(rf"{re.escape(str(tmp_path / 'model'))}: predicts 0, 1 \(protonet, \d+\.\d s\)\n", done.out)
+    first, rows, accuracy = done.out.splitlines()
+    assert re.fullmatch(rf"{re.escape(str(tmp_path / 'model'))}: predicts 0, 1 \(protonet, \d+\.\d s\)", first)
+    assert rows == "  16 labelled rows: 8 of 0, 8 of 1."
+    assert accuracy.startswith("  Leave-one-out accuracy: ")
 
     texts = ["a good film", "bad bank", "fine new card [x]"]
     table = command("predict", tmp_path / "model", *texts).out.splitlines()

@@ -19,6 +19,7 @@ _HOME = {
     "EpisodeSampler": "quickstudy.tasks.sampler",
     "EpisodeSpec": "quickstudy.tasks.episode",
     "Example": "quickstudy.tasks.split",
+    "FewShotClassifier": "quickstudy.estimator.classifier",
     "QuickstudyError": "quickstudy.errors",
     "Limits": "quickstudy.report.comparison.recommend",
     "Protocol": "quickstudy.evaluation.protocol",
@@ -40,6 +41,7 @@ __all__ = [
     "EpisodeSampler",
     "EpisodeSpec",
     "Example",
+    "FewShotClassifier",
     "Limits",
     "Protocol",
     "QuickstudyError",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from quickstudy.api import adapt, evaluate, finetune, load_model, load_tasks, pretrain
     from quickstudy.comparison.compare import compare
     from quickstudy.errors import QuickstudyError
+    from quickstudy.estimator.classifier import FewShotClassifier
     from quickstudy.evaluation.protocol import Protocol
     from quickstudy.models.adapted import AdaptedModel
     from quickstudy.models.encoder import Encoder

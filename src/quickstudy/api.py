@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
-from quickstudy.adaptation.few import adapt_task
+from quickstudy.adaptation.few import learn_task
 from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
@@ -24,7 +24,7 @@ from quickstudy.models.tokens import describe_cut
 from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
 from quickstudy.settings import FullSettings
-from quickstudy.storage.layout import choose_run_folder
+from quickstudy.storage.layout import PRIOR, PRIOR_FOLDER, RunFiles, choose_run_folder
 from quickstudy.tasks.label_text import NameReading
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
@@ -111,38 +111,40 @@ def _recipe(recipe: str | Path | Recipe | Mapping[str, Any], overrides: Sequence
 
 
 def adapt(
-    run: str | Path | Run,
+    run: str | Path | Run = PRIOR,
     data: str | Path | Task | None = None,
     *,
     texts: Iterable[Text] | None = None,
     labels: Iterable[str | int] | None = None,
+    weights: Sequence[float] | None = None,
     label_descriptions: Mapping[str, str] | None = None,
     names: NameReading = "true",
 ) -> AdaptedModel:
     """Turn a meta-learned encoder into a classifier of one task from a few labels.
 
     Args:
-        run: A finished run, or its folder.
+        run: A finished run, or its folder; by default the prior that comes with the package.
         data: A data file or folder, a task reference, or a task.
         texts: Instead of `data`: texts, or (text, second text) tuples for pairs.
         labels: Their labels.
+        weights: How often each labelled row counts, 0 or more; None if each counts once.
         label_descriptions: What labels mean, by their name, for a run that reads label names. A label without a
             description has its name.
         names: What a run that reads label names gets of them: `true`, `none`, or `opaque` codes, which are a control.
 
     Raises:
-        QuickstudyError: No such run, unusable data, fewer than two labels, or descriptions that cannot be used.
+        QuickstudyError: No such run, unusable data, fewer than two labels, or descriptions or weights that cannot be
+            used.
 
     Returns:
-        A model with `predict`, `predict_proba` and `save`.
+        A model with `predict`, `predict_proba` and `save`. Its `learned` says what it was adapted from.
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     task, learner = _task(data, texts, labels), opened.learner()
     if label_descriptions is not None:
         task = _describe(task, label_descriptions, learner)
-    model = adapt_task(learner, task, names)
-    _note_cut(learner.encoder, task)
-    return model
+    model, learned = learn_task(learner, task, names, weights=weights, prior=opened.folder.name)
+    return replace(model, learned=learned())
 
 
 def _note_cut(encoder: Encoder, task: Task) -> None:
@@ -251,12 +253,7 @@ def evaluate(
 
     protocol = Protocol(shots=tuple(shots), draws=draws, seed=seed, limit=limit)
     files = (run if isinstance(run, Run) else Run.open(run)).files
-    if files.results.exists() and not overwrite:
-        raise RunError(
-            "this run has results already",
-            where=str(files.results),
-            fix="Move them away, or replace them with --overwrite.",
-        )
+    _check_room_for_results(files, overwrite=overwrite)
     planned = plan_tasks(protocol, load_all(tasks))
     specs = evaluated_learners(files.folder, _AFTER, _BEFORE, _PROBE)
     described = with_overlap({spec.name: spec.describe() for spec in specs}, specs, planned, allow=allow_overlap)
@@ -266,6 +263,20 @@ def evaluate(
     write_results(files.results, results)
     _write_pages(files.folder)
     return results
+
+
+def _check_room_for_results(files: RunFiles, *, overwrite: bool) -> None:
+    if files.folder == PRIOR_FOLDER:
+        raise RunError(
+            "the prior that comes with quickstudy cannot hold results",
+            fix="Compare it: quickstudy compare prior linear-probe --tasks TASKS --out FOLDER",
+        )
+    if files.results.exists() and not overwrite:
+        raise RunError(
+            "this run has results already",
+            where=str(files.results),
+            fix="Move them away, or replace them with --overwrite.",
+        )
 
 
 def load_model(folder: str | Path, *, precision: str = "fp32") -> AdaptedModel:

@@ -131,6 +131,12 @@ def _check_trains(recipe: Recipe, learner: MetaLearner) -> None:
             where=recipe.place("method.name"),
             fix="Evaluate it directly, or choose another method.",
         )
+    if recipe.outer.trains == "none" and all(name.startswith("encoder.") for name, _ in learner.named_parameters()):
+        raise RecipeError(
+            f"{recipe.method.name!r} learns nothing beside the encoder, so that there is nothing to train",
+            where=recipe.place("outer.trains"),
+            fix='Train the encoder: trains = "layers".',
+        )
     if recipe.outer.trains == "layers":
         with _placed(recipe, "outer.trains"):
             layer_stack(learner.encoder.model)

@@ -27,8 +27,8 @@ class QuickstudyError(Exception):
         super().__init__(f"{text}\n  {fix}" if fix else text)
 
 
-class DataError(QuickstudyError):
-    """A data file, a data set or a task that cannot be used."""
+class DataError(QuickstudyError, ValueError):
+    """A data file, a data set or a task that cannot be used. It is a `ValueError`, as scikit-learn expects of input."""
 
 
 class RecipeError(QuickstudyError):
@@ -41,6 +41,10 @@ class RunError(QuickstudyError):
 
 class NothingLearnedWarning(UserWarning):
     """A meta-training after which the encoder is still the untouched one."""
+
+
+class NoExampleWarning(UserWarning):
+    """A label that a model knows by its description alone."""
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ The names of the files in it are in `quickstudy.storage.layout`.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,16 +12,24 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from quickstudy.build import build_learner
-from quickstudy.config import MethodConfig, Recipe, dump_recipe, load_recipe
+from quickstudy.build import build_encoder, build_learner
+from quickstudy.config import EncoderConfig, MethodConfig, Recipe, dump_recipe, load_recipe
+from quickstudy.data.reference import load_tasks
 from quickstudy.errors import QuickstudyError, RunError
+from quickstudy.evaluation.leakage.fingerprint import (
+    Fingerprints,
+    load_fingerprints,
+    save_fingerprints,
+    take_fingerprints,
+)
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import settings_of
 from quickstudy.methods.start import read_start
+from quickstudy.models.delta import Delta
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.weights import copy_weights
 from quickstudy.storage.files import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
-from quickstudy.storage.layout import RunFiles
+from quickstudy.storage.layout import RunFiles, find_run_folder
 from quickstudy.storage.manifest import check_manifest, write_manifest
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import StepRecord, read_log
@@ -65,12 +74,12 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
-        """Open a run folder.
+        """Open a run folder; `prior` is the run that comes with the package.
 
         Raises:
             RunError: There is none.
         """
-        files = RunFiles(Path(folder))
+        files = RunFiles(find_run_folder(folder))
         files.check_exist()
         return cls(files.folder, load_recipe(files.config))
 
@@ -151,7 +160,7 @@ class Run:
             learned = load_file(self.files.learned)
             if not learned:
                 raise ValueError("it holds nothing")
-            learner = build_learner(_as_trained(self.recipe, learned), Encoder.restore(self.files.encoder))
+            learner = build_learner(_as_trained(self.recipe, learned), self._encoder())
             # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
             copy_weights(learned, _beside(learner))
         except QuickstudyError:
@@ -161,6 +170,58 @@ class Run:
                 f"what the method learned cannot be read ({error})", where=str(self.files.learned), fix=_COPY_AGAIN
             ) from error
         return learner
+
+    def fingerprints(self) -> Fingerprints:
+        """Return the fingerprints of what a compact run was meta-trained on.
+
+        Raises:
+            RunError: There are none, or they are damaged.
+        """
+        try:
+            return load_fingerprints(self.files.seen)
+        except (OSError, ValueError) as error:
+            raise RunError(f"it is damaged ({error})", where=str(self.files.seen), fix=_COPY_AGAIN) from error
+
+    def _encoder(self) -> Encoder:
+        """Return the trained encoder, from its own files or as a change of the untouched one."""
+        if not self.files.delta.is_file():
+            return Encoder.restore(self.files.encoder)
+        encoder = build_encoder(self.recipe)
+        Delta.load(self.files.delta).add_to(encoder)
+        return encoder
+
+    def compact(self, folder: Path, rank: int, *, base: str | None = None, strength: float = 1.0) -> "Run":
+        """Write the run in a small form: its encoder as a change of the untouched one, cut to a rank (`models.delta`).
+
+        The small form can do all that the run can do, as long as the untouched encoder can be loaded. It has no
+        checkpoints, log, results or pages.
+
+        Args:
+            folder: The run folder to make.
+            rank: Rank of the change of a matrix, 1 or more.
+            strength: Factor of the change; less than 1 mixes the trained encoder with the untouched one.
+            base: The untouched encoder. By default the recipe's; a run on the encoder of another run needs to name it.
+
+        Raises:
+            RunError: The run is not finished or is compact already, or the folder exists.
+            DataError: The tasks that it was trained on cannot be read; their fingerprints go into the folder.
+        """
+        learner = self.learner()
+        if self.files.delta.is_file():
+            raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
+        recipe = self.recipe.model_copy(update={"encoder": _on(self.recipe.encoder, base)})
+        delta = Delta.between(build_encoder(recipe), learner.encoder, rank, strength)
+        seen = take_fingerprints(load_tasks([*recipe.tasks.train, *recipe.tasks.validation]))
+        with new_folder(folder) as new:
+            files = RunFiles(new)
+            save_fingerprints(seen, files.seen)
+            delta.save(files.delta)
+            write_text(files.config, dump_recipe(recipe))
+            shutil.copy(self.files.tasks, files.tasks)
+            shutil.copy(self.files.learned, files.learned)
+            listed = (files.delta, files.seen, files.config, files.tasks, files.learned)
+            write_manifest(new, [file.name for file in listed])
+        return Run(folder, recipe)
 
 
 def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
@@ -175,6 +236,10 @@ def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
         return recipe
     trained = MethodConfig.model_validate({"name": method.name, **method.settings, "start": start})
     return recipe.model_copy(update={"method": trained})
+
+
+def _on(encoder: EncoderConfig, base: str | None) -> EncoderConfig:
+    return encoder if base is None else encoder.model_copy(update={"name": base})
 
 
 def _beside(learner: MetaLearner) -> dict[str, Tensor]:

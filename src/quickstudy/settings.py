@@ -30,12 +30,15 @@ class OuterSettings:
         method_lr: Peak learning rate of what the method learns beside the encoder (scales, learned rates, generators);
             above 0.
         meta_batch_size: Episodes per update (M), over all processes; 1 or more.
+        max_length: Tokens per sequence of an episode; longer ones are cut. None: as many as the encoder reads. Short
+            texts make a step cheaper, and the encoder can still read long ones afterwards.
         warmup_steps: Steps in which the rate rises linearly to its peak; 0 or more. None: a tenth of the outer steps,
             but 50 at most.
         schedule: How the rates fall to zero after the warm-up: `linear`, or `cosine`.
         weight_decay: AdamW's weight decay of the encoder; 0 or more.
         clip_norm: A meta-gradient with a larger norm is scaled down to this norm; above 0.
-        trains: Which encoder parameters are trained: `all`, or `layers`, which leaves the embeddings as they are.
+        trains: Which encoder parameters are trained: `all`, `layers`, which leaves the embeddings as they are, or
+            `none`, which trains only what the method learns beside the encoder.
         validate_every: Steps between two meta-validations; 1 or more. A checkpoint is written at the same steps.
         patience: The loop stops after this many meta-validations without a better score; 0 never stops it early.
         keep: The meta-parameters that the run ends with: `best` (the highest meta-validation score) or `last`.
@@ -48,11 +51,12 @@ class OuterSettings:
     outer_lr: Rate = 3e-5
     method_lr: Rate = 1e-2
     meta_batch_size: Positive = 4
+    max_length: Annotated[int, Field(ge=8)] | None = None
     warmup_steps: NonNegative | None = None
     schedule: Literal["linear", "cosine"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Rate = 1.0
-    trains: Literal["all", "layers"] = "layers"
+    trains: Literal["all", "layers", "none"] = "layers"
     validate_every: Positive = 100
     patience: NonNegative = 0
     keep: Literal["best", "last"] = "best"

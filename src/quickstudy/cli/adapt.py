@@ -1,9 +1,10 @@
 """The verb `adapt`: turn a run and labelled texts into a model of one task."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +12,7 @@ from quickstudy.cli.descriptions import read_descriptions
 from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, print_json
 from quickstudy.errors import DataError
 from quickstudy.settings import FullSettings
+from quickstudy.storage.layout import PRIOR
 
 if TYPE_CHECKING:
     from quickstudy.models.adapted import AdaptedModel
@@ -24,9 +26,11 @@ _FULL = FullSettings()
 
 
 def adapt(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: Annotated[str, typer.Option(help="Labelled texts: a data file, - for a pipe, or a task reference.")],
     out: Annotated[Path, typer.Option(help="New model folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder; by default the prior that comes with quickstudy.")] = Path(
+        PRIOR
+    ),
     text_column: TextColumn = "auto",
     pair_column: PairColumn = "auto",
     label_column: Annotated[str, typer.Option(help="Column of the label; auto: the only one that it can be.")] = "auto",
@@ -45,22 +49,13 @@ def adapt(
     seed: Annotated[int | None, typer.Option(help=f"With --full: order of the data ({_FULL.seed}).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a run into a classifier of your task from a few labels (step 4)."""
+    """Make a classifier of your task from a few labels (step 4)."""
     import time
 
     from quickstudy.storage.files import refuse_existing
 
     refuse_existing(out)
-    given = {"epochs": epochs, "lr": lr, "batch-size": batch_size, "seed": seed}
-    option = next((name for name, value in given.items() if value is not None), None)
-    if option and not full:
-        raise DataError(f"--{option} is for full fine-tuning", fix=f"Add --full, or leave out --{option}.")
-    settings = FullSettings(
-        epochs=_FULL.epochs if epochs is None else epochs,
-        lr=_FULL.lr if lr is None else lr,
-        batch_size=_FULL.batch_size if batch_size is None else batch_size,
-        seed=_FULL.seed if seed is None else seed,
-    )
+    settings = _full_settings({"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}, full=full)
     choices = {"text": text_column, "pair": pair_column, "label": label_column}
     described = read_descriptions(label_descriptions) if label_descriptions else None
     if full and (names or described):
@@ -78,9 +73,22 @@ def adapt(
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
     if as_json:
-        print_json({"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)})
+        learned = asdict(model.learned) if model.learned else None
+        answer = {"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)}
+        print_json(answer | {"learned": learned})
     else:
         print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
+        for line in model.learned.lines() if model.learned else ():
+            print(f"  {line}")
+
+
+def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:
+    """Return the settings of full fine-tuning, with the options that are given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and not full:
+        option = next(iter(given)).replace("_", "-")
+        raise DataError(f"--{option} is for full fine-tuning", fix=f"Add --full, or leave out --{option}.")
+    return replace(_FULL, **given)
 
 
 @contextmanager

@@ -1,23 +1,65 @@
-"""The verb `export`: write an adapted model as an ONNX graph."""
+"""The verb `export`: write an adapted model for other programs, or a run in a small form."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from quickstudy.cli.options import Json, print_json
+from quickstudy.errors import RecipeError
+
+_RANK = 32
+_OF_RUNS = "compact"
+_FORMS = {"int8": "onnx", "rank": _OF_RUNS, "base": _OF_RUNS, "strength": _OF_RUNS}  # what each option is for
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, or run folder.")],
     out: Annotated[Path, typer.Option(help="New folder.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Weights of 8 bits: smaller, and not quite the same.")] = False,
+    to: Annotated[
+        Literal["onnx", "transformers", "compact"] | None,
+        typer.Option(
+            help="Of a model: onnx (extra onnx), the default, or transformers, for its text-classification pipeline. "
+            "Of a run: compact."
+        ),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Of onnx: weights of 8 bits, which are smaller and not quite the same.")
+    ] = False,
+    rank: Annotated[
+        int | None, typer.Option(help=f"Of compact: rank of the change of a matrix ({_RANK}).", min=1)
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Of compact: the untouched encoder (that of the recipe).")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Of compact: factor of the change (1); less mixes in the untouched encoder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write an adapted model as an ONNX graph from token ids to probabilities (extra onnx)."""
+    """Write an adapted model as an ONNX graph or for transformers, or a run as the change of its untouched encoder."""
     from quickstudy.storage.files import refuse_existing
+    from quickstudy.storage.layout import RunFiles
 
     refuse_existing(out)
+    is_run = RunFiles(model).exist
+    form = to or (_OF_RUNS if is_run else "onnx")
+    if (form == _OF_RUNS) != is_run:
+        kind, fix = ("a run", f"--to {_OF_RUNS}") if is_run else ("no run", "--to onnx, or transformers")
+        raise RecipeError(f"this is {kind}, which cannot be written as {form}", where=str(model), fix=f"Use {fix}.")
+    given = {"int8": int8, "rank": rank is not None, "base": base is not None, "strength": strength is not None}
+    if wrong := next((name for name in given if given[name] and _FORMS[name] != form), None):
+        raise RecipeError(f"--{wrong} is for --to {_FORMS[wrong]}", fix=f"Leave out --{wrong}.")
+    if form == _OF_RUNS:
+        from quickstudy.runs import Run
+
+        small = Run.open(model).compact(out, rank or _RANK, base=base, strength=1.0 if strength is None else strength)
+        _say_compact(small.files.delta.stat().st_size, out, as_json=as_json)
+    elif form == "transformers":
+        _export_transformers(model, out, as_json=as_json)
+    else:
+        _export_onnx(model, out, int8=int8, as_json=as_json)
+
+
+def _export_onnx(model: Path, out: Path, *, int8: bool, as_json: bool) -> None:
     from quickstudy.export.onnx_file import export_onnx
     from quickstudy.export.onnx_model import MODEL
     from quickstudy.models.adapted import AdaptedModel
@@ -28,3 +70,21 @@ def export(
         print_json({"model": str(out), "int8": int8, "bytes": size})
     else:
         print(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}; label texts with: quickstudy predict {out}")
+
+
+def _export_transformers(model: Path, out: Path, *, as_json: bool) -> None:
+    from quickstudy.export.transformers_folder import export_transformers
+    from quickstudy.models.adapted import AdaptedModel
+
+    parity = export_transformers(AdaptedModel.load(model), out)
+    if as_json:
+        print_json({"model": str(out), "largest_difference": parity.difference})
+    else:
+        print(f"{out}: a sequence classifier of transformers; its logits differ by {parity.difference:.1g} at most")
+
+
+def _say_compact(size: int, out: Path, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"run": str(out), "bytes": size})
+    else:
+        print(f"{out}: the encoder in {size / 2**20:.1f} MiB; use it like any run: quickstudy adapt {out} --data FILE")

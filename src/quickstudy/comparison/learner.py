@@ -1,6 +1,7 @@
 """Learner: what can be compared, as it is named on the command line.
 
 runs/first          a run: its meta-trained learner
+prior               the run that comes with the package
 recipe.toml         a recipe: its method on its untouched encoder
 protonet            a method with its default settings, on the encoder of the comparison
 label-names         the reference that needs no labelled example, on the same encoder
@@ -30,7 +31,7 @@ from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
 from quickstudy.report.curve import curve_of
 from quickstudy.runs import Run
-from quickstudy.storage.layout import RunFiles
+from quickstudy.storage.layout import RunFiles, find_run_folder
 from quickstudy.tasks.label_text import NameReading
 from quickstudy.training.record import StepRecord
 
@@ -141,9 +142,9 @@ def named_learner(text: str, encoder: str) -> LearnerSpec:
     base, _, ending = text.rpartition(":")
     if ending in _READINGS and not Path(text).exists():
         return reading_names(named_learner(base, encoder), ending)
-    path = Path(text)
+    path = find_run_folder(text)
     if RunFiles(path).exist:
-        return trained_learner(path, path.resolve().name)
+        return trained_learner(path, Path(text).resolve().name)
     if text.endswith(".toml"):
         return LearnerSpec(f"{load_recipe(path).name}, untouched", recipe=path)
     if text not in (*METHODS, _ZERO):
@@ -230,6 +231,11 @@ def load_learners(specs: Iterable[LearnerSpec]) -> dict[str, MetaLearner]:
 
 def _encoder_hashes(run: Path | None, encoder: str) -> list[str]:
     """Return a hash for each file of an encoder; its name where it is not on this machine."""
+    if run and RunFiles(run).delta.is_file():
+        return [
+            *_encoder_hashes(None, encoder),
+            _file_hash(RunFiles(run).delta, RunFiles(run).delta.stat().st_mtime_ns),
+        ]
     source = RunFiles(run).encoder if run else Path(resolve(encoder))
     files = [file for file in sorted(source.glob("*")) if file.is_file()] if source.is_dir() else []
     return [_file_hash(file, file.stat().st_mtime_ns) for file in files] or [str(source)]

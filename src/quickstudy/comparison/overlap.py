@@ -5,12 +5,13 @@ meta-validation tasks, whatever `keep` and `patience` are, because their scores 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quickstudy.comparison.learner import LearnerSpec
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError
 from quickstudy.evaluation.leakage.find import find_overlap
+from quickstudy.evaluation.leakage.fingerprint import find_known_rows
 from quickstudy.evaluation.leakage.refuse import refuse_overlap
 from quickstudy.evaluation.results import Learner, Overlap
 from quickstudy.evaluation.trial import PlannedTask
@@ -19,6 +20,15 @@ from quickstudy.tasks.task import Task
 
 Lists = tuple[tuple[str, ...], tuple[str, ...]]  # references to the tasks of meta-training and of meta-validation
 Overlaps = tuple[Overlap, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _LookUp:
+    """What was looked up of a run: its meta-validation tasks, the overlap, and whether fingerprints had to do."""
+
+    validation: frozenset[str] = frozenset()
+    overlaps: Overlaps = None
+    by_fingerprint: bool = False
 
 
 def with_overlap(
@@ -36,42 +46,51 @@ def with_overlap(
         DataError: There is overlap, or it cannot be looked up, and that is not allowed.
     """
     described = dict(learners)
-    known: dict[Lists, tuple[set[str], Overlaps]] = {}  # runs with the same tasks are looked up once
+    known: dict[Lists, _LookUp] = {}  # runs with the same tasks are looked up once
     for spec in specs:
         if spec.run:
             run = Run.open(spec.run)
             lists = tuple(run.recipe.tasks.train), tuple(run.recipe.tasks.validation)
             if lists not in known:
                 known[lists] = _look_up(run, tasks, allow=allow)
-            validation, overlaps = known[lists]
+            looked_up = known[lists]
             described[spec.name] = replace(
                 learners[spec.name],
                 seen=_named(run.meta_train_tasks(), tasks),
-                validated=_named(run.meta_validation_tasks() | validation, tasks),
-                overlap=overlaps,
+                validated=_named(run.meta_validation_tasks() | looked_up.validation, tasks),
+                overlap=looked_up.overlaps,
+                by_fingerprint=looked_up.by_fingerprint,
             )
     return described
 
 
-def _look_up(run: Run, tasks: Sequence[PlannedTask], *, allow: bool) -> tuple[set[str], Overlaps]:
-    """Return the names of a run's meta-validation tasks, and the overlap of what is evaluated with what it saw.
+def _look_up(run: Run, tasks: Sequence[PlannedTask], *, allow: bool) -> _LookUp:
+    """Return the overlap of what is evaluated with what a run saw.
 
-    No names and None if the tasks that it saw cannot be read and overlap is allowed.
+    A compact run has fingerprints of the texts that it saw, for where the texts are not. Of other runs, nothing is
+    known without the texts.
     """
     try:
         trained, validation = load_tasks(run.recipe.tasks.train), _load_validation(run)
     except DataError as error:
+        if run.files.seen.is_file():
+            overlaps = find_known_rows(run.fingerprints(), tasks, f"the training of {run.recipe.name}")
+            return _refuse(_LookUp(overlaps=overlaps, by_fingerprint=True), allow=allow)
         if allow:
-            return set(), None
+            return _LookUp()
         raise DataError(
             f"overlap with the tasks of the meta-training cannot be checked: {error.what}",
             where=error.where or str(run.files.config),
             fix="Put the data back where they were, or go on unchecked with --allow-overlap.",
         ) from error
     overlaps = find_overlap(trained, tasks) + find_overlap(validation, tasks, how="seen in meta-validation")
+    return _refuse(_LookUp(frozenset(task.name for task in validation), overlaps), allow=allow)
+
+
+def _refuse(looked_up: _LookUp, *, allow: bool) -> _LookUp:
     if not allow:
-        refuse_overlap(overlaps)
-    return {task.name for task in validation}, overlaps
+        refuse_overlap(looked_up.overlaps or ())
+    return looked_up
 
 
 def _load_validation(run: Run) -> list[Task]:

@@ -123,6 +123,7 @@ class Learner:
         seen: Evaluated tasks that it was meta-trained on.
         validated: Evaluated tasks of its meta-validation, on which its checkpoint was chosen.
         overlap: What is evaluated and was seen; None if that could not be looked up.
+        by_fingerprint: Whether it was looked up without the texts, so that only rows of the same words were found.
         measured: What adapting and predicting cost.
     """
 
@@ -135,6 +136,7 @@ class Learner:
     seen: tuple[str, ...] = ()
     validated: tuple[str, ...] = ()
     overlap: tuple[Overlap, ...] | None = ()
+    by_fingerprint: bool = False
     measured: Measured = field(default_factory=Measured)
 
 

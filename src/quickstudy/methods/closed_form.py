@@ -7,7 +7,8 @@ Here K = F F^T, Y is one-hot, and w_i says how often row i counts (once, in the 
 regression in both.
 
 R2D2: Bertinetto et al. 2019, arXiv:1805.08136. λ and α are learned. The paper's bias is left out: it is the same for
-all labels, so it changes no prediction.
+all labels, so it changes no prediction. A free intercept is another thing: each label has a bias that is not
+penalised, so the solution is that of features and labels from which their means are taken.
 
 MetaOptNet: Lee et al. 2019, arXiv:1904.03758. It is the multi-class support vector machine of Crammer and Singer in
 its dual, which has as many rows as there are examples. The authors' code adds the identity to K, which the paper does
@@ -31,10 +32,12 @@ class Ridge(HeadRule):
     Args:
         penalty: Initial λ, learned.
         scale: Initial factor α of the logits, learned.
+        intercept: Whether each label has a bias that is not penalised.
     """
 
-    def __init__(self, penalty: float = 1.0, scale: float = 10.0) -> None:
+    def __init__(self, penalty: float = 1.0, scale: float = 10.0, *, intercept: bool = False) -> None:
         super().__init__()
+        self.intercept = intercept
         self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
@@ -43,8 +46,13 @@ class Ridge(HeadRule):
 
     def for_classes(self, rows: SupportRows, n_way: int) -> LinearHead:
         one_hot = nn.functional.one_hot(rows.labels, n_way).to(rows.features)
-        weight = ridge(rows.features, one_hot, self.log_penalty.exp(), rows.weights)
-        return _without_bias(self.log_scale.exp() * weight)
+        if not self.intercept:
+            weight = ridge(rows.features, one_hot, self.log_penalty.exp(), rows.weights)
+            return _without_bias(self.log_scale.exp() * weight)
+        share = rows.counts / rows.counts.sum()
+        mean, base = share @ rows.features, share @ one_hot
+        weight = ridge(rows.features - mean, one_hot - base, self.log_penalty.exp(), rows.weights)
+        return LinearHead(self.log_scale.exp() * weight, self.log_scale.exp() * (base - weight @ mean))
 
     def for_scores(self, rows: SupportRows) -> LinearHead:
         return _without_bias(ridge(rows.features, rows.labels.unsqueeze(-1), self.log_penalty.exp(), rows.weights))

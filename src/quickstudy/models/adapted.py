@@ -3,20 +3,21 @@
     p = softmax(head(f_φ(x)))
 
 It holds only the adapted parameters φ, and shares everything else with the encoder it came from. A saved model is a
-folder: `encoder/` (a plain Hugging Face folder with φ merged in), `head.safetensors`, `adapted.json`, a README.md, and
-`manifest.json` with the SHA-256 of all but the README. With `pooling = "pooler"`, the features of BERT and RoBERTa are
-what the architecture's own sequence classifier puts its last layer on. In that case `encoder/` opens with
-`AutoModelForSequenceClassification` and gives the same logits.
+folder: `encoder/` (a plain Hugging Face folder with φ merged in), `head.safetensors`, `adapted.json`, `learned.json`
+(what it was adapted from), a README.md, and `manifest.json` with the SHA-256 of all but the README. With `pooling =
+"pooler"`, the features of BERT and RoBERTa are what the architecture's own sequence classifier puts its last layer on.
+In that case `encoder/` opens with `AutoModelForSequenceClassification` and gives the same logits.
 
 Several threads may predict with one model, and with several models of one encoder.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,19 +27,21 @@ from quickstudy.models.classifier import save_sequence_classifier
 from quickstudy.models.cut import Params
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache
-from quickstudy.models.head import Head, LinearHead, head_name, head_of, head_tensors
+from quickstudy.models.head import Head, LinearHead, ProjectedHead, head_name, head_of, head_tensors
 from quickstudy.models.inference import fast_inference
+from quickstudy.models.learned import Learned
 from quickstudy.models.partition import Partition, Prefix
 from quickstudy.models.record import read_record, write_record
+from quickstudy.models.sentence_files import Dense, write_head_files
 from quickstudy.models.target import Target, make_target
 from quickstudy.models.weights import find_not_finite
-from quickstudy.storage.files import new_folder, save_tensors, write_text
+from quickstudy.storage.files import new_folder, save_tensors, write_json, write_text
 from quickstudy.storage.manifest import check_manifest, write_manifest
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text, parse_texts
 
-_FILE, _HEAD, _ENCODER = "adapted.json", "head.safetensors", "encoder"
+_FILE, _HEAD, _ENCODER, _LEARNED = "adapted.json", "head.safetensors", "encoder", "learned.json"
 _CHUNK = 16384  # examples per pass when predicting; it bounds memory
 _PREFIX_CHUNK = 1024  # the same where layers adapt, because the states below them are held for a whole pass
 _FAST_CHARACTERS = 8192  # per thread: this gives two batches or more, which save twice what laying out weights costs
@@ -69,6 +72,7 @@ class AdaptedModel:
         target: What the task asks for.
         pair: Whether the model reads two texts.
         method: Name of the method that made it, for the record.
+        learned: What it was adapted from; None if nobody asked.
     """
 
     partition: Partition
@@ -77,6 +81,7 @@ class AdaptedModel:
     target: Target
     pair: bool
     method: str = ""
+    learned: Learned | None = None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -174,8 +179,12 @@ class AdaptedModel:
         """Free the memory that past texts take; they are kept because texts often come again."""
         self.partition.encoder.forget_texts()
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, beside: Mapping[str, object] | None = None) -> Path:
         """Write the model to a new folder, whole or not at all, and return its path.
+
+        Args:
+            folder: The folder to make.
+            beside: Further JSON files for the folder, by name.
 
         Raises:
             RunError: The folder exists; the weights are in half precision, or hold NaN or infinity.
@@ -187,10 +196,12 @@ class AdaptedModel:
             fix = "The adaptation diverged: use a lower learning rate."
             raise RunError("the model cannot be saved: its head holds NaN or infinity", fix=fix)
         with new_folder(target, size=self.nbytes) as folder:
-            self._write(folder)
+            for name, value in (beside or {}).items():
+                write_json(folder / name, value)
+            self._write(folder, beside or {})
         return target
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path, beside: Iterable[str]) -> None:
         merged = self.merged_encoder()
         standard = (
             isinstance(self.head, LinearHead)
@@ -202,8 +213,19 @@ class AdaptedModel:
         save_tensors(head_tensors(self.head), folder / _HEAD)
         description = _Description(head_name(self.head), self.label_names, self.kind, self.pair, self.method, standard)
         write_record(folder / _FILE, description)
-        write_text(folder / "README.md", model_card(self, sequence_classifier=standard))
-        write_manifest(folder, [_FILE, _HEAD, _ENCODER])
+        modules = self._write_head_files(folder)
+        write_text(folder / "README.md", model_card(self, sequence_classifier=standard, modules=bool(modules)))
+        if self.learned:
+            write_json(folder / _LEARNED, asdict(self.learned))
+        write_manifest(folder, [_FILE, _HEAD, _ENCODER, *modules, *beside, *([_LEARNED] if self.learned else [])])
+
+    def _write_head_files(self, folder: Path) -> list[str]:
+        """Write the head for sentence-transformers, if it has linear layers only, and return the names of the files."""
+        layers: list[Dense] = []
+        if isinstance(self.head, LinearHead | ProjectedHead):
+            layers = [Dense(weight, bias, tanh) for weight, bias, tanh in self.head.layers]
+        separate = self.pair and self.partition.encoder.settings.pair == "separate"
+        return write_head_files(folder, _ENCODER, layers) if layers and not separate else []
 
     @classmethod
     def load(cls, folder: str | Path, *, precision: str = "fp32") -> "AdaptedModel":
@@ -228,6 +250,7 @@ class AdaptedModel:
         try:
             description = read_record(source / _FILE, _Description)
             head = head_of(description.head, load_file(source / _HEAD))
+            learned = _read_learned(source / _LEARNED)
         except Exception as error:  # a half-copied folder fails in many ways; each means "broken"
             raise _broken(source, error) from error
         encoder = Encoder.restore(source / _ENCODER)
@@ -237,7 +260,7 @@ class AdaptedModel:
             raise _broken(source, error) from error
         encoder.model.to(PRECISIONS[precision])  # once: autocast would cast the weights in every call
         target = make_target(description.kind, description.label_names)
-        return cls(Partition(encoder, "head"), {}, head, target, description.pair, description.method)
+        return cls(Partition(encoder, "head"), {}, head, target, description.pair, description.method, learned)
 
     def merged_encoder(self) -> Encoder:
         """Return a new encoder with φ merged in."""
@@ -283,6 +306,11 @@ def _wrong_number_of_texts(pair: bool, place: str) -> DataError:
         fix = "Give (text, second text); on the command line --pair, or a file with a column text_pair."
         return DataError("this model reads pairs of texts, and a second text is missing", where=place, fix=fix)
     return DataError("this model reads single texts, and there is a second one", where=place, fix="Leave it out.")
+
+
+def _read_learned(file: Path) -> Learned | None:
+    """Return what a model was adapted from; None if the file is not there."""
+    return TypeAdapter(Learned).validate_json(file.read_bytes()) if file.is_file() else None
 
 
 def _check_head(head: Head, encoder: Encoder, description: _Description) -> None:

@@ -36,6 +36,11 @@ class EncodedSet:
         """How many examples there are, each counted by its weight."""
         return len(self.labels) if self.weights is None else float(self.weights.sum())
 
+    def select(self, rows: Sequence[int]) -> "EncodedSet":
+        """Return some of the examples, given their positions."""
+        weights = None if self.weights is None else self.weights[list(rows)]
+        return EncodedSet(self.sequences.select(rows), self.labels[list(rows)], self.pair, weights)
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedEpisode:

@@ -5,6 +5,7 @@ It names no texts and no folders of the machine. It is not in the manifest, so i
 
 from typing import Protocol
 
+from quickstudy.models.learned import Learned
 from quickstudy.tasks.task import Kind
 
 
@@ -31,13 +32,19 @@ class Described(Protocol):
         """Whether it reads two texts."""
         ...
 
+    @property
+    def learned(self) -> Learned | None:
+        """What it was adapted from, if that is known."""
+        ...
 
-def model_card(model: Described, *, sequence_classifier: bool) -> str:
+
+def model_card(model: Described, *, sequence_classifier: bool, modules: bool) -> str:
     """Return the card of a model folder.
 
     Args:
         model: The model.
         sequence_classifier: Whether `encoder/` is the whole model as a standard sequence classifier.
+        modules: Whether sentence-transformers opens the folder.
     """
     if sequence_classifier:
         encoder = [
@@ -52,8 +59,10 @@ def model_card(model: Described, *, sequence_classifier: bool) -> str:
         encoder = [
             "`encoder/` is the encoder alone, a plain Hugging Face folder: `AutoModel.from_pretrained` opens it.",
             "It holds no classifier. So neither this folder nor `encoder/` can predict through transformers'",
-            '`pipeline("text-classification")`.',
+            '`pipeline("text-classification")`; `quickstudy export --to transformers` may write one that can.',
         ]
+    if modules:
+        encoder.append('`SentenceTransformer("THIS_FOLDER").encode(texts)` gives the logits, without quickstudy.')
     return _card(model, "from quickstudy import load_model", "load_model", encoder)
 
 
@@ -71,6 +80,45 @@ def exported_card(model: Described, *, int8: bool) -> str:
         f"The weights have {weights}.",
     ]
     return _card(model, "from quickstudy.export.onnx_model import OnnxModel", "OnnxModel.load", graph)
+
+
+def standard_card(model: Described, *, max_length: int) -> str:
+    """Return the card of a folder that `quickstudy export --to transformers` wrote.
+
+    Args:
+        model: The model.
+        max_length: Tokens that it reads of a text.
+    """
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "pipeline_tag: text-classification",
+            "tags: [few-shot]",
+            "---",
+            "# A classifier for transformers",
+            "",
+            f"quickstudy made it from labelled examples, with the method `{model.method or 'unknown'}`.",
+            "It is a standard sequence classifier without code of its own. It gives the logits of the model that it",
+            "was made from.",
+            "",
+            "```python",
+            "from transformers import pipeline",
+            "",
+            'classifier = pipeline("text-classification", model="THIS_FOLDER")',
+            f'classifier("a new text", truncation=True, max_length={max_length})',
+            "```",
+            "",
+            "Keep the weights in float32: the last layer computes a mean and a length with very large and very small",
+            "numbers.",
+            "",
+            "## Labels",
+            "",
+            *([f"- `{_one_line(name)}`" for name in model.label_names] or ["It predicts a number."]),
+            "",
+            *_learned(model.learned),
+        ]
+    )
 
 
 def _card(model: Described, import_line: str, load: str, files: list[str]) -> str:
@@ -92,6 +140,7 @@ def _card(model: Described, import_line: str, load: str, files: list[str]) -> st
         "",
         *([f"- `{_one_line(name)}`" for name in model.label_names] or ["It predicts a number."]),
         "",
+        *_learned(model.learned),
         "## Use",
         "",
         "```bash",
@@ -116,6 +165,14 @@ def _card(model: Described, import_line: str, load: str, files: list[str]) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _learned(learned: Learned | None) -> list[str]:
+    if learned is None:
+        return []
+    prior = f" on {learned.prior}" if learned.prior else ""
+    lines = [f"Method: {learned.method}{prior}.", *learned.lines()]
+    return ["## What it learned from", "", *(f"- {line}" for line in lines), ""]
 
 
 def _one_line(name: str) -> str:

@@ -151,6 +151,11 @@ class Encoder(nn.Module):
         with self.run_lock.shared():
             return Encoder(copy.deepcopy(self.model), self.tokenizer, self.settings)
 
+    def shortened(self, max_length: int) -> "Encoder":
+        """Return an encoder with the same weights that cuts sequences at `max_length` tokens, if that is shorter."""
+        length = min(max_length, self.settings.max_length)
+        return Encoder(self.model, self.tokenizer, replace(self.settings, max_length=length))
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from quickstudy.models.support_net import SUPPORT_NETS, SupportNet
 from quickstudy.models.support_rows import add_log_weights, column_means
 
+Layer = tuple[Tensor, Tensor, bool]
+
 
 class Head(ABC):
     """Gives scores of features. Each head is a frozen dataclass of tensors."""
@@ -44,6 +46,11 @@ class LinearHead(Head):
 
     def __call__(self, features: Tensor) -> Tensor:
         return nn.functional.linear(features, self.weight, self.bias)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Its linear layers: weight, bias, and whether tanh follows."""
+        return ((self.weight, self.bias, False),)
 
     def rescaled(self, mean: Tensor, std: Tensor) -> "LinearHead":
         return LinearHead(self.weight * std, self.bias * std + mean)
@@ -70,6 +77,12 @@ class ProjectedHead(Head):
         """Return h(f), (B, P), of features (B, F)."""
         hidden = torch.tanh(nn.functional.linear(features, self.lower_weight, self.lower_bias))
         return torch.tanh(nn.functional.linear(hidden, self.upper_weight, self.upper_bias))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Its linear layers: weight, bias, and whether tanh follows."""
+        lower, upper = (self.lower_weight, self.lower_bias, True), (self.upper_weight, self.upper_bias, True)
+        return lower, upper, (self.weight, self.bias, False)
 
     def rescaled(self, mean: Tensor, std: Tensor) -> "ProjectedHead":
         return replace(self, weight=self.weight * std, bias=self.bias * std + mean)

@@ -49,6 +49,12 @@ class Sequences:
         """Number of examples B."""
         return len(self.ids) // 2 if self.pairs else len(self.ids)
 
+    def select(self, rows: Sequence[int]) -> "Sequences":
+        """Return the sequences of some examples, given their positions."""
+        places = [*rows, *(len(self) + row for row in rows)] if self.pairs else rows
+        types = None if self.types is None else tuple(self.types[place] for place in places)
+        return Sequences(tuple(self.ids[place] for place in places), types, self.pairs)
+
 
 NO_SEQUENCES = Sequences((), None, pairs=False)
 

@@ -15,6 +15,8 @@ def overlap_notes(learner: Learner) -> list[str]:
     notes += [f"meta-validated on, not held out: {', '.join(learner.validated)}"] if learner.validated else []
     if learner.overlap is None:
         return [*notes, "not checked: whether evaluated texts were meta-trained on"]
+    if learner.by_fingerprint:
+        notes.append("its meta-training texts are not here, so that only rows with the same words were looked for")
     return notes + [note for overlap in learner.overlap for note in _notes(overlap)]
 
 

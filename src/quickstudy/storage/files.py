@@ -198,12 +198,13 @@ def append_line(target: Path, line: str) -> None:
             raise
 
 
-def save_tensors(tensors: "Mapping[str, Tensor]", target: Path) -> None:
+def save_tensors(tensors: "Mapping[str, Tensor]", target: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as a safetensors file, in one step.
 
     Args:
         tensors: The tensors by their names; no two may share memory.
         target: The file to write.
+        metadata: Short texts that go into the file's header.
 
     Raises:
         RunError: The file cannot be written: the disk is full, or there is another reason.
@@ -212,7 +213,7 @@ def save_tensors(tensors: "Mapping[str, Tensor]", target: Path) -> None:
 
     with new_file(target, size=count_bytes(tensors)) as file:
         try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file, metadata)
         except SafetensorError as error:
             if _system_error(error) in _FULL:
                 raise  # `new_file` says what is needed

@@ -5,6 +5,8 @@ tasks.json                  the names of the meta-train tasks
 metrics.jsonl               one line per outer step
 checkpoints/                `last` and `best`: safetensors and JSON, with hashes
 encoder/                    the trained encoder, a plain Hugging Face folder
+delta.safetensors           of a compact run, in place of encoder/: how the encoder differs from the untouched one
+seen.npy                    of a compact run: fingerprints of the texts that it was meta-trained on
 meta_learner.safetensors    what the method learned beside the encoder; a run that has it is finished
 manifest.json               the SHA-256 of the files that predictions follow from
 results.json                the figures of an evaluation
@@ -13,10 +15,13 @@ README.md                   the model card
 """
 
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from quickstudy.errors import RunError
 
+PRIOR = "prior"  # the name of the run that comes with the package
+PRIOR_FOLDER = Path(str(files("quickstudy"))) / "priors" / "minilm"
 RESULTS, REPORT, PLOTS = "results.json", "report.html", "plots"  # comparisons have files of these names too
 
 
@@ -59,6 +64,16 @@ class RunFiles:
         return self.folder / "encoder"
 
     @property
+    def delta(self) -> Path:
+        """How the trained encoder differs from the untouched one, in a compact run."""
+        return self.folder / "delta.safetensors"
+
+    @property
+    def seen(self) -> Path:
+        """Fingerprints of the texts that a compact run was meta-trained on."""
+        return self.folder / "seen.npy"
+
+    @property
     def learned(self) -> Path:
         """What the method learned beside the encoder."""
         return self.folder / "meta_learner.safetensors"
@@ -92,6 +107,11 @@ class RunFiles:
         """Raise `RunError` unless the folder is a run folder."""
         if not self.exist:
             raise RunError("this is not a run folder", where=str(self.folder), fix="Make one with: quickstudy pretrain")
+
+
+def find_run_folder(name: str | Path) -> Path:
+    """Return the folder that stands for a run: `prior` is the run in the package, unless a folder has that name."""
+    return PRIOR_FOLDER if str(name) == PRIOR and not Path(name).exists() else Path(name)
 
 
 def choose_run_folder(out: str | Path | None, source: str | Path | None, name: str) -> Path:

@@ -59,7 +59,9 @@ def explain(
     device = accelerator.device
     learner.to(device)
     meta_parameters(learner, settings.trains)
-    meta_batch = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
+    meta_batch = MetaBatch(
+        learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator, settings.max_length
+    )
     began, free = time.perf_counter(), free_mib(device)
     episodes = meta_batch.episodes(0)
     data_seconds = time.perf_counter() - began

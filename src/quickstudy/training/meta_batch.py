@@ -36,6 +36,7 @@ class MetaBatch:
         size: Episodes of a meta-batch over all processes (M).
         steps: Outer steps.
         accelerator: Device, precision and processes.
+        max_length: Tokens per sequence; longer ones are cut. By default those that the encoder reads.
 
     Attributes:
         at_once: How many episodes are worked on at once.
@@ -44,10 +45,17 @@ class MetaBatch:
     """
 
     def __init__(
-        self, learner: MetaLearner, sampler: EpisodeSampler, size: int, steps: int, accelerator: Accelerator
+        self,
+        learner: MetaLearner,
+        sampler: EpisodeSampler,
+        size: int,
+        steps: int,
+        accelerator: Accelerator,
+        max_length: int | None = None,
     ) -> None:
         self.learner, self.sampler, self.size, self.steps = learner, sampler, size, steps
         self.accelerator = accelerator
+        self._reader = learner.encoder if max_length is None else learner.encoder.shortened(max_length)
         self.at_once = learner.episodes_at_once or max(1, len(self._indices(0)))
         self.waited = 0.0
         self.convergence: Convergence | None = None
@@ -82,7 +90,7 @@ class MetaBatch:
             if not self._shrink():
                 raise RunError(
                     "there is not enough memory for one episode",
-                    fix="Use shorter texts (encoder.max_length), fewer examples (episodes.k_shot, n_query), "
+                    fix="Use shorter texts (outer.max_length), fewer examples (episodes.k_shot, n_query), "
                     "fewer inner steps, or let less adapt (method.adapts).",
                 )
 
@@ -130,7 +138,7 @@ class MetaBatch:
 
     def episodes(self, step: int) -> list[EncodedEpisode]:
         """Sample and tokenise this process's episodes of a step."""
-        return [encode_episode(self.learner.encoder, self.sampler[index]) for index in self._indices(step)]
+        return [encode_episode(self._reader, self.sampler[index]) for index in self._indices(step)]
 
     def _indices(self, step: int) -> range:
         first = step * self.size

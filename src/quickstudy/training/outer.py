@@ -117,7 +117,9 @@ class _Loop:
         self.optimizer = _optimizer(learner, settings)
         params = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.reduction = Reduction(params, self.held)
-        self.meta_batch = MetaBatch(learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator)
+        self.meta_batch = MetaBatch(
+            learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator, settings.max_length
+        )
         self._began = time.perf_counter()
         self._position = 0.0  # how far the loop is before its next step
         self._warned = False
@@ -265,15 +267,15 @@ def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Paramete
 
     Args:
         learner: The learner to be trained.
-        trains: `all` or `layers`; see `OuterSettings`.
+        trains: `all`, `layers` or `none`; see `OuterSettings`.
 
     Returns:
         The encoder's meta-parameters, and those that the method has beside the encoder.
     """
     encoder = learner.encoder.model
-    prefix = "" if trains == "all" else f"{layer_stack(encoder)[0]}."
+    prefix = f"{layer_stack(encoder)[0]}." if trains == "layers" else ""
     for name, parameter in encoder.named_parameters():
-        parameter.requires_grad_(name.startswith(prefix))
+        parameter.requires_grad_(trains != "none" and name.startswith(prefix))
     in_encoder = {id(parameter) for parameter in encoder.parameters()}
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     return trained, [parameter for parameter in learner.parameters() if id(parameter) not in in_encoder]

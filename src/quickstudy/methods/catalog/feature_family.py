@@ -67,7 +67,14 @@ def matching(encoder: Encoder, *, scale: AboveZero = 10.0) -> MetaLearner:
     return FeatureMetaLearner(encoder, Matching(scale), name="matching")
 
 
-def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0, names: Names = "none") -> MetaLearner:
+def r2d2(
+    encoder: Encoder,
+    *,
+    penalty: AboveZero = 1.0,
+    scale: AboveZero = 10.0,
+    intercept: Literal["none", "free"] = "none",
+    names: Names = "none",
+) -> MetaLearner:
     """R2D2: ridge regression on the support set, differentiated through its solution.
 
     The head is a fitted linear classifier and not a mean, so it can weigh features. It costs the solution of a linear
@@ -80,6 +87,7 @@ def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0,
         encoder: The encoder that is meta-trained.
         penalty: Initial penalty λ, learned.
         scale: Initial factor α of the logits, learned.
+        intercept: Whether each label has a bias that is not penalised: `none` (as in the paper) or `free`.
         names: Whether label names are further rows of the support set: `none` (as in the paper) or `gated`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
@@ -89,7 +97,8 @@ def r2d2(encoder: Encoder, *, penalty: AboveZero = 1.0, scale: AboveZero = 10.0,
 
     Bertinetto et al. 2019, arXiv:1805.08136.
     """
-    return FeatureMetaLearner(encoder, Ridge(penalty, scale), gate=make_gate(names), name="r2d2")
+    rule = Ridge(penalty, scale, intercept=intercept == "free")
+    return FeatureMetaLearner(encoder, rule, gate=make_gate(names), name="r2d2")
 
 
 def metaoptnet(

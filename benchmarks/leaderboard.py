@@ -1,0 +1,137 @@
+"""Leaderboard: the shipped prior and what people use today, on the same support sets and test rows.
+
+    python benchmarks/leaderboard.py DATA                # the learners of quickstudy; page and results.json
+    python benchmarks/leaderboard.py DATA --setfit       # SetFit on those sets that it can do in reasonable time; hours
+    python benchmarks/leaderboard.py DATA --tables       # compute nothing; print what there is
+
+The data sets are the test sets of split.json: the prior saw none of them, nor anything made from the same source. The
+six of LEOPARD have its published support sets. All figures lie in `--out`, by default leaderboard/ beside this file. A
+comparison that was stopped goes on where it was; so does SetFit.
+
+DATA must be reached as `data` from the working folder too, because that is how the recipe of the prior names its tasks:
+what the prior was trained on is compared with every scored text before anything is scored.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from records import Score, scores, write
+from split import read_split, references, side
+from tournament_tables import Tables, print_tables, tables_of
+
+from quickstudy.comparison.compare import compare
+from quickstudy.data.reference import load_tasks
+from quickstudy.evaluation.protocol import Protocol
+from quickstudy.evaluation.record import Draw
+from quickstudy.evaluation.results_file import read_results
+from quickstudy.report.comparison.page import write_comparison
+from quickstudy.tasks.task import Task
+
+PRIOR, PROBE = "prior", "linear-probe"
+LEARNERS = (PRIOR, f"{PRIOR}:no-names", f"{PRIOR}:opaque-names", PROBE, "protonet", "label-names", "majority")
+SHOTS, DRAWS, LIMIT = (4, 8, 16), 5, 200
+MOST_LABELS = 6  # of a set that SetFit is run on: its time grows with the square of the examples
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What tables need of one draw, whoever computed it."""
+
+    learner: str
+    task: str
+    shots: int
+    draw: int
+    score: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(""))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--setfit", action="store_true", help="Run SetFit, without and with label names.")
+    parser.add_argument("--setfit-draws", type=int, default=DRAWS)
+    parser.add_argument("--tables", action="store_true", help="Compute nothing.")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.setfit:
+        run_setfit(options)
+    elif not options.tables:
+        run_learners(options)
+    show(options)
+
+
+def run_learners(options: argparse.Namespace) -> None:
+    """Compare the learners of quickstudy, and keep the results without confusion matrices and wrong predictions."""
+    tasks = [task for name in references(side(read_split(), "test"), options.data) for task in load_tasks(name)]
+    results = compare(
+        LEARNERS,
+        tasks,
+        options.out / "work",
+        protocol=Protocol(shots=SHOTS, draws=DRAWS, limit=LIMIT),
+        workers=options.workers,
+        texts=False,
+        on_cell=lambda done, of, what: print(f"{done} of {of}: {what}", flush=True),
+    )
+    draws = tuple(replace(draw, labels=None, mistakes=None) for draw in results.draws)
+    write_comparison(options.out, replace(results, draws=draws))
+
+
+def run_setfit(options: argparse.Namespace) -> None:
+    """Run SetFit on the single texts with few labels."""
+    chosen = [name for name in references(side(read_split(), "test"), options.data) if suits_setfit(load_tasks(name))]
+    script = Path(__file__).with_name("setfit_baseline.py")
+    numbers = ["--shots", ",".join(map(str, SHOTS)), "--draws", str(options.setfit_draws), "--limit", str(LIMIT)]
+    for names in ([], ["--names"]):
+        command = [sys.executable, str(script), "--tasks", *chosen, *numbers, *names, "--out", str(options.out)]
+        subprocess.run(command, check=True)
+
+
+def suits_setfit(tasks: Sequence[Task]) -> bool:
+    return all(not task.pair and len(task.label_names) <= MOST_LABELS for task in tasks)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print the tables: over all test sets, and over those draws that SetFit has done."""
+    ours = [scored(draw) for draw in read_results(options.out / "results.json", "run this without --tables").draws]
+    everything = tables_of(ours, read_split(), SHOTS, control=PRIOR)
+    print_tables(everything)
+    write(options.out / "tables.json", everything)
+    for learner, rows in by_learner(setfit_rows(options.out)).items():
+        print(f"\n# The sets and draws of {learner}")
+        print_tables(beside(ours, rows))
+
+
+def beside(ours: Iterable[Scored], rows: Sequence[Scored]) -> Tables:
+    """Return the tables over the tasks, shots and draws that another learner has, and over no others."""
+    done = {(row.task, row.shots, row.draw) for row in rows}
+    shots = sorted({row.shots for row in rows})
+    same = [row for row in ours if (row.task, row.shots, row.draw) in done]
+    return tables_of([*same, *rows], read_split(), shots, control=PRIOR)
+
+
+def setfit_rows(folder: Path) -> list[Scored]:
+    log = folder / "setfit.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return [scored(row) for row in scores([json.loads(line) for line in lines])]
+
+
+def scored(row: Draw | Score) -> Scored:
+    score = row.score if isinstance(row, Draw) else row.main_score
+    return Scored(row.learner, row.task, int(row.shots), row.draw, score)
+
+
+def by_learner(rows: Iterable[Scored]) -> dict[str, list[Scored]]:
+    grouped: dict[str, list[Scored]] = {}
+    for row in rows:
+        grouped.setdefault(row.learner, []).append(row)
+    return grouped
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The classifier that follows the conventions of scikit-learn."""

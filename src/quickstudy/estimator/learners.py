@@ -1,0 +1,32 @@
+"""Learners: what a classifier starts from, opened once per process, however often it is fitted.
+
+This module owns the opened learners. They are shared by all classifiers and are never changed: adapting changes no
+meta-parameters. A run whose files have changed is opened again.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from quickstudy.methods.base import MetaLearner
+from quickstudy.prior import load_prior
+from quickstudy.runs import Run
+
+_PRIOR = "the prior that ships with quickstudy"
+
+
+def open_learner(run: str | Path | Run | None) -> tuple[MetaLearner, str]:
+    """Return the learner of a run, or the prior, and what it is called.
+
+    Raises:
+        QuickstudyError: There is no such run, it is not finished, or it cannot be read.
+    """
+    if run is None:
+        return load_prior(), _PRIOR
+    opened = run if isinstance(run, Run) else Run.open(run)
+    opened.check_finished()
+    return _open(opened.folder.resolve(), opened.files.learned.stat().st_mtime_ns), opened.folder.name
+
+
+@lru_cache(maxsize=2)
+def _open(folder: Path, _written: int) -> MetaLearner:
+    return Run.open(folder).learner()

@@ -1,0 +1,66 @@
+"""Saved: what `classifier.json` says beside a model: the labels with their types, and the settings that go by label.
+
+    {"classes": {"dtype": "<i8", "labels": [0, 1]}, "label_descriptions": [[1, "a fee"]], "class_weight": "balanced"}
+
+Descriptions and weights name a label by its position.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quickstudy.errors import RunError
+from quickstudy.estimator.labels import Classes
+from quickstudy.models.adapted import AdaptedModel
+
+FILE = "classifier.json"
+
+ByLabel = Mapping[Any, Any] | str | None
+
+
+def to_settings(classes: Classes, label_descriptions: ByLabel, class_weight: ByLabel) -> dict[str, object]:
+    """Return the content of the file.
+
+    Raises:
+        RunError: A label is of a type that JSON does not have.
+    """
+    given = {"label_descriptions": label_descriptions, "class_weight": class_weight}
+    return {"classes": classes.to_json()} | {key: _by_position(classes, value) for key, value in given.items()}
+
+
+def read_settings(folder: Path, model: AdaptedModel) -> tuple[Classes, dict[str, ByLabel]]:
+    """Return the labels of a model and the settings that go by label.
+
+    A folder without the file is a model that `quickstudy adapt` wrote: its labels are texts.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return Classes(np.array(model.label_names)), {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        classes = Classes.from_json(values.pop("classes"))
+        if classes.names != model.label_names:
+            raise ValueError("its labels are not those of the model")
+        return classes, {key: _by_label(classes, values[key]) for key in ("label_descriptions", "class_weight")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        fix = "Copy the folder again, or fit again."
+        raise RunError(f"the labels cannot be read ({error})", where=str(file), fix=fix) from error
+
+
+def _by_position(classes: Classes, values: ByLabel) -> object:
+    if not isinstance(values, Mapping):
+        return values
+    by_name = classes.by_name(values)
+    return [[position, by_name[name]] for position, name in enumerate(classes.names) if name in by_name]
+
+
+def _by_label(classes: Classes, values: Any) -> ByLabel:
+    if not isinstance(values, list):
+        return values  # type: ignore[no-any-return]
+    return {classes.values[position]: value for position, value in values}
