@@ -18,6 +18,16 @@ _HEAD = """# Settings of the methods
 sets these keys in its section `[method]`; the command line sets them with `--set method.<setting>=<value>`. All numbers
 are finite. What each method is good for, its equation and an example are in its docstring.
 
+The section `[encoder]` has settings of its own, for every method:
+
+| setting | default | meaning |
+|---|---|---|
+| `name` | `"minilm"` | Which encoder: a Hub id, a folder, or `minilm`. |
+| `max_length` | `128` | Tokens of a text that are read. Longer texts are cut, which `adapt` and `predict` say. |
+| `pooling` | `"mean"` | How token states become one vector: `mean`, `cls` or `pooler`. |
+| `pair` | by encoder | How two texts are read: `separate` (sentence encoders) or `joint` (all others). |
+| `normalize` | by encoder | Whether vectors have unit length, as those of sentence encoders do. |
+
 ## The inner loop
 
 Most methods with an inner loop share these settings. Each method below lists its defaults.

@@ -27,6 +27,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from quickstudy import pretraining
 from quickstudy.cli.main import main
 from quickstudy.data import table
+from quickstudy.data.columns import Columns
 from quickstudy.errors import DataError
 from quickstudy.evaluation import episodic
 from quickstudy.methods.base import MetaLearner, MetaLoss
@@ -123,7 +124,7 @@ def cache(folder: Path, rows: int, start: float) -> None:
     os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
     while time.time() < start:
         time.sleep(0.001)
-    read = table.read_table(folder / "rows.csv", table.Columns(), "classification")
+    read = table.read_table(folder / "rows.csv", Columns(), "classification")
     _write(folder, [len(read), read[0], read[rows - 1]])
 
 

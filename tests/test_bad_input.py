@@ -1,5 +1,6 @@
 """Bad input: through the command line, each mistake gets a message with its place and the way out, no half output."""
 
+import gzip
 import io
 import re
 import shutil
@@ -152,8 +153,15 @@ BAD_FILES: dict[str, tuple[str, str | bytes, int | None, Sequence[str]]] = {
         3,
         ("not valid UTF-8 (byte 0xe9 at position 4 of the line)", "iconv -f WINDOWS-1252 -t UTF-8 f.csv"),
     ),
-    "UTF-16": ("f.csv", GOOD.encode("utf-16"), 1, ("is UTF-16, not UTF-8", "iconv -f UTF-16 -t UTF-8 f.csv")),
-    "UTF-16 without mark": ("f.jsonl", '{"text": "a"}\n'.encode("utf-16-le"), 1, ("is UTF-16, not UTF-8",)),
+    "UTF-16 without mark": ("f.jsonl", '{"text": "a"}\n'.encode("utf-16-le"), 1, ("is UTF-16, not UTF-8", "iconv")),
+    "half a UTF-16 character": ("f.csv", GOOD.encode("utf-16")[:-1], None, ("not valid UTF-16", "Save it as UTF-8")),
+    "not gzip": ("f.csv.gz", GOOD, None, ("not a whole gzip file", "Copy it again.")),
+    "half a gzip file": ("f.csv.gz", gzip.compress(GOOD.encode())[:-9], None, ("not a whole gzip file",)),
+    "JSON of something else": ("f.json", '{"text": "a", "label": "x"}\n7', 2, ("a JSON int where an",)),
+    "columns of two lengths": ("f.json", '{"text": ["a", "b"], "label": ["x"]}', None, ("columns of the same length",)),
+    "JSON that is a number": ("f.json", "7", None, ("a JSON int where rows are expected", "Write a list of objects")),
+    "JSON that ends early": ("f.json", '[{"text": "a",\n', None, ("not valid JSON", "line 2, column 1")),
+    "no Excel file": ("f.xlsx", b"PK", None, ("Excel file",)),
     "broken JSON": (
         "f.jsonl",
         '{"text": "a", "label": "x"}\n{"text": "b", "label": \n',
@@ -168,13 +176,13 @@ BAD_FILES: dict[str, tuple[str, str | bytes, int | None, Sequence[str]]] = {
         3,
         ("3 fields where the header has 2", "double quotes"),
     ),
-    "too few fields": ("f.csv", 'text,label\n"a\nb",x\nc\n', 4, ("1 fields where the header has 2",)),
+    "too few fields": ("f.csv", 'text,label\n"a\nb",x\nc\n', 4, ("1 field where the header has 2",)),
     "quote left open": ("f.csv", 'text,label\n"a,x\nb,y\n', 3, ("broken CSV", "close every quoted field")),
     "text after a quote": ("f.csv", 'text,label\na,x\n"b" c,y\n', 3, ("broken CSV", 'twice ("")')),
     "no rows": ("f.csv", "text,label\n", None, ("the file has no rows", "one labelled text per row")),
     "empty file": ("f.jsonl", "", None, ("the file has no rows",)),
     "not Parquet": ("f.parquet", b"PAR2", None, ("not a readable Parquet file",)),
-    "another format": ("f.xlsx", b"PK", None, ("files of type '.xlsx' cannot be read", ".csv, .tsv, .jsonl, .parquet")),
+    "another format": ("f.xls", b"PK", None, ("files of type '.xls' cannot be read", ".csv, .tsv, .json, .jsonl")),
 }
 
 
@@ -691,8 +699,8 @@ def test_published_draws_without_those_shots_are_refused(cli: Cli, trained: Path
         ("single", ["good", "--pair", "bad"], ("reads single texts, and there is a second one", "Leave it out.")),
         ("single", ["good", ""], ("texts[1]: this text is empty", "Leave it out.")),
         ("single", ["good", "bad", "--pair", "one"], ("2 texts but 1 --pair", "Give one --pair per text.")),
-        ("single", [], ("give texts or --data, one of the two", 'quickstudy predict model/ "a text"')),
-        ("single", ["good", "--data", "train.csv"], ("give texts or --data, one of the two",)),
+        ("single", [], ("give texts or a file, one of the two", 'quickstudy predict model/ "a text"')),
+        ("single", ["good", "--data", "train.csv"], ("give texts or a file, one of the two",)),
         ("single", ["--data", "nothing.csv"], ("nothing.csv: there is no such file", "Check the path.")),
     ],
 )

@@ -11,6 +11,9 @@ import torch
 
 import quickstudy
 from conftest import tiny_encoder, word_task
+from quickstudy.config import EncoderConfig
+from quickstudy.data.columns import LABEL_NAMES, PAIR_NAMES, SCORE_NAMES, TEXT_NAMES
+from quickstudy.data.source import SUFFIXES
 from quickstudy.methods.catalog import METHODS, make, table
 from quickstudy.models.batch import encode_set
 from quickstudy.models.target import Classes
@@ -72,3 +75,29 @@ def test_the_tests_that_hold_the_guarantees_of_scaling_are_there() -> None:
         r"^def (test_\w+)", (ROOT / "tests" / "test_processes.py").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert named == set(there)
+
+
+def test_the_page_of_files_names_the_columns_and_files_that_are_looked_for() -> None:
+    text = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    cells = {
+        row.split("|")[1].strip(): row.split("|")[2].strip() for row in re.findall(r"^\|.*\|$", text, re.MULTILINE)
+    }
+    for row, names in (("text", TEXT_NAMES), ("label", LABEL_NAMES), ("number (`--regression`)", SCORE_NAMES)):
+        assert tuple(cells[row].split(", ")) == names
+    pairs = re.findall(r"(\w+) \+ (\w+)", cells["two texts"])
+    assert set(pairs) <= set(PAIR_NAMES)
+    assert {tuple(re.sub("_?[12ab]$", "", name) for name in pair) for pair in set(PAIR_NAMES) - set(pairs)} <= {
+        tuple(re.sub("[12]$", "", name) for name in pair) for pair in pairs
+    }
+    first_table = text.partition("## Which columns")[0]
+    assert set(re.findall(r"^\| (`.*`) \|", first_table, re.MULTILINE)) == {
+        "`.csv`, `.tsv`",
+        *(f"`{suffix}`" for suffix in SUFFIXES if suffix not in (".csv", ".tsv")),
+    }
+
+
+def test_the_settings_page_has_every_setting_of_the_encoder_with_its_default() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").partition("## The inner loop")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]*)`? \|", page, re.MULTILINE))
+    assert rows.keys() == EncoderConfig.model_fields.keys()
+    assert (rows["name"], rows["max_length"]) == ('"minilm"', str(EncoderConfig().max_length))

@@ -454,6 +454,18 @@ def test_one_draw_is_valid_json_though_it_has_no_interval(made: Path, tmp_path: 
     assert told == json.loads((run / "results.json").read_text(encoding="utf-8"))
 
 
+def test_a_run_of_relative_paths_is_resumed_and_evaluated_from_another_folder(made: Path, tmp_path: Path) -> None:
+    recipe = tomllib.loads(_recipe(made).replace(f"{made}/", ""))
+    with chdir(made):
+        quickstudy.pretrain(recipe, tmp_path / "run")
+        (tmp_path / "run" / "meta_learner.safetensors").unlink()
+        quickstudy.pretrain(recipe, tmp_path / "run", resume=True)
+    with chdir(tmp_path):
+        results = quickstudy.evaluate("run", made / "held", shots=(2,), draws=1, limit=20)
+    assert results.learners["meta-trained"].overlap == ()  # the meta-train tasks were looked up
+    assert str(made) not in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
 def test_tasks_met_in_meta_training_are_named(made: Path, tmp_path: Path, command: Command) -> None:
     run = _copy_of(made / "run", tmp_path)
     done = command("evaluate", run, "--tasks", made / "corpora", "--shots", "2", "--draws", 1, "--allow-overlap")

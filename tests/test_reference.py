@@ -13,11 +13,11 @@ import pytest
 
 from quickstudy.data import glue as glue_module
 from quickstudy.data import hub as hub_module
+from quickstudy.data.columns import Columns
 from quickstudy.data.glue import GLUE
 from quickstudy.data.hub import load_hub
 from quickstudy.data.reference import load_tasks
 from quickstudy.data.samples import META_SPLITS, read_sample_index
-from quickstudy.data.table import Columns
 from quickstudy.errors import DataError
 from quickstudy.evaluation.metrics import score
 from quickstudy.tasks.split import Example
@@ -187,7 +187,7 @@ def test_a_second_text_can_be_passed_over(tmp_path: Path) -> None:
         ("samples:spam?text=foo", "option 'text'", "It takes no options"),
         ("samples?kind=regression", "option 'kind'", "It takes no options"),
         ("glue:rte?label=x", "option 'label'", "Choose one of: path."),
-        ("few.csv?config=x", "option 'config'", "Choose one of: kind, label, lineage, pair, text."),
+        ("few.csv?config=x", "option 'config'", "Choose one of: bad, kind, label, lineage, pair, text."),
         ("hub:x?path=y", "option 'path'", "Choose one of: config, kind, label, lineage, pair, text."),
         ("few.csv?pair=", "option 'pair' in 'few.csv?pair=' has no value", "Write pair=..., or leave it out."),
         ("few.csv?text", "option 'text' in 'few.csv?text' has no value", "Write text=..."),

@@ -5,6 +5,7 @@ model = quickstudy.adapt("runs/first", texts=["late fee again", ...], labels=["f
 model.predict(["I was charged twice"])
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, NothingLearnedWarning, RecipeError, RunError, did_you_mean
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.adapted import AdaptedModel
+from quickstudy.models.encoder import Encoder
+from quickstudy.models.tokens import describe_cut
 from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
 from quickstudy.settings import FullSettings
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 # The Trainer, matplotlib and scipy are imported by the functions that need them, so that `adapt` starts fast.
 
 __all__ = ["adapt", "evaluate", "explain", "finetune", "load_model", "load_tasks", "pretrain"]
+
+_log = logging.getLogger(__name__)
 
 _AFTER, _BEFORE, _PROBE = "meta-trained", "untouched", "linear probe"
 
@@ -142,6 +147,13 @@ def adapt(
     return replace(model, learned=learned())
 
 
+def _note_cut(encoder: Encoder, task: Task) -> None:
+    """Note how many train texts are longer than the encoder reads."""
+    rows = task.train_split
+    if cut := encoder.count_cut(rows[i] for i in range(len(rows))):
+        _log.warning("%s: %s", task.name, describe_cut(cut, encoder.settings.max_length))
+
+
 def _describe(task: Task, descriptions: Mapping[str, str], learner: MetaLearner) -> Task:
     """Return a task with descriptions of its labels, for a learner that reads them."""
     if not isinstance(descriptions, Mapping):
@@ -180,7 +192,10 @@ def finetune(
     from quickstudy.adaptation.full import finetune_task
 
     opened = run if isinstance(run, Run) else Run.open(run)
-    return finetune_task(opened.learner().encoder, _task(data), chosen, callbacks=callbacks)
+    encoder, task = opened.learner().encoder, _task(data)
+    model = finetune_task(encoder, task, chosen, callbacks=callbacks)
+    _note_cut(encoder, task)
+    return model
 
 
 def _full_settings(settings: FullSettings | None, options: Mapping[str, Any]) -> FullSettings:

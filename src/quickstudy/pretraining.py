@@ -12,7 +12,9 @@ from accelerate.utils import LoggerType
 
 from quickstudy.build import Built, build
 from quickstudy.config import Recipe, describe_differences
+from quickstudy.data.reference import with_whole_paths
 from quickstudy.errors import RecipeError, RunError
+from quickstudy.models.bundled import NAME as MINILM
 from quickstudy.processes import gather, is_main
 from quickstudy.report.run.card import write_card
 from quickstudy.report.run.facts import read_run
@@ -43,7 +45,8 @@ def start_run(recipe: Recipe, folder: Path, on_step: OnStep, *, budget: Budget |
         raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
     built, accelerator = _prepare(recipe, folder)
     tasks = [task.name for task in built.sampler.tasks]
-    run = Run.create(folder, recipe, tasks, built.validation_tasks) if is_main() else Run(folder, recipe)
+    whole = _with_whole_paths(recipe)  # the run can then be evaluated from any folder
+    run = Run.create(folder, whole, tasks, built.validation_tasks) if is_main() else Run(folder, whole)
     return _meta_train(run, built, accelerator, on_step, budget)
 
 
@@ -74,8 +77,20 @@ def explain_recipe(recipe: Recipe) -> Explanation:
     return explain(built.learner, built.sampler, built.outer, _make_accelerator(recipe, Path()))
 
 
+def _with_whole_paths(recipe: Recipe) -> Recipe:
+    """Return a recipe that names the same data and encoder from any folder."""
+    encoder, tasks = recipe.encoder, recipe.tasks
+    name = (
+        str(Path(encoder.name).absolute()) if Path(encoder.name).is_dir() and encoder.name != MINILM else encoder.name
+    )
+    references = {key: [with_whole_paths(each) for each in getattr(tasks, key)] for key in ("train", "validation")}
+    changes = {"encoder": encoder.model_copy(update={"name": name}), "tasks": tasks.model_copy(update=references)}
+    return recipe.model_copy(update=changes)
+
+
 def _refuse_other_recipe(run: Run, asked: Recipe) -> None:
-    differences = describe_differences(run.recipe, asked)
+    # Runs of earlier versions keep paths as they were written.
+    differences = describe_differences(_with_whole_paths(run.recipe), _with_whole_paths(asked))
     if differences:
         raise RecipeError(
             f"a resumed run keeps its settings, and this one has others ({'; '.join(differences)})",

@@ -1,6 +1,7 @@
 """The verb `adapt`: turn a run and labelled texts into a model of one task."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from quickstudy.cli.descriptions import read_descriptions
-from quickstudy.cli.options import Json, PairColumn, TextColumn, print_json
+from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, print_json
 from quickstudy.errors import DataError
 from quickstudy.settings import FullSettings
 from quickstudy.storage.layout import PRIOR
@@ -25,14 +26,15 @@ _FULL = FullSettings()
 
 
 def adapt(
-    data: Annotated[str, typer.Option(help="Labelled texts: CSV, TSV, JSONL, Parquet, or a task reference.")],
+    data: Annotated[str, typer.Option(help="Labelled texts: a data file, - for a pipe, or a task reference.")],
     out: Annotated[Path, typer.Option(help="New model folder.")],
     run: Annotated[Path, typer.Argument(help="Run folder; by default the prior that comes with quickstudy.")] = Path(
         PRIOR
     ),
-    text_column: TextColumn = "text",
+    text_column: TextColumn = "auto",
     pair_column: PairColumn = "auto",
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    label_column: Annotated[str, typer.Option(help="Column of the label; auto: the only one that it can be.")] = "auto",
+    skip_bad_rows: SkipBadRows = False,
     regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
     label_descriptions: Descriptions = None,
     names: Names = None,
@@ -54,18 +56,19 @@ def adapt(
 
     refuse_existing(out)
     settings = _full_settings({"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}, full=full)
-    columns = {"text": text_column, "pair": pair_column, "label": label_column}
-    reference = _reference(data, columns, regression)
+    choices = {"text": text_column, "pair": pair_column, "label": label_column}
     described = read_descriptions(label_descriptions) if label_descriptions else None
     if full and (names or described):
         raise DataError("full fine-tuning reads no label names", fix="Leave out --full, or --names and descriptions.")
     from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
-    began = time.perf_counter()
-    if full:
-        model = _finetune(run, reference, settings, quiet=as_json)
-    else:
-        model = api.adapt(run, reference, label_descriptions=described, names=names or "true")
+    with _labelled_data(data) as place:
+        reference = _reference(place, choices, regression, skip_bad_rows)
+        began = time.perf_counter()
+        if full:
+            model = _finetune(run, reference, settings, quiet=as_json)
+        else:
+            model = api.adapt(run, reference, label_descriptions=described, names=names or "true")
     seconds = time.perf_counter() - began
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
@@ -88,6 +91,18 @@ def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:
     return replace(_FULL, **given)
 
 
+@contextmanager
+def _labelled_data(data: str) -> Iterator[str]:
+    """Give where the data are; of standard input, a copy."""
+    if data == "-":
+        from quickstudy.data.stdin import standard_input
+
+        with standard_input() as file:
+            yield str(file)
+    else:
+        yield data
+
+
 def _finetune(run: Path, reference: str, settings: FullSettings, *, quiet: bool) -> "AdaptedModel":
     """Fine-tune everything, with a progress bar."""
     from quickstudy import api
@@ -97,11 +112,13 @@ def _finetune(run: Path, reference: str, settings: FullSettings, *, quiet: bool)
         return api.finetune(run, reference, settings=settings, callbacks=[progress.callback()])
 
 
-def _reference(data: str, columns: dict[str, str], regression: bool) -> str:
-    """Add the names of columns that are not the usual ones to a path or task reference."""
+def _reference(data: str, columns: dict[str, str], regression: bool, skip_bad_rows: bool) -> str:
+    """Add what the user chose to a path or task reference."""
     from urllib.parse import urlencode
 
-    chosen = {key: name for key, name in columns.items() if name != ("auto" if key == "pair" else key)}
+    chosen = {key: name for key, name in columns.items() if name != "auto"}
     if regression:
         chosen["kind"] = "regression"
+    if skip_bad_rows:
+        chosen["bad"] = "skip"
     return f"{data}{'&' if '?' in data else '?'}{urlencode(chosen)}" if chosen else data

@@ -5,6 +5,7 @@ Heavy imports wait until a verb needs them.
 Exit codes: 0 done, 2 something wrong with the input (one message, no traceback), 130 interrupted (Typer's).
 """
 
+import logging
 import os
 import sys
 import traceback
@@ -41,6 +42,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; the entry point."""
+    notes, log = _Notes(), logging.getLogger("quickstudy")
+    log.addHandler(notes)
+    log.setLevel(logging.INFO)
     try:
         app()
     except QuickstudyError as error:
@@ -50,6 +54,24 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         _say(f"{place}{error.strerror or error}\n  Check space and permissions.", error)
         sys.exit(2)
+    finally:
+        log.removeHandler(notes)
+
+
+class _Notes(logging.Handler):
+    """Says what the library notes, e.g. which columns it took, once each, on standard error of the main process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from quickstudy.processes import is_main
+
+        note = record.getMessage()
+        if note not in self._said and is_main():
+            self._said.add(note)
+            print(note, file=sys.stderr)
 
 
 def _say(message: str, error: Exception) -> None:

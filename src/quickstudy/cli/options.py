@@ -9,8 +9,9 @@ from quickstudy.errors import DataError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 HeldOutTasks = Annotated[list[str], typer.Option(help="Held-out tasks (references). May be repeated.")]
-TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
-PairColumn = Annotated[str, typer.Option(help="Column of the second text; auto: text_pair if there.")]
+TextColumn = Annotated[str, typer.Option(help="Column of the text; auto: the only one that it can be.")]
+PairColumn = Annotated[str, typer.Option(help="Column of the second text; auto: if there is one; none: none.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used; count them.")]
 Limit = Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)]
 AllowOverlap = Annotated[bool, typer.Option(help="Score texts although they were meta-trained on.")]
 

@@ -1,11 +1,14 @@
 """Progress: live bars on a terminal, plain lines when the output is a file or a pipe."""
 
+import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from quickstudy.report.number import counted, shots_text
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -17,9 +20,17 @@ _PLAIN_SECONDS = 10.0  # between two plain lines that carry nothing but progress
 
 
 class _Bar:
-    """A rich bar on a terminal's standard error; nothing when quiet or not a terminal."""
+    """A rich bar on a terminal's standard error; plain lines where there is none; nothing when quiet.
 
-    def __init__(self, title: str, total: int | None, *, quiet: bool) -> None:
+    Args:
+        title: What is done.
+        total: How much of it; None if that is not known.
+        quiet: Show nothing.
+        plain_to: Where plain lines go; None stands for standard output.
+    """
+
+    def __init__(self, title: str, total: int | None, *, quiet: bool, plain_to: TextIO | None = None) -> None:
+        self._plain_to = plain_to
         self._console = Console(stderr=True, highlight=False)
         self.quiet = quiet
         self.live = self._console.is_terminal and not quiet
@@ -53,7 +64,7 @@ class _Bar:
         self._progress.update(self._task, completed=done, note=note)
         if not self.live and not self.quiet and (important or time.monotonic() - self._spoken > _PLAIN_SECONDS):
             self._spoken = time.monotonic()
-            print(plain, flush=True)
+            print(plain, flush=True, file=self._plain_to)
 
 
 class TrainingProgress(_Bar):
@@ -98,8 +109,8 @@ class DrawProgress(_Bar):
     def draw(self, draw: "Draw") -> None:
         """Count one finished draw."""
         self._done += 1
-        note = f"{draw.task}, {draw.shots} shots, {draw.learner}"
-        self.show(self._done, note, f"{self._done} draws: {note}")
+        note = f"{draw.task}, {shots_text(draw.shots)}, {draw.learner}"
+        self.show(self._done, note, f"{counted(self._done, 'draw')}: {note}")
 
 
 class CellProgress(_Bar):
@@ -111,6 +122,21 @@ class CellProgress(_Bar):
     def cell(self, done: int, total: int, what: str) -> None:
         """Show what is finished."""
         self.show(done, what, f"{done}/{total} cells: {what}", total=total)
+
+
+class RowProgress(_Bar):
+    """Rows of a file that are labelled."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        super().__init__("labelling", None, quiet=quiet, plain_to=sys.stderr)
+        self._began: tuple[int, float] | None = None  # rows and time of the first call, for the rate
+
+    def rows(self, done: int, total: int) -> None:
+        """Show how many rows are written."""
+        now = time.monotonic()
+        first, began = self._began = self._began or (done, now)
+        rate = f"{(done - first) / (now - began):,.0f} rows/s" if done > first and now > began else ""
+        self.show(done, rate, f"{done:,}/{total:,} rows  {rate}".rstrip(), total=total)
 
 
 class FinetuneProgress(_Bar):

@@ -22,7 +22,9 @@ def recommend(
     most_mib: Annotated[float | None, typer.Option(help="Memory that there is, in MiB.", min=0)] = None,
     encoder: Annotated[str, typer.Option(help="With --tasks: encoder of the baselines.")] = "minilm",
     allow_overlap: Annotated[bool, typer.Option(help="With --tasks: score what was meta-trained on.")] = False,
-    no_gpu: Annotated[bool, typer.Option(help="Only learners whose costs were measured without a GPU.")] = False,
+    no_gpu: Annotated[
+        bool, typer.Option("--no-gpu", help="Only learners whose costs were measured without a GPU.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say which learner to take, and what the evidence decides: from a comparison, or for your tasks (step 5)."""

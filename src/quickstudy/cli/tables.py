@@ -11,7 +11,7 @@ from quickstudy.cli.prediction import Prediction
 from quickstudy.evaluation.results import Results
 from quickstudy.report import table as reported
 from quickstudy.report.headline import gain_sentences, headline
-from quickstudy.report.number import count, seconds
+from quickstudy.report.number import count, counted, seconds
 from quickstudy.report.overlap import overlap_notes
 from quickstudy.report.table import means_table, ranks_table, score_name, tasks_table
 from quickstudy.report.view import best_first, in_order
@@ -54,7 +54,7 @@ def print_tasks(tasks: list[Task], show: int) -> None:
     for task in tasks:
         rows = ", ".join(f"{name} {len(split):,}" for name, split in task.splits.items())
         if task.fixed_draws:
-            rows += f", {len(task.fixed_draws)} fixed draws"
+            rows += f", {counted(len(task.fixed_draws), 'fixed draw')}"
         names = task.label_names
         labels = "a number" if not names else ", ".join(names) if len(names) <= 6 else f"{len(names)} labels"
         pair = "yes" if task.pair else "no"
@@ -93,7 +93,7 @@ def print_evaluation(results: Results) -> None:
         console.print(escape(sentence))
     protocol = results.protocol
     limit = f", {protocol.limit} test rows at most" if protocol.limit else ""
-    console.print(f"{score_name(results)}; {protocol.draws} draws{limit}", style="dim")
+    console.print(f"{score_name(results)}; {counted(protocol.draws, 'draw')}{limit}", style="dim")
     for name in view.learners:
         for note in overlap_notes(results.learners[name]):
             console.print(escape(note), style="yellow")

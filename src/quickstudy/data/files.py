@@ -7,7 +7,8 @@ corpora/a.csv, corpora/b/train.csv …       a collection: each file and each fo
 
 Splits may be called train, validation (valid, val, dev) and test (eval). A folder that can be read in two ways is
 refused: one that is half a task and half a collection, or one with two files for the same split. Names that start with
-a dot are skipped.
+a dot or with ~$ (an open Excel file) are skipped. In a folder a .json file is data only if its name is that of a split
+or a draw, because many folders have other .json files.
 """
 
 import re
@@ -15,8 +16,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from quickstudy.data.reading import SUFFIXES, explain_os_errors
-from quickstudy.data.table import Columns, list_labels, make_split, read_table
+from quickstudy.data.columns import Columns
+from quickstudy.data.source import SUFFIXES, base_name, explain_os_errors, find_format
+from quickstudy.data.table import list_labels, make_split, read_table
 from quickstudy.errors import DataError
 from quickstudy.tasks.split import SPLIT_NAMES
 from quickstudy.tasks.task import Kind, Task
@@ -27,13 +29,16 @@ Key = TypeVar("Key")
 _DRAW = re.compile(r"train_(\d+)_(\d+)")
 
 
-def load_path(path: Path, columns: Columns = Columns(), kind: Kind = "classification") -> list[Task]:
+def load_path(
+    path: Path, columns: Columns = Columns(), kind: Kind = "classification", *, skip_bad_rows: bool = False
+) -> list[Task]:
     """Load a file, a task folder or a collection; tasks are named by their file or folder.
 
     Args:
         path: File or folder.
         columns: Which columns hold text, second text and label.
         kind: Labels are classes or numbers.
+        skip_bad_rows: Leave out rows that cannot be used, and say how many they are.
 
     Raises:
         DataError: There is nothing to read, the folder can be read in two ways, or a row is bad; with `file:line`.
@@ -42,7 +47,7 @@ def load_path(path: Path, columns: Columns = Columns(), kind: Kind = "classifica
         if not path.exists():
             raise DataError("there is no such file or folder", where=str(path), fix="Check the path.")
         name = _name(path if path.name.strip(".") else path.resolve())  # "." and ".." are no names
-        tasks = _load(path, name, columns, kind)
+        tasks = _load(path, name, columns, kind, skip_bad_rows)
     if not tasks:
         raise DataError(
             "the folder holds no data files", where=str(path), fix=f"Put {', '.join(SUFFIXES)} files in it."
@@ -50,12 +55,14 @@ def load_path(path: Path, columns: Columns = Columns(), kind: Kind = "classifica
     return tasks
 
 
-def load_files(name: str, files: Mapping[Role, Path], columns: Columns, kind: Kind) -> Task:
+def load_files(
+    name: str, files: Mapping[Role, Path], columns: Columns, kind: Kind, *, skip_bad_rows: bool = False
+) -> Task:
     """Make one task of a file for each split and, where there are any, a file for each fixed draw.
 
     All files share the labels: a label that occurs in one of them counts for all.
     """
-    tables = {role: read_table(path, columns, kind) for role, path in files.items()}
+    tables = {role: read_table(path, columns, kind, skip_bad_rows=skip_bad_rows) for role, path in files.items()}
     first_file = next(iter(files.values()))
     values = list_labels(list(tables.values())) if kind == "classification" else []
     if len(values) == 1:
@@ -102,24 +109,30 @@ def index_files(files: Iterable[tuple[Key, Path]]) -> dict[Key, Path]:
 
 def list_data_files(folder: Path) -> list[Path]:
     """Return the data files of a folder, by name; hidden files are no data (macOS leaves `._a.csv` behind)."""
-    return sorted(f for f in _visible(folder) if f.suffix.lower() in SUFFIXES and f.is_file())
+    return sorted(f for f in _visible(folder) if _is_data(f) and f.is_file())
 
 
-def _load(path: Path, name: str, columns: Columns, kind: Kind) -> list[Task]:
+def _is_data(file: Path) -> bool:
+    """Return whether a file in a folder is data by its name."""
+    suffix = find_format(file)
+    return suffix is not None and (suffix != ".json" or _role(file) is not None)
+
+
+def _load(path: Path, name: str, columns: Columns, kind: Kind, skip_bad_rows: bool) -> list[Task]:
     if path.is_file():
-        return [load_files(name, {"train": path}, columns, kind)]
+        return [load_files(name, {"train": path}, columns, kind, skip_bad_rows=skip_bad_rows)]
     files, folders = list_data_files(path), sorted(f for f in _visible(path) if f.is_dir() and _holds_data(f))
     files_of_task = [(role, file) for file in files if (role := _role(file))]
     if files_of_task:
         _check_roles(path, dict(files_of_task), [*(f for f in files if not _role(f)), *folders])
-        return [load_files(name, index_files(files_of_task), columns, kind)]
+        return [load_files(name, index_files(files_of_task), columns, kind, skip_bad_rows=skip_bad_rows)]
     tasks = index_files((_name(f), f) for f in (*files, *folders))
-    return [task for last, f in tasks.items() for task in _load(f, f"{name}/{last}", columns, kind)]
+    return [task for last, f in tasks.items() for task in _load(f, f"{name}/{last}", columns, kind, skip_bad_rows)]
 
 
 def _role(file: Path) -> Role | None:
     """Return what a file of a task folder holds; None if its name is neither that of a split nor that of a draw."""
-    stem = file.stem.lower()
+    stem = base_name(file).lower()
     drawn = _DRAW.fullmatch(stem)
     return (int(drawn[2]), int(drawn[1])) if drawn else SPLIT_NAMES.get(stem)
 
@@ -147,11 +160,11 @@ def _check_roles(folder: Path, files: Mapping[Role, Path], others: list[Path]) -
 
 def _name(path: Path) -> str:
     """Return the whole name of a folder (`v1.2` has no suffix), or the name of a file without its suffix."""
-    return path.name if path.is_dir() else path.stem
+    return path.name if path.is_dir() else base_name(path)
 
 
 def _visible(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return [path for path in folder.iterdir() if not path.name.startswith((".", "~$"))]
 
 
 def _holds_data(folder: Path) -> bool:

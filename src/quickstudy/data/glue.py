@@ -9,10 +9,11 @@ one more split. Wang et al. 2019, arXiv:1804.07461.
 from dataclasses import dataclass
 from pathlib import Path
 
+from quickstudy.data.columns import Columns
 from quickstudy.data.files import index_files, list_data_files
 from quickstudy.data.hub import fetch, read_labels
-from quickstudy.data.reading import SUFFIXES, explain_os_errors
-from quickstudy.data.table import ArrowSplit, Columns, make_split, read_table
+from quickstudy.data.source import SUFFIXES, explain_os_errors
+from quickstudy.data.table import ArrowSplit, make_split, read_table
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import Split
 from quickstudy.tasks.task import Kind, Task

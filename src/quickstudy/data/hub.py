@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from quickstudy.data.table import ArrowSplit, Columns, sort_labels
+from quickstudy.data.columns import Columns, choose_columns, say_choice
+from quickstudy.data.table import ArrowSplit, sort_labels
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import SPLIT_NAMES, Split, SubsetSplit
 from quickstudy.tasks.task import Kind, Task
@@ -52,20 +53,22 @@ def load_hub(
         DataError: It cannot be loaded, a column is missing, or it holds something else.
     """
     published = fetch(repository, config)
-    if columns.text_pair == "auto":
-        has_pairs = any("text_pair" in rows.column_names for rows in published.values())
-        columns = Columns(columns.text, "text_pair" if has_pairs else None, columns.label)
-    published = {split: _select_columns(rows, columns, f"hub:{repository}", split) for split, rows in published.items()}
-    names = _label_names(published, columns.label) if kind == "classification" else []
+    reference = f"hub:{repository}"
+    names = list(dict.fromkeys(name for rows in published.values() for name in rows.column_names))
+    chosen = choose_columns(names, columns, reference, kind)
+    say_choice(columns, chosen, reference, labelled=True)
+    columns = chosen
+    published = {split: _select_columns(rows, columns, reference, split) for split, rows in published.items()}
+    labels = _label_names(published, columns.label) if kind == "classification" else []
     splits: dict[str, Split] = {}
     for split, rows in published.items():
-        if (usable := _usable_rows(rows, columns, names, kind)) is not None:
+        if (usable := _usable_rows(rows, columns, labels, kind)) is not None:
             usual_name = SPLIT_NAMES.get(split, split)
             splits[split if usual_name in published or usual_name in splits else usual_name] = usable
     if not splits:
         raise DataError(f"no row of {repository!r} has both a text and a label", fix="Name other columns.")
     name = f"hub:{repository}{f'?config={config}' if config else ''}"
-    return Task(name, splits, tuple(names), kind, columns.text_pair is not None)
+    return Task(name, splits, tuple(labels), kind, columns.text_pair is not None)
 
 
 def read_labels(rows: datasets.Dataset, column: str, names: Sequence[str], kind: Kind) -> np.ndarray:

@@ -7,9 +7,10 @@
 
 | option after `?` | for | meaning |
 |---|---|---|
-| `text`, `pair`, `label` | Hub, files | names of the columns; `pair=none` takes no second text |
+| `text`, `pair`, `label` | Hub, files | names of the columns (see `columns`); `pair=none` takes no second text |
 | `kind` | Hub, files | `classification` or `regression` |
 | `lineage` | Hub, files | source of the texts, e.g. `imdb`; tasks of the same source are not held out from each other |
+| `bad` | files | `skip` leaves out rows that cannot be used |
 | `config` | Hub | the configuration of the data set |
 | `path` | GLUE | a local folder |
 """
@@ -18,18 +19,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
+from quickstudy.data.columns import AUTO, Columns
 from quickstudy.data.files import load_path
 from quickstudy.data.glue import GLUE, load_glue
 from quickstudy.data.hub import load_hub
-from quickstudy.data.reading import explain_os_errors
 from quickstudy.data.samples import load_samples
-from quickstudy.data.table import Columns
+from quickstudy.data.source import explain_os_errors
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.task import Kind, Task
 
 _COLUMNS = ("text", "pair", "label", "kind", "lineage")
+_FILE = (*_COLUMNS, "bad")
 _OPTIONS = {"samples": (), "glue": ("path",), "hub": (*_COLUMNS, "config")}
 
 
@@ -56,6 +58,27 @@ def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[
     return tasks
 
 
+def with_whole_paths(reference: str, base: Path = Path()) -> str:
+    """Return a reference that names the same data from any folder.
+
+    Args:
+        reference: A task reference.
+        base: Folder that its path starts from, if it has one.
+
+    >>> with_whole_paths("samples:spam"), with_whole_paths("few.csv?label=code", Path("/data"))
+    ('samples:spam', '/data/few.csv?label=code')
+    """
+    target, question, query = reference.partition("?")
+    source = target.partition(":")[0]
+    if source == "glue":
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        if "path" in options:
+            query = urlencode({**options, "path": (base / options["path"]).absolute()}, safe="/")
+    elif source not in _OPTIONS:
+        target = str((base / target).absolute())
+    return f"{target}{question}{query}"
+
+
 def _load_reference(reference: str, base: Path) -> list[Task]:
     tasks, options = _load_from(reference, base)
     lineage = frozenset(name for name in options.get("lineage", "").split(",") if name)
@@ -65,7 +88,7 @@ def _load_reference(reference: str, base: Path) -> list[Task]:
 def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
     target, _, query = reference.partition("?")
     source, _, names = target.partition(":")
-    options = _options(reference, query, _OPTIONS.get(source, _COLUMNS))
+    options = _options(reference, query, _OPTIONS.get(source, _FILE))
     chosen = [name for name in names.split(",") if name]
     if source == "samples":
         return load_samples(chosen), options
@@ -75,9 +98,11 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
     kind = options.get("kind", "classification")
     if kind not in get_args(Kind):
         raise DataError(f"kind {kind!r} in {reference!r} is unknown", fix=did_you_mean(kind, get_args(Kind)))
-    columns = Columns(options.get("text", "text"), options.get("pair", "auto"), options.get("label", "label"))
+    columns = Columns(options.get("text", AUTO), options.get("pair", AUTO), options.get("label", AUTO))
     if source == "hub":
         return [load_hub(names, columns, cast(Kind, kind), config=options.get("config"))], options
+    if options.get("bad", "skip") != "skip":
+        raise DataError(f"bad={options['bad']} in {reference!r} is unknown", fix="Write bad=skip, or leave it out.")
     path = base / target
     with explain_os_errors(path):
         if not path.exists():
@@ -85,7 +110,7 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
                 f"{reference!r} is neither a file or folder nor a known source",
                 fix="Give a path, or samples, glue, glue:NAME or hub:ID.",
             )
-    return load_path(path, columns, cast(Kind, kind)), options
+    return load_path(path, columns, cast(Kind, kind), skip_bad_rows="bad" in options), options
 
 
 def _options(reference: str, query: str, allowed: Sequence[str]) -> dict[str, str]:

@@ -12,8 +12,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from quickstudy.data.columns import Columns
 from quickstudy.data.files import load_files
-from quickstudy.data.table import Columns
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import Split, hold_out
 from quickstudy.tasks.task import Task

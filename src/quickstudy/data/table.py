@@ -10,11 +10,11 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -22,32 +22,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from quickstudy.data.reading import explain_os_errors, read_rows
+from quickstudy.data.bad_rows import BadRows
+from quickstudy.data.columns import AUTO, Columns, choose_columns, say_choice
+from quickstudy.data.reading import read_column_names, read_rows
+from quickstudy.data.source import explain_os_errors, find_format
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.storage.manifest import hash_file
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 
-_FORMAT = 2  # raise it when the layout of the cache changes, or when other rows are refused
+_FORMAT = 3  # raise it when the layout of the cache changes, or when other rows are refused
 _BATCH = 1_000  # rows written at a time
 _MISSING = ("NAType", "NaTType")  # the types that pandas has for missing values
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Names of the columns that hold the text, the second text of pairs and the label.
+class CheckedRow(NamedTuple):
+    """A row of a data file whose texts are texts.
 
-    `text_pair="auto"` takes a column called `text_pair` if the file has one. None, or "none", takes no second text.
+    Attributes:
+        where: `file:line`.
+        values: What its columns hold, unchecked.
+        text: The text.
+        text_pair: The second text of a pair.
+        label: The name of its label, or a number; None if labels are not asked for.
     """
 
-    text: str = "text"
-    text_pair: str | None = "auto"
-    label: str = "label"
-
-    def __post_init__(self) -> None:
-        if self.text_pair == "none":
-            object.__setattr__(self, "text_pair", None)
+    where: str
+    values: Mapping[str, object]
+    text: str
+    text_pair: str | None
+    label: str | float | None
 
 
 class ArrowSplit:
@@ -83,13 +88,14 @@ def find_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
 
 
-def read_table(path: Path, columns: Columns, kind: Kind) -> datasets.Dataset:
+def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool = False) -> datasets.Dataset:
     """Read and check a data file.
 
     Args:
-        path: CSV, TSV, JSONL or Parquet.
+        path: A data file; see `data.reading`.
         columns: Which columns to take.
         kind: Labels are kept as strings (classification) or as float64 (regression).
+        skip_bad_rows: Leave out rows that cannot be used, and say how many they are.
 
     Returns:
         A memory-mapped data set with the columns `text`, `text_pair` (only for pairs) and `label`.
@@ -98,14 +104,16 @@ def read_table(path: Path, columns: Columns, kind: Kind) -> datasets.Dataset:
         DataError: The file cannot be read, a column is missing, a text is empty, a label is missing or no number; with
             `file:line`.
     """
-    key = sha256(f"{_FORMAT}|{columns}|{kind}|{path.suffix.lower()}|".encode())
+    key = sha256(f"{_FORMAT}|{columns}|{kind}|{find_format(path)}|{skip_bad_rows}|".encode())
     with explain_os_errors(path):
         key.update(bytes.fromhex(hash_file(path)))
+    find_columns(path, columns, kind, labelled=True)  # said also if the checked rows are there already
     target = find_cache_folder() / f"{key.hexdigest()}.arrow"
     fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
     with explain_os_errors(target.parent, "the cache folder cannot be used", fix):
-        if not target.exists():
-            _write_arrow(_labelled(path, columns, kind), kind, target)
+        if skip_bad_rows or not target.exists():  # rows that are left out are counted every time
+            rows = read_checked_rows(path, columns, kind, labelled=True, skip_bad_rows=skip_bad_rows)
+            _write_arrow(rows, kind, target)
         return datasets.Dataset.from_file(str(target))
 
 
@@ -120,7 +128,7 @@ def make_split(table: datasets.Dataset, values: Sequence[str], path: Path) -> Ar
     Raises:
         DataError: A label is not among the values; with `file:line`.
     """
-    columns = Columns(text_pair="text_pair" if "text_pair" in table.column_names else None)
+    columns = Columns("text", "text_pair" if "text_pair" in table.column_names else None, "label")
     labels = _positions(table, values, path) if values else table.data.column("label").to_numpy()
     return ArrowSplit(table, columns, labels)
 
@@ -153,42 +161,83 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 
 
 def read_checked_rows(
-    path: Path, columns: Columns, *, labelled: bool
-) -> Iterator[tuple[str, Mapping[str, object], str, str | None]]:
-    """Yield (`file:line`, row, text, second text) of each row of a data file.
+    path: Path,
+    columns: Columns,
+    kind: Kind = "classification",
+    *,
+    labelled: bool,
+    every_column: bool = False,
+    skip_bad_rows: bool = False,
+) -> Iterator[CheckedRow]:
+    """Yield each row of a data file whose texts, and label if there must be one, can be used.
 
     Args:
-        path: CSV, TSV, JSONL or Parquet.
+        path: A data file; see `data.reading`.
         columns: Which columns to take.
-        labelled: Whether there must be a label column.
+        kind: What labels are.
+        labelled: Whether there must be a label.
+        every_column: Read all columns, and not only those that are needed.
+        skip_bad_rows: Leave out rows that cannot be used, and say how many they are.
 
     Raises:
-        DataError: The file cannot be read, a column is missing, or a text is empty; with `file:line`.
+        DataError: The file cannot be read or a column is missing; or, after the last row, some rows cannot be used.
     """
-    pair = columns.text_pair
-    wanted = (columns.text, columns.label, "text_pair" if pair == "auto" else pair or "")
-    for number, (where, row) in enumerate(read_rows(path, wanted)):
-        if number == 0:
-            if pair == "auto":
-                pair = "text_pair" if "text_pair" in row else None
-            _check_columns(row, (columns.text, pair, columns.label if labelled else None), path)
-        if columns.text_pair == "auto" and not pair and row.get("text_pair") is not None:
-            raise DataError(
-                "there is a 'text_pair' here and none in the first row",
-                where=where,
-                fix=f"Give all rows a second text, or pass over it: {path.name}?pair=none "
-                "(adapt and predict: --pair-column none)",
-            )
-        yield where, row, _text(row, columns.text, where), _text(row, pair, where) if pair else None
+    chosen = find_columns(path, columns, kind, labelled=labelled)
+    late_pair = columns.text_pair == AUTO and not chosen.text_pair
+    needed = list(filter(None, (chosen.text, chosen.text_pair, chosen.label if labelled else None)))
+    bad, good = BadRows(path, skip=skip_bad_rows), 0
+    for where, row in read_rows(path, None if every_column else needed):
+        try:
+            if isinstance(row, DataError):
+                raise row
+            if late_pair and row.get("text_pair") is not None:
+                raise _late_pair(path, where)
+            second = _text(row, chosen.text_pair, where) if chosen.text_pair else None
+            text = _text(row, chosen.text, where)
+            label = parse_label(row.get(chosen.label), chosen.label, kind, where) if labelled else None
+        except DataError as error:
+            bad.add(error)
+        else:
+            good += 1
+            yield CheckedRow(where, row, text, second, label)
+    bad.finish(good)
 
 
-def _check_columns(row: Mapping[str, object], needed: Iterable[str | None], path: Path) -> None:
+def find_columns(path: Path, columns: Columns, kind: Kind = "classification", *, labelled: bool) -> Columns:
+    """Return the columns of a file to take, and say which they are if they have other names than usual.
+
+    Args:
+        path: The file.
+        columns: What the user asks for.
+        kind: Whether labels are classes or numbers.
+        labelled: Whether there must be a label.
+
+    Raises:
+        DataError: The file cannot be read, a column is missing, or several could be meant.
+    """
+    names = read_column_names(path)
+    chosen = choose_columns(names, columns, path.name, kind, labelled=labelled)
+    _check_columns(names, (chosen.text, chosen.text_pair, chosen.label if labelled else None), path)
+    say_choice(columns, chosen, path.name, labelled=labelled)
+    return chosen
+
+
+def _late_pair(path: Path, where: str) -> DataError:
+    return DataError(
+        "there is a 'text_pair' here and none in the first row",
+        where=where,
+        fix=f"Give all rows a second text, or pass over it: {path.name}?pair=none "
+        "(adapt and predict: --pair-column none)",
+    )
+
+
+def _check_columns(names: Sequence[str], needed: Iterable[str | None], path: Path) -> None:
     for name in filter(None, needed):
-        if name not in row:
+        if name not in names:
             raise DataError(
-                f"there is no column {name!r}; the columns are: {', '.join(map(str, row)) or 'none'}",
+                f"there is no column {name!r}; the columns are: {', '.join(names) or 'none'}",
                 where=f"{path}:1",
-                fix=f"{did_you_mean(name, map(str, row))} Rename the column, or name yours: "
+                fix=f"{did_you_mean(name, names)} Rename the column, or name yours: "
                 f"{path.name}?text=...&pair=...&label=... "
                 "(adapt and predict: --text-column, --pair-column; adapt: --label-column)",
             )
@@ -201,11 +250,6 @@ def _text(row: Mapping[str, object], column: str, where: str) -> str:
     if not value.strip():
         raise DataError(f"the text in {column!r} is empty", where=where, fix="Fill it in or delete the row.")
     return value
-
-
-def _labelled(path: Path, columns: Columns, kind: Kind) -> Iterator[tuple[str, str | None, str | float]]:
-    for where, row, text, second in read_checked_rows(path, columns, labelled=True):
-        yield text, second, parse_label(row.get(columns.label), columns.label, kind, where)
 
 
 def parse_label(value: object, column: str, kind: Kind, where: str) -> str | float:
@@ -240,11 +284,11 @@ def parse_label(value: object, column: str, kind: Kind, where: str) -> str | flo
     return str(value).strip()
 
 
-def _write_arrow(rows: Iterator[tuple[str, str | None, str | float]], kind: Kind, target: Path) -> None:
+def _write_arrow(rows: Iterator[CheckedRow], kind: Kind, target: Path) -> None:
     """Write the rows to `target`, which appears whole or not at all."""
     first = next(rows)
     fields = [("text", pa.large_string())]
-    if first[1] is not None:
+    if first.text_pair is not None:
         fields.append(("text_pair", pa.large_string()))
     fields.append(("label", pa.float64() if kind == "regression" else pa.string()))
     schema = pa.schema(fields)
@@ -266,6 +310,6 @@ def _write_arrow(rows: Iterator[tuple[str, str | None, str | float]], kind: Kind
         unfinished.unlink(missing_ok=True)
 
 
-def _record_batch(rows: Sequence[Sequence[str | float | None]], schema: pa.Schema) -> pa.RecordBatch:
-    columns = [c for c in zip(*rows, strict=True) if c[0] is not None]
-    return pa.record_batch([pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+def _record_batch(rows: Sequence[CheckedRow], schema: pa.Schema) -> pa.RecordBatch:
+    columns = [pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in schema]
+    return pa.record_batch(columns, schema=schema)

@@ -175,6 +175,19 @@ class OnnxModel:
         """Return the most probable label name of each text, or its number for regression."""
         return self.target.decide(self.outputs(checked_examples(texts, pair=self.pair)))
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text that are read; longer texts are cut."""
+        return self.info.max_length
+
+    def count_cut(self, texts: Iterable[Text]) -> int:
+        """Return how many texts, or pairs, are longer than the model reads."""
+        return self.tokens.count_cut(checked_examples(texts, pair=self.pair), separate=self.info.separate)
+
+    def forget_texts(self) -> None:
+        """Free the memory that past texts take; see `AdaptedModel.forget_texts`."""
+        self.tokens.forget()
+
     def _calls(self, sequences: Sequences) -> Iterator[tuple[Tensor, Inputs]]:
         """Yield rows (B,) and the inputs of the graph for each batch."""
         if not sequences.pairs:

@@ -166,6 +166,19 @@ class AdaptedModel:
         """Return the most probable label name of each text, or its number for regression."""
         return self.target.decide(self.target.answer(self.logits(texts)))
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text that are read; longer texts are cut."""
+        return self.partition.encoder.settings.max_length
+
+    def count_cut(self, texts: Iterable[Text]) -> int:
+        """Return how many texts, or pairs, are longer than the model reads."""
+        return self.partition.encoder.count_cut(checked_examples(texts, pair=self.pair))
+
+    def forget_texts(self) -> None:
+        """Free the memory that past texts take; they are kept because texts often come again."""
+        self.partition.encoder.forget_texts()
+
     def save(self, folder: str | Path, *, beside: Mapping[str, object] | None = None) -> Path:
         """Write the model to a new folder, whole or not at all, and return its path.
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.head import LinearHead
+from quickstudy.models.weights import without_bars
 
 _TOLERANCE = 1e-5
 
@@ -40,7 +41,8 @@ def save_sequence_classifier(
     # The classifier of RoBERTa has no pooler. The encoder's pooler is added, because quickstudy reads it from the
     # folder.
     whole = {f"{model.base_model_prefix}.{name}": value for name, value in encoder.model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=whole | model.state_dict())
+    with without_bars():
+        model.save_pretrained(folder, state_dict=whole | model.state_dict())
     return True
 
 

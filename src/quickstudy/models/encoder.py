@@ -34,7 +34,7 @@ from quickstudy.models.record import read_record, write_record
 from quickstudy.models.run_lock import RunLock
 from quickstudy.models.sentence_files import write_sentence_files
 from quickstudy.models.tokens import Batch, Sequences, TokenCache
-from quickstudy.models.weights import find_not_finite, read_encoder
+from quickstudy.models.weights import find_not_finite, read_encoder, without_bars
 from quickstudy.storage.files import write_json
 from quickstudy.storage.manifest import check_listed
 from quickstudy.tasks.split import Example
@@ -131,7 +131,8 @@ class Encoder(nn.Module):
                 f"the encoder cannot be saved: its weight {broken[0]} holds NaN or infinity",
                 fix="The training diverged: use a lower learning rate.",
             )
-        self.model.save_pretrained(folder)
+        with without_bars():
+            self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_record(folder / _SETTINGS_FILE, self.settings)
         _mark_without_classifier(folder / "config.json")
@@ -174,10 +175,13 @@ class Encoder(nn.Module):
         """Return the token ids of examples. Each text is tokenised once."""
         return self._tokens(examples, separate=self.settings.pair == "separate")
 
-    def count_cut(self, examples: Sequence[Example]) -> int:
-        """Return of how many examples a text has more tokens than `max_length`, and is cut."""
-        separate = self.settings.pair == "separate"
-        return self._tokens.count_cut(examples, separate=separate)
+    def count_cut(self, examples: Iterable[Example]) -> int:
+        """Return how many examples are longer than `settings.max_length` tokens: the rest of them is not read."""
+        return self._tokens.count_cut(examples, separate=self.settings.pair == "separate")
+
+    def forget_texts(self) -> None:
+        """Forget the token ids of all texts so far, which are kept for texts that come again."""
+        self._tokens.forget()
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode (see the top of this file); gradients flow all the same."""

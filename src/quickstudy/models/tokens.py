@@ -82,6 +82,15 @@ class Batch:
         return row_states.flatten(0, 1).index_select(0, self.where.flatten()).view(*self.where.shape, -1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a text or a joint pair: token ids, their types, and whether tokens were cut off."""
+
+    ids: Ids
+    types: Ids | None
+    cut: bool
+
+
 class TokenCache:
     """Tokenises texts, and remembers them.
 
@@ -92,12 +101,33 @@ class TokenCache:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer, self._max_length = tokenizer, max_length
-        self._known: dict[Key, tuple[Ids, Ids | None]] = {}
+        self._known: dict[Key, _Known] = {}
         self._size = 0
 
     def __call__(self, examples: Iterable[Example], *, separate: bool) -> Sequences:
         """Return the sequences of some examples, all single texts or all pairs."""
-        examples = list(examples)
+        entries, pairs = self._look_up(list(examples), separate)
+        types = (
+            None if any(e.types is None for e in entries) else tuple(e.types for e in entries if e.types is not None)
+        )
+        return Sequences(tuple(e.ids for e in entries), types, pairs)
+
+    def count_cut(self, examples: Iterable[Example], *, separate: bool) -> int:
+        """Return how many examples have a text, or joint pair, that is longer than the sequences that are read."""
+        entries, pairs = self._look_up(list(examples), separate)
+        if not pairs:
+            return sum(entry.cut for entry in entries)
+        half = len(entries) // 2
+        return sum(first.cut or second.cut for first, second in zip(entries[:half], entries[half:], strict=True))
+
+    def forget(self) -> None:
+        """Forget all texts: of a stream of them none comes again."""
+        with _LOCK:
+            self._known.clear()
+            self._size = 0
+
+    def _look_up(self, examples: Sequence[Example], separate: bool) -> tuple[list[_Known], bool]:
+        """Return what is known of each sequence, and whether they are separate pairs; see `Sequences`."""
         pairs = separate and bool(examples) and examples[0].text_pair is not None
         keys: list[Key] = [(e.text, None if pairs else e.text_pair) for e in examples]
         if pairs:
@@ -107,27 +137,7 @@ class TokenCache:
                 self._known.clear()
                 self._size = 0
             self._learn([key for key in dict.fromkeys(keys) if key not in self._known])
-            entries = [self._known[key] for key in keys]
-        types = None if any(t is None for _, t in entries) else tuple(t for _, t in entries if t is not None)
-        return Sequences(tuple(ids for ids, _ in entries), types, pairs)
-
-    def count_cut(self, examples: Sequence[Example], *, separate: bool) -> int:
-        """Return how many examples, all single texts or all pairs, have a longer sequence than `max_length`."""
-        if not examples:
-            return 0
-        first, second = [e.text for e in examples], [e.text_pair or "" for e in examples]
-        if examples[0].text_pair is None:
-            inputs: list[tuple[list[str], list[str] | None]] = [(first, None)]
-        else:
-            inputs = [(first, None), (second, None)] if separate else [(first, second)]
-        with _LOCK:
-            lengths = [[len(ids) for ids in self._whole(texts, pairs)] for texts, pairs in inputs]
-        return sum(max(each) > self._max_length for each in zip(*lengths, strict=True))
-
-    def _whole(self, texts: list[str], second: list[str] | None) -> Sequence[Sequence[int]]:
-        """Return token ids of whole texts; `verbose=False` because the length is no mistake here."""
-        whole: Sequence[Sequence[int]] = self._tokenizer(texts, second, truncation=False, verbose=False)["input_ids"]
-        return whole
+            return [self._known[key] for key in keys], pairs
 
     def _learn(self, keys: Sequence[Key]) -> None:
         for paired in (False, True):
@@ -137,9 +147,25 @@ class TokenCache:
             second = [key[1] for key in wanted] if paired else None
             out = self._tokenizer([key[0] for key in wanted], second, truncation=True, max_length=self._max_length)
             types = out.get("token_type_ids") or [None] * len(wanted)
-            for key, ids, type_ids in zip(wanted, out["input_ids"], types, strict=True):
-                self._known[key] = (tuple(ids), None if type_ids is None else tuple(type_ids))
+            # Tokenizers written in Python do not say what they cut off; a text of just the limit then counts as cut.
+            cuts = [bool(e.overflowing) for e in out.encodings] if out.is_fast else None
+            for i, (key, ids, type_ids) in enumerate(zip(wanted, out["input_ids"], types, strict=True)):
+                cut = cuts[i] if cuts else len(ids) >= self._max_length
+                self._known[key] = _Known(tuple(ids), None if type_ids is None else tuple(type_ids), cut)
                 self._size += len(ids)
+
+
+def describe_cut(cut: int, max_length: int) -> str:
+    """Say how many texts are longer than a model reads.
+
+    >>> describe_cut(1, 128)
+    '1 text is longer than 128 tokens, and only its first 128 are read (encoder.max_length in the recipe)'
+    """
+    if cut == 1:
+        words = f"1 text is longer than {max_length} tokens, and only its first {max_length} are read"
+    else:
+        words = f"{cut:,} texts are longer than {max_length} tokens, and only their first {max_length} are read"
+    return f"{words} (encoder.max_length in the recipe)"
 
 
 def concatenate(sets: Sequence[Sequences]) -> Sequences:

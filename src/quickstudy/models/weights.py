@@ -15,10 +15,12 @@ asked whether it should be.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -29,6 +31,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from quickstudy.errors import RunError
 
@@ -52,7 +55,8 @@ def read_encoder(
     """
     _refuse_unsafe_files(name, Path(source))
     try:
-        model, tokenizer, report = _open(source)
+        with without_bars():
+            model, tokenizer, report = _open(source)
     except Exception as error:  # damaged files fail in many ways; each means that the encoder cannot be read
         raise _not_loaded(name, error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -82,6 +86,22 @@ def _open(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Mappin
         output_loading_info=True,
     )
     return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False), report
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep `transformers` from showing bars while weights are read or written; downloads keep theirs."""
+    shown, downloads_shown = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.disable_progress_bar()  # both kinds
+    if downloads_shown:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # both kinds
+        if not downloads_shown:
+            disable_progress_bars()
 
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -4,7 +4,7 @@ Evidence is of two kinds, as in evaluation/statistics.py: about these tasks, and
 """
 
 from quickstudy.evaluation.record import Evidence, PairedTest
-from quickstudy.report.number import p_text, percent, points, shots_text
+from quickstudy.report.number import has_telling_interval, p_text, percent, points, shots_text
 from quickstudy.report.view import View
 
 LEVEL = 0.05  # of p: a difference with a smaller one is told from chance
@@ -17,7 +17,7 @@ def headline(view: View) -> list[str]:
     over = f"the mean over {best.n} tasks" if best.n > 1 else "the score on one task"
     first = f"{best.learner} is {'best' if others else 'the only learner'} at {shots_text(shots)}: {over} is "
     first += f"{percent(best.mean)} %"
-    if best.low is not None:
+    if has_telling_interval(best):
         first += f" (95 % interval over tasks: {percent(best.low)} to {percent(best.high)})"
     if not others:
         return [f"{first}."]

@@ -34,15 +34,25 @@ def percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f}"
 
 
+def has_telling_interval(estimate: Estimate) -> bool:
+    """Return whether there is an interval, and it is narrower than the 100 points from all wrong to all right.
+
+    Two draws or two tasks that differ give one that reaches far beyond: it says that they are too few, and no more.
+    """
+    return estimate.low is not None and estimate.high is not None and estimate.high - estimate.low < 1
+
+
 def interval(estimate: Estimate) -> str:
     """Return `mean (low to high)` in percent; the mean alone where there is no interval.
 
     >>> from quickstudy.evaluation.record import DrawsMean
     >>> interval(DrawsMean(0.5, 0.1, 0.41, 0.6, 3)), interval(DrawsMean(0.5, None, None, None, 1))
     ('50.0 (41.0 to 60.0)', '50.0')
+    >>> interval(DrawsMean(0.5, 0.2, -1.1, 2.1, 2))
+    '50.0 (too few for an interval)'
     """
-    if estimate.low is None:
-        return percent(estimate.mean)
+    if not has_telling_interval(estimate):
+        return f"{percent(estimate.mean)}{_too_few(estimate)}"
     return f"{percent(estimate.mean)} ({percent(estimate.low)} to {percent(estimate.high)})"
 
 
@@ -52,10 +62,17 @@ def plus_minus(estimate: Estimate) -> str:
     >>> from quickstudy.evaluation.record import DrawsMean
     >>> plus_minus(DrawsMean(0.5, 0.1, 0.45, 0.55, 3)), plus_minus(DrawsMean(0.5, None, None, None, 1))
     ('50.0 ± 5.0', '50.0')
+    >>> plus_minus(DrawsMean(0.5, 0.2, -1.1, 2.1, 2))
+    '50.0 (too few for an interval)'
     """
-    if estimate.high is None:
-        return percent(estimate.mean)
+    if estimate.high is None or not has_telling_interval(estimate):
+        return f"{percent(estimate.mean)}{_too_few(estimate)}"
     return f"{percent(estimate.mean)} ± {percent(estimate.high - estimate.mean)}"
+
+
+def _too_few(estimate: Estimate) -> str:
+    """Return what stands in place of an interval that is too wide to tell anything."""
+    return "" if estimate.low is None else " (too few for an interval)"
 
 
 def digits(value: float | None) -> str:
@@ -92,6 +109,15 @@ def seconds(value: float | None) -> str:
 def count(value: float | None) -> str:
     """Return a whole number with its thousands set apart."""
     return NONE if value is None else f"{value:,.0f}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "draw"), counted(2000, "draw")
+    ('1 draw', '2,000 draws')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def shots_text(shots: Shots) -> str:

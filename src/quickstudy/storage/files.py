@@ -41,6 +41,7 @@ def new_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
     refuse_existing(target)
     with _temporary_folder(target, size) as folder:
         yield folder
+        _share_files(folder)
         folder.replace(target)
 
 
@@ -61,6 +62,7 @@ def replaced_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
     complete, outdated = _complete(target), _outdated(target)
     with _temporary_folder(target, size) as folder:
         yield folder
+        _share_files(folder)
         shutil.rmtree(complete, ignore_errors=True)
         folder.replace(complete)
     if target.exists():
@@ -100,7 +102,7 @@ def _temporary_folder(target: Path, size: int | None) -> Iterator[Path]:
         ) from error
     with writing(target, size=size):
         try:
-            folder.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+            folder.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
             yield folder
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -110,10 +112,28 @@ def _temporary_folder(target: Path, size: int | None) -> Iterator[Path]:
             raise
 
 
-def refuse_existing(target: Path) -> None:
+def _share_files(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            _share_file(file)
+
+
+def _share_file(file: Path) -> None:
+    """Give a file the permissions that new files usually have; safetensors lets only the owner read its files."""
+    file.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    """Return the permissions that new files do not get; the system tells it only to who sets it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def refuse_existing(target: Path, fix: str = "Choose another name with --out, or remove it.") -> None:
     """Raise `RunError` if there is something at `target`: nothing of the user's is ever overwritten."""
     if target.exists():
-        raise RunError("this exists already", where=str(target), fix="Choose another name with --out, or remove it.")
+        raise RunError("this exists already", where=str(target), fix=fix)
 
 
 @contextmanager
@@ -133,6 +153,7 @@ def new_file(target: Path, *, size: int | None = None) -> Iterator[Path]:
     with writing(target, size=size):
         try:
             yield file
+            _share_file(file)
             file.replace(target)
         except BaseException:
             file.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ It names tasks and figures, never paths of the machine it was made on.
 from pathlib import Path
 
 from quickstudy.report.markdown import markdown_table
+from quickstudy.report.number import counted
 from quickstudy.report.overlap import overlap_notes
 from quickstudy.report.run.facts import RunFacts, read_run
 from quickstudy.report.table import means_table, score_name, tasks_table
@@ -66,7 +67,10 @@ def _measured(run: RunFacts) -> list[str]:
     if run.results is None:
         return ["Not evaluated yet: `quickstudy evaluate THIS_FOLDER --tasks ...`"]
     view = in_order(run.results)
-    lines = [f"Scores are {score_name(run.results)}, of {run.results.protocol.draws} draws of the support set.", ""]
+    lines = [
+        f"Scores are {score_name(run.results)}, of {counted(run.results.protocol.draws, 'draw')} of the support set.",
+        "",
+    ]
     for table in (means_table(view), tasks_table(view, minus=view.gain)):
         lines += [f"{table.caption}:", "", markdown_table(table), ""]
     notes = [note for name in view.learners for note in overlap_notes(run.results.learners[name])]

@@ -1,0 +1,125 @@
+"""Columns: which columns of a table hold the text, the second text of pairs and the label.
+
+A column called `text`, `text_pair` or `label` is taken. Without it the usual names of such columns are looked for, in
+upper or lower case. If there is a single one it is taken, which is said; of several none is.
+"""
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from quickstudy.errors import DataError
+from quickstudy.tasks.task import Kind
+
+AUTO = "auto"
+
+TEXT_NAMES = (
+    *("sentence", "content", "body", "review", "tweet", "message", "utterance", "question", "comment", "description"),
+    *("document", "post", "query", "headline", "title", "abstract", "narrative", "complaint", "note", "feedback"),
+)
+LABEL_NAMES = (
+    *("category", "class", "sentiment", "intent", "topic", "target", "tag", "emotion", "polarity", "gold_label"),
+    "classification",
+)
+SCORE_NAMES = ("score", "rating", "stars", "similarity", "similarity_score", "value", "target")
+PAIR_NAMES = (
+    *(("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"), ("premise", "hypothesis")),
+    *(("sentence_1", "sentence_2"), ("question_1", "question_2"), ("text_1", "text_2"), ("claim", "evidence")),
+    *(("sentence_a", "sentence_b"), ("question_a", "question_b"), ("text_a", "text_b"), ("query", "passage")),
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns that hold the text, the second text of pairs and the label.
+
+    `auto` looks for the column; see the top of this file. `text_pair` is None, or "none", for no second text.
+    """
+
+    text: str = AUTO
+    text_pair: str | None = AUTO
+    label: str = AUTO
+
+    def __post_init__(self) -> None:
+        if self.text_pair == "none":
+            object.__setattr__(self, "text_pair", None)
+
+
+def choose_columns(
+    names: Sequence[str], columns: Columns, source: str, kind: Kind = "classification", *, labelled: bool = True
+) -> Columns:
+    """Return the columns with a name in place of each `auto`; the usual name where there is no such column.
+
+    Args:
+        names: The columns that there are.
+        columns: What the user asks for.
+        source: The reference of the file, e.g. `few.csv`, for messages.
+        kind: Whether labels are classes or numbers.
+        labelled: Whether a label is needed. If not, the only column of a table is the text.
+
+    Raises:
+        DataError: Several columns could be meant.
+
+    >>> choose_columns(["id", "Sentence", "Sentiment"], Columns(), "few.csv")
+    Columns(text='Sentence', text_pair=None, label='Sentiment')
+    """
+    known = {_plain(name): name for name in reversed(names)}
+    chosen = columns
+    if labelled and columns.label == AUTO:
+        usual = LABEL_NAMES if kind == "classification" else SCORE_NAMES
+        chosen = replace(chosen, label=_choose("label", known, usual, source))
+    if (columns.text, columns.text_pair) == (AUTO, AUTO) and "text" not in known:
+        pairs = [(known[first], known[second]) for first, second in PAIR_NAMES if {first, second} <= known.keys()]
+        if len(pairs) > 1:
+            raise _several("pair", [second for _, second in pairs], source)
+        if pairs:
+            chosen = replace(chosen, text=pairs[0][0], text_pair=pairs[0][1])
+    if chosen.text_pair == AUTO:
+        chosen = replace(chosen, text_pair=known.get("text_pair"))
+    if chosen.text == AUTO:
+        free = {word: name for word, name in known.items() if name not in (chosen.label, chosen.text_pair)}
+        only = names[0] if len(names) == 1 and not labelled else None
+        chosen = replace(chosen, text=only or _choose("text", free, TEXT_NAMES, source))
+    return chosen
+
+
+def say_choice(asked: Columns, chosen: Columns, source: str, *, labelled: bool) -> None:
+    """Say which columns were taken, unless they were named or have the usual names."""
+    taken = [(chosen.text, asked.text, "text"), (chosen.text_pair, asked.text_pair, "text_pair")]
+    if labelled:
+        taken.append((chosen.label, asked.label, "label"))
+    if any(name not in (None, usual) and wanted == AUTO for name, wanted, usual in taken):
+        words = [f"{usual.replace('_pair', ' 2')} from {name!r}" for name, _, usual in taken if name is not None]
+        _log.info("%s: %s", source, ", ".join(words))
+
+
+def _choose(role: str, known: dict[str, str], usual: Iterable[str], source: str) -> str:
+    """Return the only column that fits a role."""
+    if role in known:
+        return known[role]
+    fitting = [known[word] for word in usual if word in known]
+    if len(fitting) > 1:
+        raise _several(role, fitting, source)
+    return fitting[0] if fitting else role
+
+
+def _several(role: str, names: Collection[str], source: str) -> DataError:
+    first = next(iter(names))
+    return DataError(
+        f"several columns could be the {'second text' if role == 'pair' else role}: {', '.join(map(repr, names))}",
+        where=source,
+        fix=f"Name the right one, e.g. --{role}-column {first!r} (adapt, predict), "
+        f"or in a task reference {source}?{role}={first}",
+    )
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case, with _ for spaces and dashes.
+
+    >>> _plain(" Gold-Label ")
+    'gold_label'
+    """
+    return re.sub(r"[\s-]+", "_", name.strip()).casefold()
