@@ -1,4 +1,4 @@
-# make demo: the whole path on the bundled tasks, from set-up to a page with plots.   make test: the test suite.
+# make demo: a classifier from the shipped prior, then the whole path on the bundled tasks, to a page with plots.   make test: the test suite.
 # make proofs: what of it proves each method right, as a table method × proof.
 # make simulate: how often intervals cover and tests decide where the truth is known; ten minutes.
 # make mutants: small faults in the code that no test notices, for a sample of them (30 minutes on two cores).
@@ -15,7 +15,9 @@ WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 .PHONY: demo test proofs check simulate mutants prior bench clean
 
 demo: $(READY)
-	rm -rf runs/demo runs/demo-model
+	rm -rf runs/demo runs/demo-model runs/demo-prior
+	$(BIN)/quickstudy adapt --data examples/complaints.csv --out runs/demo-prior
+	$(BIN)/quickstudy predict runs/demo-prior "They took the same payment from my account three times"
 	$(BIN)/quickstudy pretrain recipes/protonet_samples.toml --out runs/demo
 	$(BIN)/quickstudy evaluate runs/demo --tasks samples:meta-test --shots 4,8 --draws 10
 	$(BIN)/quickstudy adapt runs/demo --data examples/complaints.csv --out runs/demo-model
@@ -51,7 +53,7 @@ prior: $(READY)
 	$(BIN)/quickstudy pretrain recipes/prior.toml --out runs/prior $(if $(wildcard runs/prior),--resume)
 	rm -rf runs/prior-head src/quickstudy/priors/minilm
 	$(BIN)/quickstudy pretrain recipes/prior.toml --out runs/prior-head $(FIT_HEAD)
-	$(BIN)/quickstudy export runs/prior-head --out src/quickstudy/priors/minilm --base minilm --rank 32
+	$(BIN)/quickstudy export runs/prior-head --out src/quickstudy/priors/minilm --base minilm --rank 32 --strength 0.85
 
 bench: $(READY)
 	$(BIN)/python benchmarks/adapt_predict.py

@@ -7,19 +7,18 @@
 The data sets are the test sets of split.json: the prior saw none of them, nor anything made from the same source. The
 six of LEOPARD have its published support sets. All figures lie in `--out`, by default leaderboard/ beside this file. A
 comparison that was stopped goes on where it was; so does SetFit.
-
-DATA must be reached as `data` from the working folder too, because that is how the recipe of the prior names its tasks:
-what the prior was trained on is compared with every scored text before anything is scored.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from records import Score, scores, write
 from split import read_split, references, side
 from tournament_tables import Tables, print_tables, tables_of
@@ -102,9 +101,38 @@ def show(options: argparse.Namespace) -> None:
     everything = tables_of(ours, read_split(), SHOTS, control=PRIOR)
     print_tables(everything)
     write(options.out / "tables.json", everything)
+    draw_gains(ours, options.out / "gains.png")
     for learner, rows in by_learner(setfit_rows(options.out)).items():
-        print(f"\n# The sets and draws of {learner}")
-        print_tables(beside(ours, rows))
+        for shots in sorted({row.shots for row in rows}):
+            print(f"\n# The sets and draws of {learner}, {shots} shots")
+            print_tables(beside(ours, [row for row in rows if row.shots == shots]))
+
+
+def draw_gains(rows: Iterable[Scored], file: Path) -> None:
+    """Draw the gain of the prior over the linear probe on each data set, at the fewest and at the most shots."""
+    means: dict[tuple[str, str, int], list[float]] = {}
+    for row in rows:
+        means.setdefault((row.learner, row.task, row.shots), []).append(100 * row.score)
+    few, many = min(SHOTS), max(SHOTS)
+    gains = {
+        k: {
+            task: statistics.mean(scores) - statistics.mean(means[PROBE, task, shots])
+            for (learner, task, shots), scores in means.items()
+            if learner == PRIOR and shots == k
+        }
+        for k in (few, many)
+    }
+    order = sorted(gains[few], key=lambda task: gains[few][task])
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(order, [gains[few][task] for task in order], color="#4477aa", label=f"{few} examples per class")
+    most = [task for task in order if task in gains[many]]
+    axes.plot([gains[many][task] for task in most], most, "o", color="#cc6677", label=f"{many} examples per class")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("gain over a linear probe on the untouched encoder, in points of accuracy")
+    axes.set_title(f"{len(order)} data sets that no training saw")
+    axes.legend(loc="lower right")
+    figure.savefig(file, dpi=110)
 
 
 def beside(ours: Iterable[Scored], rows: Sequence[Scored]) -> Tables:

@@ -1,5 +1,6 @@
 """Compact runs, and the one that comes with the package: a change of an untouched encoder, at a low rank."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,38 @@ def test_options_of_the_other_export_are_refused(run: Run, tmp_path: Path) -> No
         result = CliRunner().invoke(app, ["export", str(folder), "--out", str(tmp_path / "out"), *option])
         assert isinstance(result.exception, RecipeError)
         assert not (tmp_path / "out").exists()
+
+
+def test_the_prior_is_used_if_no_run_is_named(tmp_path: Path) -> None:
+    complaints = Path(__file__).parents[1] / "examples" / "complaints.csv"
+    result = CliRunner().invoke(app, ["adapt", "--data", str(complaints), "--out", str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    model = quickstudy.load_model(tmp_path / "model")
+    assert model.method == "r2d2"
+    assert model.learned is not None
+    assert model.learned.prior == "prior"
+    (label,) = model.predict(["Somebody used my card to buy things I know nothing of"])
+    assert label in model.label_names
+
+
+def test_the_prior_is_better_than_a_linear_probe_on_bundled_tasks_that_it_never_saw(tmp_path: Path) -> None:
+    """A check that the shipped files are the trained ones; the claim itself is the leaderboard's."""
+    results = quickstudy.compare(
+        ["prior", "linear-probe"], "samples:meta-test", tmp_path / "out", protocol=Protocol(shots=(4,), draws=3)
+    )
+    means = {
+        name: statistics.mean(draw.score for draw in results.draws if draw.learner == name)
+        for name in ("prior", "linear-probe")
+    }
+    assert means["prior"] > means["linear-probe"] + 0.01
+
+
+def test_the_prior_cannot_hold_results() -> None:
+    with pytest.raises(RunError, match="cannot hold results"):
+        quickstudy.evaluate("prior", "samples:meta-test")
+
+
+def test_a_compact_run_names_tasks_and_no_paths(run: Run, tmp_path: Path) -> None:
+    small = run.compact(tmp_path / "small", rank=2)
+    assert Run.open(small.folder).recipe.tasks.train == ["seen"]
+    assert str(tmp_path / "seen") not in small.files.config.read_text(encoding="utf-8")

@@ -143,7 +143,7 @@ def adapt(
     task, learner = _task(data, texts, labels), opened.learner()
     if label_descriptions is not None:
         task = _describe(task, label_descriptions, learner)
-    model, learned = learn_task(learner, task, names, weights=weights, prior=opened.folder.name)
+    model, learned = learn_task(learner, task, names, weights=weights, prior=opened.name)
     return replace(model, learned=learned())
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from quickstudy.build import build_encoder, build_learner
-from quickstudy.config import EncoderConfig, MethodConfig, Recipe, dump_recipe, load_recipe
+from quickstudy.config import EncoderConfig, MethodConfig, Recipe, TasksConfig, dump_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import QuickstudyError, RunError
 from quickstudy.evaluation.leakage.fingerprint import (
@@ -29,7 +29,7 @@ from quickstudy.models.delta import Delta
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.weights import copy_weights
 from quickstudy.storage.files import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
-from quickstudy.storage.layout import RunFiles, find_run_folder
+from quickstudy.storage.layout import PRIOR, PRIOR_FOLDER, RunFiles, find_run_folder
 from quickstudy.storage.manifest import check_manifest, write_manifest
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import StepRecord, read_log
@@ -82,6 +82,11 @@ class Run:
         files = RunFiles(find_run_folder(folder))
         files.check_exist()
         return cls(files.folder, load_recipe(files.config))
+
+    @property
+    def name(self) -> str:
+        """What the run is called: by its folder, or `prior`."""
+        return PRIOR if self.folder == PRIOR_FOLDER else self.folder.name
 
     @property
     def finished(self) -> bool:
@@ -209,9 +214,11 @@ class Run:
         learner = self.learner()
         if self.files.delta.is_file():
             raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
-        recipe = self.recipe.model_copy(update={"encoder": _on(self.recipe.encoder, base)})
+        names = {"train": sorted(self.meta_train_tasks()), "validation": sorted(self.meta_validation_tasks())}
+        changes = {"encoder": _on(self.recipe.encoder, base), "tasks": TasksConfig(**names)}  # no paths of this machine
+        recipe = self.recipe.model_copy(update=changes)
         delta = Delta.between(build_encoder(recipe), learner.encoder, rank, strength)
-        seen = take_fingerprints(load_tasks([*recipe.tasks.train, *recipe.tasks.validation]))
+        seen = take_fingerprints(load_tasks([*self.recipe.tasks.train, *self.recipe.tasks.validation]))
         with new_folder(folder) as new:
             files = RunFiles(new)
             save_fingerprints(seen, files.seen)
