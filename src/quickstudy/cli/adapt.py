@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from quickstudy.cli.descriptions import read_descriptions
+from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, print_json
 from quickstudy.errors import DataError
 from quickstudy.settings import FullSettings
@@ -80,6 +81,7 @@ def adapt(
         print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
         for line in model.learned.lines() if model.learned else ():
             print(f"  {line}")
+        say_next(f'quickstudy predict {out} "a text"')
 
 
 def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:

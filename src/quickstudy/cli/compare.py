@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
 from quickstudy.errors import DataError
 
@@ -47,7 +48,8 @@ def compare(
     if saved and chosen:
         option = next(iter(chosen)).replace("_", "-")
         raise DataError(f"saved draws are taken as they are, without --{option}", where=protocol, fix="Leave it out.")
-    with CellProgress(quiet=as_json) as progress:
+    way_on = f"give the same command again to go on; what is finished in {out} is kept"
+    with interruptible(lambda: way_on), CellProgress(quiet=as_json) as progress:
         results = run_comparison(
             learners,
             tasks,
@@ -65,3 +67,4 @@ def compare(
     else:
         print_comparison(results)
         print(f"report: {out / 'report.html'}, figures of every draw: {out / 'results.parquet'}")
+        say_next(f"quickstudy recommend {out}")

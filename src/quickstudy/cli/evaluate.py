@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
 
 
@@ -27,7 +28,8 @@ def evaluate(
     from quickstudy.evaluation.results_file import plain_results
     from quickstudy.storage.layout import RunFiles
 
-    with DrawProgress(quiet=as_json) as progress:
+    way_on = "nothing was written; give the same command again"
+    with interruptible(lambda: way_on), DrawProgress(quiet=as_json) as progress:
         results = api.evaluate(
             run,
             tasks,
@@ -45,3 +47,4 @@ def evaluate(
         print_evaluation(results)
         files = RunFiles(run)
         print(f"results and report: {files.results}, {files.report}")
+        say_next(f"open {files.report} in a browser")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, print_json
 from quickstudy.errors import RecipeError
 
@@ -69,7 +70,8 @@ def _export_onnx(model: Path, out: Path, *, int8: bool, as_json: bool) -> None:
     if as_json:
         print_json({"model": str(out), "int8": int8, "bytes": size})
     else:
-        print(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}; label texts with: quickstudy predict {out}")
+        print(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}")
+        say_next(f'quickstudy predict {out} "a text"')
 
 
 def _export_transformers(model: Path, out: Path, *, as_json: bool) -> None:
@@ -81,10 +83,12 @@ def _export_transformers(model: Path, out: Path, *, as_json: bool) -> None:
         print_json({"model": str(out), "largest_difference": parity.difference})
     else:
         print(f"{out}: a sequence classifier of transformers; its logits differ by {parity.difference:.1g} at most")
+        say_next(f"""in Python: transformers.pipeline("text-classification", {str(out)!r})""")
 
 
 def _say_compact(size: int, out: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"run": str(out), "bytes": size})
     else:
-        print(f"{out}: the encoder in {size / 2**20:.1f} MiB; use it like any run: quickstudy adapt {out} --data FILE")
+        print(f"{out}: the encoder in {size / 2**20:.1f} MiB; use it like any run")
+        say_next(f"quickstudy adapt {out} --data FILE --out model/")

@@ -2,7 +2,8 @@
 
 Heavy imports wait until a verb needs them.
 
-Exit codes: 0 done, 2 something wrong with the input (one message, no traceback), 130 interrupted (Typer's).
+Exit codes: 0 done, 1 doctor says that quickstudy cannot work here, 2 something wrong with the input (one message, no
+traceback), 130 interrupted.
 """
 
 import logging
@@ -15,8 +16,10 @@ import typer
 
 from quickstudy.cli.adapt import adapt
 from quickstudy.cli.compare import compare
+from quickstudy.cli.doctor import doctor
 from quickstudy.cli.evaluate import evaluate
 from quickstudy.cli.export import export
+from quickstudy.cli.init import init
 from quickstudy.cli.predict import predict
 from quickstudy.cli.pretrain import pretrain
 from quickstudy.cli.recommend import recommend
@@ -108,7 +111,7 @@ def _root(
     """Nothing to do: the verbs are below."""
 
 
-for verb in (tasks, pretrain, adapt, predict, export, evaluate, compare, recommend, report):
+for verb in (doctor, init, tasks, pretrain, adapt, predict, export, evaluate, compare, recommend, report):
     app.command()(verb)
 
 

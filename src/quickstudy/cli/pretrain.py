@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import Json, print_json
 from quickstudy.errors import NothingLearnedWarning, RecipeError
 
@@ -39,7 +40,8 @@ def pretrain(
     with together():
         asked = load_recipe(recipe, settings or ())
     folder = choose_run_folder(out, recipe, asked.name)
-    with TrainingProgress(asked.outer.outer_steps, quiet=as_json or not is_main()) as progress:
+    quiet = as_json or not is_main()
+    with interruptible(lambda: _way_on(folder)), TrainingProgress(asked.outer.outer_steps, quiet=quiet) as progress:
         from quickstudy import api
 
         with warnings.catch_warnings():
@@ -48,6 +50,15 @@ def pretrain(
     leave()
     if is_main():
         _print_run(run, as_json)
+
+
+def _way_on(folder: Path) -> str:
+    """Say how to go on with an interrupted run."""
+    from quickstudy.storage.layout import RunFiles
+
+    if not RunFiles(folder).exist:
+        return "nothing was written; give the same command again"
+    return f"go on with: quickstudy pretrain {folder} --resume"
 
 
 def _print_run(run: "Run", as_json: bool) -> None:
@@ -70,6 +81,8 @@ def _print_run(run: "Run", as_json: bool) -> None:
         print(f"encoder and report: {run.folder}")
     if warning:
         print(f"warning: {warning}", file=sys.stderr)
+    if not as_json:
+        say_next(f"quickstudy adapt {run.folder} --data FILE --out model/")
 
 
 def _explain(recipe: Path, settings: Sequence[str], runs: object, as_json: bool) -> None:
@@ -87,3 +100,4 @@ def _explain(recipe: Path, settings: Sequence[str], runs: object, as_json: bool)
         print_json(asdict(explanation))
     else:
         print_explanation(explanation)
+        say_next(f"quickstudy pretrain {recipe}")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import Json, print_json
 
 
@@ -38,7 +39,8 @@ def recommend(
         from quickstudy.cli.progress import CellProgress
         from quickstudy.comparison.compare import compare_for
 
-        with CellProgress(quiet=as_json) as progress:
+        way_on = f"give the same command again to go on; what is finished in {comparison} is kept"
+        with interruptible(lambda: way_on), CellProgress(quiet=as_json) as progress:
             results = compare_for(
                 tasks,
                 comparison,
@@ -56,3 +58,4 @@ def recommend(
     else:
         verdict = f": {choice.verdict}" if choice.verdict else ""
         print(f"{choice.learner}{verdict}\n  {choice.why}")
+        say_next("quickstudy adapt RUN --data FILE --out model/")

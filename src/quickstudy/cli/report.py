@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from quickstudy.cli.ending import say_next
+
 
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run or of a comparison.")]) -> None:
     """Write the page of a run or of a comparison again from its files."""
@@ -12,4 +14,6 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run or of a 
     from quickstudy.report.comparison.page import write_pages
     from quickstudy.report.run.page import write_report
 
-    print(write_pages(folder) if (folder / CELLS).is_dir() else write_report(folder))
+    page = write_pages(folder) if (folder / CELLS).is_dir() else write_report(folder)
+    print(page)
+    say_next(f"open {page} in a browser")

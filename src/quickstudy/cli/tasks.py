@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, print_json
 
 
@@ -24,3 +25,4 @@ def tasks(
         print_json([task_summary(task, show) for task in loaded])
     else:
         print_tasks(loaded, show)
+        say_next("quickstudy pretrain RECIPE, or quickstudy init FILES --out recipe.toml to write one")

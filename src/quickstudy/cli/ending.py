@@ -1,0 +1,34 @@
+"""Ending: what a verb says at its end: what to do next, or how to go on after Ctrl-C.
+
+Both go to standard error, so that a pipe gets results alone.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+INTERRUPTED = 130  # what shells report of a command that Ctrl-C ended
+
+
+def say_next(what: str) -> None:
+    """Say in one line what to do next."""
+    print(f"next: {what}", file=sys.stderr)
+
+
+@contextmanager
+def interruptible(way_on: Callable[[], str]) -> Iterator[None]:
+    """Leave with exit code 130 after Ctrl-C, and say how to go on.
+
+    Args:
+        way_on: Returns how to go on; it is asked after the interruption.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        from quickstudy.processes import is_main
+
+        if is_main():
+            print(f"interrupted; {way_on()}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
