@@ -152,7 +152,8 @@ def print_tables(tables: Tables) -> None:
     for over in dict.fromkeys(gain.over for gain in tables.gains):
         for k in shots:
             _print_gains([gain for gain in tables.gains if (gain.over, gain.shots) == (over, k)], over, k, tables)
-    _print_seeds(tables.seeds, shots)
+    if tables.seeds:
+        _print_seeds(tables.seeds, shots)
 
 
 def _by_learner(draws: Iterable[Scored]) -> dict[str, Values]:

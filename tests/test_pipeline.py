@@ -141,7 +141,7 @@ def test_progress_in_a_pipe_is_plain_lines_with_the_loss_of_every_step_and_nothi
     words = [sys.executable, "-m", "quickstudy", "pretrain", made / "recipe.toml", "--out", tmp_path / "run"]
     alone = os.environ | {"OMP_NUM_THREADS": "1"}  # tiny models: threads cost more than they give
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=alone)
-    assert done.stderr == ""
+    assert done.stderr == f"next: quickstudy adapt {tmp_path / 'run'} --data FILE --out model/\n"
     assert "\x1b" not in done.stdout
     assert "\r" not in done.stdout
     start, *steps, kept, end = done.stdout.splitlines()

@@ -19,6 +19,7 @@ def init(
     """Look at your files, and write a commented recipe for pretrain (before step 3)."""
     from quickstudy.cli.recipe_text import recipe_text
     from quickstudy.cli.survey import divide, episode_sizes, survey
+    from quickstudy.report.number import counted
     from quickstudy.storage.files import refuse_existing, write_text
 
     refuse_existing(out)
@@ -32,7 +33,7 @@ def init(
         return
     for task in seen:
         print(task.describe())
-    print(f"{out}: meta-trains on {len(train)} tasks, meta-validates on {len(validation)}")
+    print(f"{out}: meta-trains on {counted(len(train), 'task')}, meta-validates on {len(validation)}")
     if len(train) < 4:
-        print("  few tasks teach an encoder little; add more files, or let adapt use a run that is there")
+        print("  few tasks teach an encoder little; add more files, or adapt without a run: the prior is then used")
     say_next(f"quickstudy pretrain {out}")
