@@ -110,18 +110,8 @@ def show(options: argparse.Namespace) -> None:
 
 def draw_gains(rows: Iterable[Scored], file: Path) -> None:
     """Draw the gain of the prior over the linear probe on each data set, at the fewest and at the most shots."""
-    means: dict[tuple[str, str, int], list[float]] = {}
-    for row in rows:
-        means.setdefault((row.learner, row.task, row.shots), []).append(100 * row.score)
     few, many = min(SHOTS), max(SHOTS)
-    gains = {
-        k: {
-            task: statistics.mean(scores) - statistics.mean(means[PROBE, task, shots])
-            for (learner, task, shots), scores in means.items()
-            if learner == PRIOR and shots == k
-        }
-        for k in (few, many)
-    }
+    gains = gains_by_task(rows)
     order = sorted(gains[few], key=lambda task: gains[few][task])
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.subplots()
@@ -133,6 +123,21 @@ def draw_gains(rows: Iterable[Scored], file: Path) -> None:
     axes.set_title(f"{len(order)} data sets that no training saw")
     axes.legend(loc="lower right")
     figure.savefig(file, dpi=110)
+
+
+def gains_by_task(rows: Iterable[Scored]) -> dict[int, dict[str, float]]:
+    """Return the gain of the prior over the linear probe, in points, by shots and task."""
+    means: dict[tuple[str, str, int], list[float]] = {}
+    for row in rows:
+        means.setdefault((row.learner, row.task, row.shots), []).append(100 * row.score)
+    return {
+        k: {
+            task: statistics.mean(scores) - statistics.mean(means[PROBE, task, shots])
+            for (learner, task, shots), scores in means.items()
+            if learner == PRIOR and shots == k
+        }
+        for k in SHOTS
+    }
 
 
 def beside(ours: Iterable[Scored], rows: Sequence[Scored]) -> Tables:

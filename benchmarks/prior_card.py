@@ -11,15 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from leaderboard import gains_by_task, scored
 from records import read
 from split import read_split
 from tournament_tables import ALL, Gain, Tables
 
 from quickstudy.config import load_recipe
+from quickstudy.evaluation.results_file import read_results
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import PRIOR_FOLDER
 
 ROOT = Path(__file__).parents[1]
+_NOTABLE = 2  # points behind the linear probe that are said
 INTRODUCTION = """---
 library_name: quickstudy
 base_model: sentence-transformers/all-MiniLM-L6-v2
@@ -102,6 +105,11 @@ def measured(file: Path) -> str:
     for kind, tasks in tables.tasks.items():
         cells = [_cell(gain) for k in shots for gain in gains if (gain.kind, gain.shots) == (kind, k)]
         lines.append(f"| {kind} | {len(tasks)} | {' | '.join(cells)} |")
+    draws = read_results(file.with_name("results.json"), "run leaderboard.py").draws
+    fewest, few = next(iter(gains_by_task([scored(draw) for draw in draws]).items()))
+    worse = sorted((gain, task) for task, gain in few.items() if gain < -_NOTABLE)
+    names = ", ".join(f"{task} ({gain:+.1f})" for gain, task in worse)
+    lines += ["", f"With {fewest} examples per class it is more than {_NOTABLE} points behind on these sets: {names}."]
     return "\n".join(lines) + "\n"
 
 
