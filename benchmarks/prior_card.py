@@ -109,7 +109,11 @@ def measured(file: Path) -> str:
     fewest, few = next(iter(gains_by_task([scored(draw) for draw in draws]).items()))
     worse = sorted((gain, task) for task, gain in few.items() if gain < -_NOTABLE)
     names = ", ".join(f"{task} ({gain:+.1f})" for gain, task in worse)
-    lines += ["", f"With {fewest} examples per class it is more than {_NOTABLE} points behind on these sets: {names}."]
+    lines += [
+        "",
+        f"With {fewest} examples per class it is more than {_NOTABLE} points behind on these sets:",
+        f"{names}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
