@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quickstudy.config import Recipe
-from quickstudy.data.reference import load_tasks
+from quickstudy.data.reference import load_task_groups, load_tasks
 from quickstudy.errors import QuickstudyError, RecipeError
 from quickstudy.evaluation.episodic import episodic_score
 from quickstudy.methods.base import MetaLearner
@@ -15,6 +15,7 @@ from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
 from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
+from quickstudy.tasks.mix import Mix
 from quickstudy.tasks.name_mix import NameMix
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Task
@@ -53,9 +54,10 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
     """
     _check_method(recipe)
     _check_outer(recipe)
-    train_tasks, validation_tasks = _load_tasks(recipe, base)
+    groups, validation_tasks = _load_tasks(recipe, base)
+    train_tasks = [task for group in groups for task in group]
     spec = _episode_spec(recipe)
-    sampler, validate = _samplers(recipe, spec, train_tasks, validation_tasks)
+    sampler, validate = _samplers(recipe, spec, groups, validation_tasks)
     learner = build_learner(recipe)
     _check_trains(recipe, learner)
     learner.prepare(train_tasks)
@@ -77,20 +79,33 @@ def build_encoder(recipe: Recipe) -> Encoder:
         return Encoder.load(recipe.encoder.name, **choices)
 
 
-def _load_tasks(recipe: Recipe, base: Path) -> tuple[list[Task], list[Task]]:
-    """Return the tasks of meta-training and of meta-validation, which share none."""
+def _load_tasks(recipe: Recipe, base: Path) -> tuple[list[list[Task]], list[Task]]:
+    """Return the tasks of meta-training, by reference, and those of meta-validation; they share none."""
     with _placed(recipe, "tasks.train"):
-        train_tasks = load_tasks(recipe.tasks.train, base=base)
+        groups = load_task_groups(recipe.tasks.train, base=base)
     with _placed(recipe, "tasks.validation"):
         validation_tasks = load_tasks(recipe.tasks.validation, base=base)
-    shared = {task.name for task in train_tasks} & {task.name for task in validation_tasks}
+    shared = {task.name for group in groups for task in group} & {task.name for task in validation_tasks}
     if shared:
         raise RecipeError(
             f"meta-training and meta-validation share the task {sorted(shared)[0]!r}",
             where=recipe.place("tasks.validation"),
             fix="A task is validated on tasks it was not trained on: take it out of one of the two lists.",
         )
-    return train_tasks, validation_tasks
+    return groups, validation_tasks
+
+
+def _mix(recipe: Recipe, groups: Sequence[Sequence[Task]]) -> Mix | None:
+    """Return how often each reference is drawn from; None if the recipe does not say."""
+    start, end = recipe.tasks.weights, recipe.tasks.weights_end
+    if start is None and end is None:
+        return None
+    with _placed(recipe, "tasks.weights" if start is not None else "tasks.weights_end"):
+        if start is None:
+            raise RecipeError("there are weights_end and no weights", fix="Give the weights of the beginning too.")
+        episodes = recipe.outer.outer_steps * recipe.outer.meta_batch_size
+        sizes = tuple(len(group) for group in groups)
+        return Mix(sizes, tuple(start), None if end is None else tuple(end), episodes)
 
 
 def _episode_spec(recipe: Recipe) -> EpisodeSpec:
@@ -103,19 +118,21 @@ def _episode_spec(recipe: Recipe) -> EpisodeSpec:
 
 
 def _samplers(
-    recipe: Recipe, spec: EpisodeSpec, train_tasks: Sequence[Task], validation_tasks: Sequence[Task]
+    recipe: Recipe, spec: EpisodeSpec, groups: Sequence[Sequence[Task]], validation_tasks: Sequence[Task]
 ) -> tuple[EpisodeSampler, Validate | None]:
     """Return the episodes of meta-training, and the meta-validation if there are tasks for it."""
     with _placed(recipe, "episodes.names"):
         names = NameMix(**recipe.episodes.names.model_dump())
+    mix = _mix(recipe, groups)
     with _placed(recipe, "episodes.n_way"):
         sampler = EpisodeSampler(
-            train_tasks,
+            [task for group in groups for task in group],
             spec,
             seed=recipe.seed,
             weighting=recipe.episodes.weighting,
             temperature=recipe.episodes.temperature,
             names=names,
+            mix=mix,
         )
         if not validation_tasks:
             return sampler, None

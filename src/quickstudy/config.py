@@ -21,6 +21,7 @@ from quickstudy.storage.layout import RunFiles
 
 Size = Positive | tuple[Positive, Positive]
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 _UNKNOWN = {
     "extra_forbidden",
     "unexpected_keyword_argument",
@@ -67,10 +68,16 @@ class MethodConfig(BaseModel):
 
 
 class TasksConfig(_Section):
-    """Task references (see `quickstudy.data.reference`) for meta-training and meta-validation."""
+    """Task references (see `quickstudy.data.reference`) for meta-training and meta-validation.
+
+    `weights` says how often an episode is drawn from each reference of `train`, and `weights_end` how often at the end
+    of the training; the weights move from one to the other in a straight line. Without them, all tasks count alike.
+    """
 
     train: Annotated[list[str], Field(min_length=1)]
     validation: list[str] = []
+    weights: list[Weight] | None = None
+    weights_end: list[Weight] | None = None
 
 
 class NamesConfig(_Section):

@@ -215,7 +215,8 @@ class Run:
         if self.files.delta.is_file():
             raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
         names = {"train": sorted(self.meta_train_tasks()), "validation": sorted(self.meta_validation_tasks())}
-        changes = {"encoder": _on(self.recipe.encoder, base), "tasks": TasksConfig(**names)}  # no paths of this machine
+        tasks = TasksConfig(train=names["train"], validation=names["validation"])
+        changes = {"encoder": _on(self.recipe.encoder, base), "tasks": tasks}  # no paths of this machine
         recipe = self.recipe.model_copy(update=changes)
         delta = Delta.between(build_encoder(recipe), learner.encoder, rank, strength)
         seen = take_fingerprints(load_tasks([*self.recipe.tasks.train, *self.recipe.tasks.validation]))

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -88,6 +89,14 @@ def find_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
 
 
+@contextmanager
+def usable_cache(folder: Path) -> Iterator[None]:
+    """Turn an error of the operating system in the cache folder into a `DataError` that says what to do."""
+    fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
+    with explain_os_errors(folder, "the cache folder cannot be used", fix):
+        yield
+
+
 def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool = False) -> datasets.Dataset:
     """Read and check a data file.
 
@@ -109,8 +118,7 @@ def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool 
         key.update(bytes.fromhex(hash_file(path)))
     find_columns(path, columns, kind, labelled=True)  # said also if the checked rows are there already
     target = find_cache_folder() / f"{key.hexdigest()}.arrow"
-    fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
-    with explain_os_errors(target.parent, "the cache folder cannot be used", fix):
+    with usable_cache(target.parent):
         if skip_bad_rows or not target.exists():  # rows that are left out are counted every time
             rows = read_checked_rows(path, columns, kind, labelled=True, skip_bad_rows=skip_bad_rows)
             _write_arrow(rows, kind, target)
