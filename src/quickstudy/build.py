@@ -3,22 +3,30 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
-from quickstudy.config import Recipe
-from quickstudy.data.reference import load_task_groups, load_tasks
+from quickstudy.config import SCRATCH, Recipe
+from quickstudy.data.cache import make_once
+from quickstudy.data.reference import load_corpus, load_task_groups, load_tasks
+from quickstudy.data.text.passages import Passages
 from quickstudy.errors import QuickstudyError, RecipeError
 from quickstudy.evaluation.episodic import episodic_score
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import check_method, check_setting, make
 from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.scratch import ScratchSize, make_encoder
 from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.mix import Mix
 from quickstudy.tasks.name_mix import NameMix
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Task
+from quickstudy.training.language import LanguageModel, LanguageSettings
+
+_SCRATCH_FORMAT = 1  # raise it when a new encoder is made in another way
+_TOKENIZER_SENTENCES = 400_000  # about; more change a vocabulary hardly
 
 Validate = Callable[[MetaLearner], float]
 
@@ -33,6 +41,7 @@ class Built:
         outer: Settings of the outer loop.
         validate: Meta-validation score of a learner; None without validation tasks.
         validation_tasks: Names of these tasks.
+        language: Masked-language modelling beside the episodes; None for none.
     """
 
     learner: MetaLearner
@@ -40,6 +49,7 @@ class Built:
     outer: OuterSettings
     validate: Validate | None
     validation_tasks: tuple[str, ...] = ()
+    language: LanguageModel | None = None
 
 
 def build(recipe: Recipe, *, base: Path = Path()) -> Built:
@@ -58,10 +68,11 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
     train_tasks = [task for group in groups for task in group]
     spec = _episode_spec(recipe)
     sampler, validate = _samplers(recipe, spec, groups, validation_tasks)
-    learner = build_learner(recipe)
+    learner = build_learner(recipe, build_encoder(recipe, base=base))
     _check_trains(recipe, learner)
     learner.prepare(train_tasks)
-    return Built(learner, sampler, recipe.outer, validate, tuple(task.name for task in validation_tasks))
+    language = _language(recipe, learner.encoder, base) if recipe.language else None
+    return Built(learner, sampler, recipe.outer, validate, tuple(task.name for task in validation_tasks), language)
 
 
 def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner:
@@ -72,11 +83,57 @@ def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner
         return make(recipe.method.name, encoder, recipe.method.settings, seed=recipe.seed)
 
 
-def build_encoder(recipe: Recipe) -> Encoder:
-    """Load the recipe's untouched encoder."""
-    choices = recipe.encoder.model_dump(exclude_none=True, exclude={"name"})
+def build_encoder(recipe: Recipe, *, base: Path = Path()) -> Encoder:
+    """Load the recipe's untouched encoder; one from scratch is made if it is not there."""
+    choices = recipe.encoder.model_dump(exclude_none=True, exclude={"name", "from_scratch"})
     with _placed(recipe, "encoder.name"):
-        return Encoder.load(recipe.encoder.name, **choices)
+        return Encoder.load(encoder_source(recipe, base=base), **choices)
+
+
+def encoder_source(recipe: Recipe, *, base: Path = Path()) -> str:
+    """Return the name of the recipe's untouched encoder, or the folder of one that is made from scratch.
+
+    Raises:
+        QuickstudyError: The text of a new encoder cannot be read, or its sizes do not fit together.
+    """
+    new = recipe.encoder.from_scratch
+    if new is None:
+        return recipe.encoder.name
+    with _placed(recipe, "encoder.from_scratch"):
+        size = ScratchSize(new.vocabulary, new.layers, new.hidden_size, new.heads, recipe.encoder.max_length)
+        corpus = load_corpus(new.text, base=base)
+        texts = Passages(corpus, "meta-train")
+        key = sha256(f"{_SCRATCH_FORMAT}|{corpus.folder.name}|{size}|{recipe.seed}".encode()).hexdigest()
+        return str(
+            make_once(
+                f"{SCRATCH}-{key}",
+                lambda folder: make_encoder(texts.sample(_TOKENIZER_SENTENCES), size, seed=recipe.seed).save(folder),
+            )
+        )
+
+
+def _language(recipe: Recipe, encoder: Encoder, base: Path) -> LanguageModel:
+    """Return the masked-language modelling of a recipe."""
+    chosen, new = recipe.language, recipe.encoder.from_scratch
+    assert chosen
+    text = chosen.text or (new.text if new else None)
+    if text is None:
+        raise RecipeError(
+            "masked-language modelling needs a text", where=recipe.place("language"), fix='Give e.g. text = "notes/".'
+        )
+    if recipe.outer.trains == "none":
+        raise RecipeError(
+            "masked-language modelling trains the encoder, and nothing of it is to be trained",
+            where=recipe.place("outer.trains"),
+            fix='Use trains = "all" or "layers", or leave out the section [language].',
+        )
+    with _placed(recipe, "language.text"):
+        corpus = load_corpus(text, base=base)
+        texts, held_out = Passages(corpus, "meta-train"), Passages(corpus, "meta-validation")
+    length = min(recipe.outer.max_length or encoder.settings.max_length, encoder.settings.max_length)
+    settings = LanguageSettings(chosen.share, chosen.batch_size, chosen.masked, length)
+    with _placed(recipe, "encoder.name"):
+        return LanguageModel(encoder, texts, held_out, settings, seed=recipe.seed)
 
 
 def _load_tasks(recipe: Recipe, base: Path) -> tuple[list[list[Task]], list[Task]]:

@@ -19,6 +19,7 @@ from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.settings import OuterSettings, Positive, Rate
 from quickstudy.storage.layout import RunFiles
 
+SCRATCH = "scratch"  # the name of an encoder that is made for the run
 Size = Positive | tuple[Positive, Positive]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -37,6 +38,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class ScratchConfig(_Section):
+    """A new encoder: the text that its tokenizer is trained on, and its size; see `quickstudy.models.scratch`."""
+
+    text: str
+    vocabulary: Annotated[int, Field(ge=100)] = 8000
+    layers: Positive = 4
+    hidden_size: Positive = 256
+    heads: Positive = 4
+
+
 class EncoderConfig(_Section):
     """Which encoder, and how it reads texts; None stands for the default of that kind of encoder."""
 
@@ -45,6 +56,17 @@ class EncoderConfig(_Section):
     pair: Literal["joint", "separate"] | None = None
     normalize: bool | None = None
     max_length: Annotated[int, Field(ge=8)] = 128
+    from_scratch: ScratchConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_new(cls, values: Any) -> Any:
+        """Give a new encoder its name; it has no other."""
+        if not isinstance(values, Mapping) or values.get("from_scratch") is None:
+            return values
+        if values.get("name", SCRATCH) != SCRATCH:
+            raise ValueError(f"an encoder from scratch has no other name: leave out name = {values['name']!r}")
+        return {**values, "name": SCRATCH}
 
 
 class MethodConfig(BaseModel):
@@ -78,6 +100,18 @@ class TasksConfig(_Section):
     validation: list[str] = []
     weights: list[Weight] | None = None
     weights_end: list[Weight] | None = None
+
+
+class LanguageConfig(_Section):
+    """Masked-language modelling beside the episodes; see `quickstudy.training.language`.
+
+    The text is a file, a folder or `python-docs`; by default that of the new encoder.
+    """
+
+    text: str | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    batch_size: Positive = 32
+    masked: Annotated[float, Field(gt=0, lt=1)] = 0.15
 
 
 class NamesConfig(_Section):
@@ -116,6 +150,7 @@ class Recipe(_Section):
     tasks: TasksConfig
     episodes: EpisodesConfig = EpisodesConfig()
     outer: OuterSettings = OuterSettings()
+    language: LanguageConfig | None = None
     _origin: _Origin = PrivateAttr(_Origin(_in_memory))
 
     def place(self, key: str) -> str:

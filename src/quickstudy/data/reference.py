@@ -33,10 +33,10 @@ from quickstudy.data.glue import GLUE, load_glue
 from quickstudy.data.hub import load_hub
 from quickstudy.data.samples import load_samples
 from quickstudy.data.source import explain_os_errors
-from quickstudy.data.text.corpus import load_text_tasks
+from quickstudy.data.text.corpus import load_text_tasks, open_corpus
 from quickstudy.data.text.package_tasks import load_package_tasks
 from quickstudy.data.text.python_docs import PYTHON_DOCS
-from quickstudy.data.text.store import SIDES
+from quickstudy.data.text.store import SIDES, TextStore
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.task import Kind, Task
 
@@ -97,9 +97,24 @@ def with_whole_paths(reference: str, base: Path = Path()) -> str:
     return f"{target}{question}{query}"
 
 
-def with_whole_source(source: str, base: Path = Path()) -> str:
-    """Return the name of a corpus that is the same from any folder; see `text.corpus`."""
-    return source if source == PYTHON_DOCS else str((base / source).absolute())
+def with_whole_source(reference: str, base: Path = Path()) -> str:
+    """Return the reference to a corpus that is the same from any folder; see `load_corpus`."""
+    source, question, query = reference.partition("?")
+    return reference if source == PYTHON_DOCS else f"{(base / source).absolute()}{question}{query}"
+
+
+def load_corpus(reference: str, *, base: Path = Path()) -> TextStore:
+    """Return the sentences of a corpus.
+
+    Args:
+        reference: A file, a folder or `python-docs`, with `?text=COLUMN` for the column of the texts in tables.
+        base: Folder that a relative path starts from.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    source, _, query = reference.partition("?")
+    return open_corpus(source, base, column=_options(reference, query, ("text",)).get("text", AUTO))
 
 
 def _load_reference(reference: str, base: Path) -> list[Task]:

@@ -7,10 +7,8 @@ not.
 """
 
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -24,6 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from quickstudy.data.bad_rows import BadRows
+from quickstudy.data.cache import find_cache_folder, usable_cache
 from quickstudy.data.columns import AUTO, Columns, choose_columns, say_choice
 from quickstudy.data.reading import read_column_names, read_rows
 from quickstudy.data.source import explain_os_errors, find_format
@@ -77,24 +76,6 @@ class ArrowSplit:
         row = self._dataset[index]
         pair = self._columns.text_pair
         return Example(row[self._columns.text], row[pair] if pair else None, self.labels[index].item())
-
-
-def find_cache_folder() -> Path:
-    """Return the folder of checked tables.
-
-    It is $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy.
-    """
-    if "QUICKSTUDY_CACHE" in os.environ:
-        return Path(os.environ["QUICKSTUDY_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
-
-
-@contextmanager
-def usable_cache(folder: Path) -> Iterator[None]:
-    """Turn an error of the operating system in the cache folder into a `DataError` that says what to do."""
-    fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
-    with explain_os_errors(folder, "the cache folder cannot be used", fix):
-        yield
 
 
 def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool = False) -> datasets.Dataset:

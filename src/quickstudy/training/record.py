@@ -13,7 +13,15 @@ from typing import Any
 from quickstudy.errors import RunError
 from quickstudy.storage.files import append_line, finite, write_text
 
-_OPTIONAL = {"validation", "peak_mib", "inner_residual", "solve_residual"}  # None where the others are NaN
+# None where the others are NaN
+_OPTIONAL = {
+    "validation",
+    "peak_mib",
+    "inner_residual",
+    "solve_residual",
+    "mlm_loss",
+    "perplexity",
+}
 _RENAMED = {"tasks_per_second": "episodes_per_second"}  # names of 0.1.0
 
 
@@ -35,6 +43,9 @@ class StepRecord:
         inner_residual: How far iMAML's inner loop is from its minimum, in the worst episode of the main process; see
             `methods.convergence`. None for other methods.
         solve_residual: What iMAML's conjugate gradients leave over, likewise.
+        mlm_loss: Mean loss of the masked tokens, in a step of masked-language modelling, which has no `loss` and no
+            `accuracy`; None in a step of episodes.
+        perplexity: Of masked tokens of held-out text after this step; None if it was not measured.
     """
 
     step: int
@@ -49,6 +60,8 @@ class StepRecord:
     waited: float = 0.0
     inner_residual: float | None = None
     solve_residual: float | None = None
+    mlm_loss: float | None = None
+    perplexity: float | None = None
 
     def to_json(self) -> str:
         """Return the record as one line of JSON.

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
+from quickstudy.data.cache import make_once
 from quickstudy.data.columns import AUTO
 from quickstudy.data.source import explain_os_errors
-from quickstudy.data.table import find_cache_folder, usable_cache
 from quickstudy.data.text.documents import Document, list_text_files, read_documents
 from quickstudy.data.text.python_docs import PACKAGE_SHARES, PYTHON_DOCS, read_python_docs, version_of_python_docs
 from quickstudy.data.text.sentence_tables import order_tables, pair_tables
 from quickstudy.data.text.store import SHARES, SIDES, Side, TextStore, sample_documents, write_store
 from quickstudy.data.text.table import Ints, Table, TextSplit, balance, keep_usable
 from quickstudy.data.text.word_tables import cloze_tables, cluster_tables, smlmt_tables
-from quickstudy.errors import DataError, QuickstudyError, did_you_mean
-from quickstudy.storage.files import new_folder, write_json
+from quickstudy.errors import DataError, did_you_mean
+from quickstudy.storage.files import write_json
 from quickstudy.storage.manifest import hash_file
 from quickstudy.tasks.task import Task
 
@@ -99,18 +99,12 @@ def _open_folder(source: str, base: Path, column: str) -> Path:
         def read() -> Iterator[Document]:
             return read_documents(path, column)
 
-    cache = find_cache_folder()
-    folder = cache / f"text-{sha256(f'{_FORMAT}|{key}'.encode()).hexdigest()}"
-    if not folder.exists():
+    def write(new: Path) -> None:
         _log.info("%s: reading the texts for the first time", source)
-        try:
-            with usable_cache(cache), new_folder(folder) as new:
-                write_store(read(), new, source, PACKAGE_SHARES if source == PYTHON_DOCS else SHARES)
-                _write_tables(TextStore(new), new)
-        except QuickstudyError:
-            if not folder.exists():  # another process was ready first
-                raise
-    return folder
+        write_store(read(), new, source, PACKAGE_SHARES if source == PYTHON_DOCS else SHARES)
+        _write_tables(TextStore(new), new)
+
+    return make_once(f"text-{sha256(f'{_FORMAT}|{key}'.encode()).hexdigest()}", write)
 
 
 def _write_tables(store: TextStore, folder: Path) -> None:

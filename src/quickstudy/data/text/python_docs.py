@@ -25,7 +25,7 @@ from pathlib import Path
 from platform import python_version
 from pydoc_data.topics import topics
 
-from quickstudy.data.table import find_cache_folder, usable_cache
+from quickstudy.data.cache import find_cache_folder, usable_cache
 from quickstudy.data.text.documents import Document
 from quickstudy.storage.files import write_json
 
