@@ -19,14 +19,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from records import write
+from records import TextTasks, write
 
 from quickstudy.data.reference import load_corpus, load_tasks
 from quickstudy.data.text.documents import read_documents
@@ -39,26 +39,6 @@ from quickstudy.versions import versions
 
 MOST_SENTENCES = 200_000  # of the source
 SPEC = EpisodeSpec((2, 5), (1, 8), 4)
-
-
-@dataclass(frozen=True)
-class TextTasks:
-    """What was measured: of the first reading, and of drawing episodes."""
-
-    versions: dict[str, str]
-    megabytes: float
-    sentences: int
-    tasks: int
-    index_s: float
-    index_cpu_s: float
-    index_mib: float
-    open_s: float
-    episodes: int
-    episodes_per_s: float
-    episodes_per_cpu_s: float
-    sample_mib: float
-    imports_mib: float
-    same_again: bool
 
 
 def main() -> None:

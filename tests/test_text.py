@@ -62,8 +62,10 @@ def test_every_kind_of_task_is_there_and_well_formed(text_tasks: dict[str, list[
     names = {task.name.partition("/")[2] for task in text_tasks["meta-train"]}
     assert names >= {"clusters", "next-sentence", "same-document", "sentence-order", "shuffled-spans"}
     assert names >= {"cloze-names", "cloze-numbers", "smlmt-middle", "smlmt-rare"}
+    assert all(list(task.splits) == ["train", "test"] for task in text_tasks["meta-test"])
     for task in text_tasks["meta-train"]:
         check_task(task)
+        assert list(task.splits) == ["train"]
         counts = np.bincount(task.train_split.labels.astype(int))
         assert counts.min() >= 24, task.name
 
@@ -97,8 +99,8 @@ def test_no_document_and_no_sentence_is_on_two_sides(text_tasks: dict[str, list[
     for tasks in text_tasks.values():
         plain = [task for task in tasks if "sentence" in task.name or "document" in task.name]
         assert plain
-        texts = {t for task in plain for row in map(task.train_split.__getitem__, range(len(task.train_split)))
-                 for t in (row.text, row.text_pair) if t}  # fmt: skip
+        rows = [split[i] for task in plain for split in task.splits.values() for i in range(len(split))]
+        texts = {text for row in rows for text in (row.text, row.text_pair) if text}
         sentences.append(texts)
         documents.append({text.rpartition(" ")[2].partition("x")[0] for text in texts})  # "… in row 12x3."
     for sets in (documents, sentences):

@@ -4,7 +4,7 @@ The first use of a corpus writes its sentences (`store`) and the tables of its t
 the cache is a hash of the content, so a corpus that changes is read again. Sentences that occur several times count
 once, whichever sides their documents are on: so no text of a side is in a task of another side. The tasks are made of
 at most 400,000 sentences, whose documents are drawn from the whole corpus; a corpus of any size gives tables of about
-the same size.
+the same size. Tasks of meta-validation and meta-test have half of the rows of each label in `test`.
 """
 
 import json
@@ -28,6 +28,7 @@ from quickstudy.data.text.word_tables import cloze_tables, cluster_tables, smlmt
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.storage.files import write_json
 from quickstudy.storage.manifest import hash_file
+from quickstudy.tasks.split import Split, hold_out
 from quickstudy.tasks.task import Task
 
 FAMILIES = ("smlmt", "clusters", "pairs", "order", "cloze")
@@ -67,7 +68,7 @@ def load_text_tasks(
                 "sentences or more.",
             )
     name = f"text:{Path(source).name}" + ("" if side == "meta-train" else f":{side}")
-    return [_task(name, store, table) for family, table in tables if not families or family in families]
+    return [_task(name, store, table, side) for family, table in tables if not families or family in families]
 
 
 def open_corpus(source: str, base: Path = Path(), *, column: str = AUTO) -> TextStore:
@@ -75,10 +76,13 @@ def open_corpus(source: str, base: Path = Path(), *, column: str = AUTO) -> Text
     return TextStore(_open_folder(source, base, column))
 
 
-def _task(name: str, store: TextStore, table: Table) -> Task:
+def _task(name: str, store: TextStore, table: Table, side: Side) -> Task:
+    splits: dict[str, Split] = {"train": TextSplit(store, table)}
+    if side != SIDES[0]:
+        splits["train"], splits["test"] = hold_out(splits["train"], 0.5, seed=0)
     return Task(
         name=f"{name}/{table.name}",
-        splits={"train": TextSplit(store, table)},
+        splits=splits,
         label_names=table.label_names,
         pair=table.form in ("pair", "order"),
         description=table.description,

@@ -8,7 +8,7 @@ from quickstudy.data.text.store import SIDES, Side, TextStore, sample_documents
 from quickstudy.errors import DataError
 
 _SENTENCES = 32  # of a passage, at most
-_TRIES = 10_000
+_TRIES = 1000
 
 
 class Passages:
@@ -35,11 +35,7 @@ class Passages:
 
         It goes on into the documents that follow until enough is read or a document of another side begins.
         """
-        for _ in range(_TRIES):
-            first = int(random.integers(len(self._store)))
-            document = self._store.document_of(first)
-            if self._store.sides[document] == self._side:
-                break
+        first, document = self._draw_sentence(random)
         sentences: list[str] = []
         last = min(first + _SENTENCES, self._end(document))
         for sentence in self._store.read(first, last):
@@ -58,6 +54,16 @@ class Passages:
             if self._store.sides[document] == self._side:
                 first, last = self._store.documents[document : document + 2].tolist()
                 yield from self._store.read(first, last)
+
+    def _draw_sentence(self, random: np.random.Generator) -> tuple[int, int]:
+        """Return a sentence of the side, and its document."""
+        for _ in range(_TRIES):
+            first = int(random.integers(len(self._store)))
+            document = self._store.document_of(first)
+            if self._store.sides[document] == self._side:
+                return first, document
+        document = int(np.argmax(self._store.sides == self._side))  # hardly any text is on this side
+        return int(self._store.documents[document]), document
 
     def _end(self, document: int) -> int:
         """Return where the documents end that follow a document, and are on the same side."""
