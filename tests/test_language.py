@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 import quickstudy
 from conftest import tiny_encoder
 from quickstudy.build import build, encoder_source
+from quickstudy.cli.progress import TrainingProgress
 from quickstudy.config import check_recipe, dump_recipe, load_recipe
 from quickstudy.data.reference import load_corpus, load_tasks
 from quickstudy.data.text.passages import Passages
@@ -27,7 +28,7 @@ from quickstudy.runs import Run
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.language import LanguageModel, LanguageSettings
-from quickstudy.training.record import read_log
+from quickstudy.training.record import StepRecord, read_log
 from text_files import write_corpus
 
 SIZE = {"vocabulary": 300, "layers": 2, "hidden_size": 32, "heads": 2}
@@ -260,3 +261,20 @@ def test_a_language_section_needs_a_text_and_a_trained_encoder(corpus_file: Path
         build(check_recipe(settings | {"encoder": {"name": str(tiny_folder)}}))
     with pytest.raises(QuickstudyError, match="nothing of it is to be trained"):
         build(check_recipe(recipe_of(corpus_file, trains="none") | {"method": {"name": "r2d2"}}))
+
+
+def test_progress_names_the_loss_of_each_kind_of_step(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingProgress(4, quiet=False) as progress:
+        progress.step(StepRecord(1, loss=0.5, accuracy=0.5, lr=1e-3, seconds=1.0, episodes_per_second=4.0))
+        progress.step(StepRecord(2, lr=1e-3, seconds=2.0, mlm_loss=6.25, perplexity=512.0))
+    shown = capsys.readouterr().out
+    assert "loss 0.5000" in shown
+    assert "masked-language loss 6.2500" in shown
+    assert "perplexity 512.0" in shown
+    assert "nan" not in shown
+
+
+def test_the_card_of_a_run_names_the_perplexity(corpus_file: Path, tmp_path: Path) -> None:
+    run = quickstudy.pretrain(recipe_of(corpus_file, outer_steps=2, validate_every=2), tmp_path / "run")
+    perplexity = run.metrics()[-1].perplexity
+    assert f"held-out text, after the last step: {perplexity:.1f}." in run.files.card.read_text(encoding="utf-8")
