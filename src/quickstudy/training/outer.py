@@ -164,7 +164,7 @@ class _Loop:
         self._warn_of_convergence()
         due = self.settings.is_due(self.state.step) or self.done
         score = self._score(self.validate) if self.validate and due else None
-        perplexity = self._perplexity() if due else None
+        perplexity = self._perplexity(self.language) if self.language and due else None
         better = score is not None and is_better(score, self.state.best)
         if score is not None:
             self.state = self.state.validated(score)
@@ -228,12 +228,11 @@ class _Loop:
             score = validate(self.learner)
         return gather(score, self.held)[0]
 
-    def _perplexity(self) -> float | None:
+    def _perplexity(self, language: LanguageModel) -> float:
         """Measure it in all processes at once; the main process's counts."""
-        value = None
+        value = math.nan
         with self.held:
-            if self.language:
-                value = self.language.perplexity(self.accelerator)
+            value = language.perplexity(self.accelerator)
         return gather(value, self.held)[0]
 
     def _warn_of_convergence(self) -> None:

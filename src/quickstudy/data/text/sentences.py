@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 MASK = "[MASK]"  # what stands for a word that is asked for; BERT and its relatives read it as one token
 
-FEWEST_WORDS, MOST_WORDS = 4, 80  # of a sentence that is kept
+FEWEST_WORDS, MOST_WORDS = 4, 80  # of a sentence; a longer one is cut into pieces
 
 WORD = r"(?<!\w)[^\W\d_]{2,}(?!\w)"
 NAME = r"(?<=[a-z,;] )[A-Z][a-z]+[^\W\d_]*(?!\w)"  # a capitalised word that does not begin a sentence
@@ -23,7 +23,7 @@ _WORD, _NUMBER = re.compile(WORD), re.compile(NUMBER)
 
 
 def split_sentences(text: str) -> Iterator[str]:
-    r"""Yield the sentences of a document that have a usual length, with single spaces between words.
+    r"""Yield the sentences of a document of four words or more, with single spaces; long ones are cut.
 
     >>> list(split_sentences("The fee was late again. Dr. Smith\n paid it on 3 May. Why?"))
     ['The fee was late again.', 'Dr. Smith paid it on 3 May.']
@@ -37,8 +37,11 @@ def split_sentences(text: str) -> Iterator[str]:
 
 
 def _usual(sentence: str) -> Iterator[str]:
-    if FEWEST_WORDS <= sentence.count(" ") + 1 <= MOST_WORDS:
-        yield sentence
+    """Yield a sentence; a long one in pieces, a short one not at all."""
+    words = sentence.split(" ")
+    for start in range(0, len(words), MOST_WORDS):
+        if len(piece := words[start : start + MOST_WORDS]) >= FEWEST_WORDS:
+            yield " ".join(piece)
 
 
 def mask_word(sentence: str, word: str) -> str:
