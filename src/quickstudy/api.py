@@ -133,8 +133,8 @@ def adapt(
         label_descriptions: What labels mean, by their name, for a run that reads label names. A label without a
             description has its name.
         names: What a run that reads label names gets of them: `true`, `none`, or `opaque` codes, which are a control.
-        steps: Gradient steps on the labelled rows before the head is made. They take about a second each, and help if
-            there are 8 or more rows of a class (see docs/classifier.md).
+        steps: Gradient steps on the labelled rows before the head is made. They take about a second each. They help on
+            some tasks and harm on others, so measure them on rows that were held out (see docs/classifier.md).
 
     Raises:
         QuickstudyError: No such run, unusable data, fewer than two labels, or descriptions or weights that cannot be

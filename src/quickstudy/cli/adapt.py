@@ -40,7 +40,7 @@ def adapt(
     label_descriptions: Descriptions = None,
     names: Names = None,
     steps: Annotated[
-        int, typer.Option(help="Gradient steps on the labelled rows first; 30 help from 8 rows per class on.", min=0)
+        int, typer.Option(help="Gradient steps on the labelled rows first; they help on some tasks only.", min=0)
     ] = 0,
     full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
     epochs: Annotated[

@@ -47,7 +47,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         class_weight: How often the rows of each class count: `balanced` (all classes together count alike), or weights
             by label, or None.
         steps: Gradient steps on the labelled texts before the head is made. They cost much more time than all the
-            rest, and help if there are 8 or more texts of a class.
+            rest. They help on some tasks and harm on others, so measure them on texts that were held out.
 
     Attributes:
         classes_: (N,) the labels, as they were given.
