@@ -11,8 +11,8 @@
     TF-IDF          logistic regression (C = 10) on words and pairs of words
 
 Each learns from K texts of each label, for several K and several draws, and labels rows that it did not learn from.
-With `--rare`, the label with most rows has 10 K texts and all others K. Each learner then runs as it is, and with class
-weights ("balanced"). The draws are those of `leaderboard.py`. Seconds are wall time; test texts are encoded once per
+With `--rare`, the label with most rows has 10 K texts and all others K, on sets of at most 20 labels. Each learner then
+runs as it is, and with class weights ("balanced"). The draws are those of `leaderboard.py`. Seconds are wall time; test texts are encoded once per
 set, which is counted in full for each draw.
 """
 
@@ -57,6 +57,7 @@ from quickstudy.tasks.task import Task
 from quickstudy.versions import versions
 
 SEED, MOST_ROWS = 0, 2000
+MOST_RARE = 20  # labels of a set that `--rare` takes
 Weighting = Literal["balanced"] | None
 Array = NDArray[np.float64]
 
@@ -114,6 +115,11 @@ def refuse(tasks: Sequence[Task], folder: Path | None) -> None:
 
 def measure(task: Task, shots: Sequence[int], options: argparse.Namespace) -> Iterator[PracticeDraw]:
     """Yield the figures of all learners on one task."""
+    if options.rare and len(task.label_names) > MOST_RARE:
+        print(
+            f"{task.name}: of {len(task.label_names)} labels one with more rows says little; it is left out", flush=True
+        )
+        return
     possible = [k for k in shots if k <= most_shots(task)]
     if not possible:
         print(f"{task.name}: a label has too few examples for {min(shots)} shots; it is left out", flush=True)
