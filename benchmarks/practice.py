@@ -10,10 +10,10 @@
     linear probe    logistic regression (C = 10) on the vectors of MiniLM before meta-training
     TF-IDF          logistic regression (C = 10) on words and pairs of words
 
-Each learns from K texts of each label, for several K and several draws, and labels rows that it did not learn from.
-With `--rare`, the label with most rows has 10 K texts and all others K, on sets of at most 20 labels. Each learner then
-runs as it is, and with class weights ("balanced"). The draws are those of `leaderboard.py`. Seconds are wall time; test texts are encoded once per
-set, which is counted in full for each draw.
+Each learns from K texts of each label, for several K and several draws, and labels rows that it did not learn from. The
+draws are those of `leaderboard.py`. With `--rare`, the label with most rows has 10 K texts and all others K, on sets of
+at most 20 labels. Each learner then runs as it is, and with class weights ("balanced"). Seconds are wall time. Test
+texts are encoded once per set, which is counted in full for each draw.
 """
 
 import argparse
