@@ -12,8 +12,8 @@
 
 Each learns from K texts of each label, for several K and several draws, and labels rows that it did not learn from. The
 draws are those of `leaderboard.py`. With `--rare`, the label with most rows has 10 K texts and all others K, on sets of
-at most 20 labels. Each learner then runs as it is, and with class weights ("balanced"). Seconds are wall time. Test
-texts are encoded once per set, which is counted in full for each draw.
+at most 20 labels. Each learner then runs with class weights ("balanced", the default of quickstudy) and without.
+Seconds are wall time. Test texts are encoded once per set, which is counted in full for each draw.
 """
 
 import argparse
@@ -37,9 +37,9 @@ from torch import Tensor
 
 from quickstudy import FewShotClassifier
 from quickstudy.adaptation.few import adapt_task
+from quickstudy.adaptation.weights import row_weights
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import DataError, QuickstudyError
-from quickstudy.estimator.weights import row_weights
 from quickstudy.evaluation.draws import draw_trials, most_shots, with_test_split
 from quickstudy.evaluation.metrics import figures
 from quickstudy.evaluation.protocol import Protocol
@@ -96,6 +96,8 @@ def run(options: argparse.Namespace) -> None:
         practice = Practice(versions(), torch.get_num_threads(), options.limit, options.rare, labels, tuple(done))
         if options.out:
             write(options.out, practice)
+    if not done:
+        raise DataError(f"no label has enough examples for --shots {options.shots}", fix="Use fewer, or add examples.")
     print_tables(practice)
     if options.save:
         save(tasks, options.save)
@@ -131,7 +133,7 @@ def measure(task: Task, shots: Sequence[int], options: argparse.Namespace) -> It
     if trials:
         learners = Learners(task, trials[0].tests)
         for trial in trials:
-            for weighting in (None, "balanced") if options.rare else (None,):
+            for weighting in ("balanced", None) if options.rare else ("balanced",):
                 yield from learners.draw(trial, weighting)
     print(f"{task.name}: {len(trials)} draws", flush=True)
 
@@ -155,6 +157,7 @@ class Learners:
     def __init__(self, task: Task, tests: Sequence[Example]) -> None:
         self.task, self.tests = task, tests
         self.truth = np.array([example.label for example in tests])
+        self.counts = np.bincount(self.truth, minlength=len(task.label_names))
         self.probe = make("linear-probe", Encoder.load("minilm"))
         self.encoded = {name: Encoded(learner, tests) for name, learner in self._learners().items()}
 
@@ -170,14 +173,17 @@ class Learners:
             assert measured.calibration is not None
             yield PracticeDraw(
                 task=self.task.name,
-                learner=f"{name}, {weighting}" if weighting else name,
+                learner=name if weighting else f"{name}, no class weights",
                 shots=int(trial.shots),
                 draw=trial.draw,
                 n_test=len(self.tests),
                 accuracy=round(measured.scores["accuracy"], 4),
                 f1=round(measured.scores["f1"], 4),
                 ece=round(measured.calibration.ece, 4),
-                recall=tuple(round(value or 0.0, 3) for value in measured.labels.per_class.recall),
+                recall=tuple(
+                    round(value or 0.0, 3) if self.counts[label] else None
+                    for label, value in enumerate(measured.labels.per_class.recall)
+                ),
                 seconds_fit=round(fit, 3),
                 seconds_predict_1000=round(1000 * predict / len(self.tests), 3),
                 rows=right_rows(self.tests, probabilities.argmax(-1) == self.truth),

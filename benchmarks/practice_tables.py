@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from records import Score, read, scores
 
 from quickstudy.evaluation.crossed import over_rows
@@ -32,7 +33,11 @@ METRICS = {"accuracy": "accuracy", "f1": "macro-F1", "ece": "ECE"}
 
 @dataclass(frozen=True)
 class PracticeDraw:
-    """One learner on one support set of a data set; `recall` holds a value for each of its labels."""
+    """One learner on one support set of a data set.
+
+    Attributes:
+        recall: Of each label; None for a label that no scored row has.
+    """
 
     task: str
     learner: str
@@ -42,7 +47,7 @@ class PracticeDraw:
     accuracy: float
     f1: float
     ece: float
-    recall: tuple[float, ...]
+    recall: tuple[float | None, ...]
     seconds_fit: float
     seconds_predict_1000: float
     rows: RowScores
@@ -50,7 +55,7 @@ class PracticeDraw:
     @property
     def lowest_recall(self) -> float:
         """The recall of the label that is found least often."""
-        return min(self.recall)
+        return min(value for value in self.recall if value is not None)
 
 
 @dataclass(frozen=True)
@@ -129,22 +134,25 @@ def _interval(draws: Sequence[PracticeDraw]) -> str:
 def _recall_table(practice: Practice, task: str, shots: Sequence[int]) -> str:
     """Return the recall of each label: of ours at each number of shots, of the others at the most shots."""
     others, most = [name for name in practice.learners if name != OURS], max(shots)
-    ours = [np.array([draw.recall for draw in practice.of(OURS, k)[task]]) for k in shots]
-    theirs = [np.array([draw.recall for draw in practice.of(name, most)[task]]) for name in others]
+    ours = [_recalls(practice.of(OURS, k)[task]) for k in shots]
+    theirs = [_recalls(practice.of(name, most)[task]) for name in others]
     labels = practice.labels[task]
     heads = [*(f"{k} per label" for k in shots), *(f"{name}, {most}" for name in others)]
     lines = [_line("recall of", *heads), _rule(1 + len(heads))]
-    if len(labels) <= MOST_LABELS:
-        shown = list(range(len(labels)))
-    else:
-        shown = np.argsort(ours[-1].mean(0), kind="stable")[:WORST].tolist()
-        middle = [f"{100 * np.median(recall.mean(0)):.0f}" for recall in (*ours, *theirs)]
+    shown = np.flatnonzero(np.isfinite(ours[-1][0])).tolist()
+    if len(labels) > MOST_LABELS:
+        shown = np.argsort(ours[-1].mean(0), kind="stable")[:WORST].tolist()  # NaN comes last
+        middle = [f"{np.nanmedian(recall.mean(0)):.0f}" for recall in (*ours, *theirs)]
         lines.append(_line(f"the middle one of {len(labels)} labels", *middle))
     for label in shown:
-        values = [100 * recall[:, label] for recall in ours]
-        cells = [f"{each.mean():.0f} ({each.min():.0f} to {each.max():.0f})" for each in values]
-        lines.append(_line(labels[label], *cells, *(f"{100 * recall[:, label].mean():.0f}" for recall in theirs)))
+        cells = [f"{r.mean():.0f} ({r.min():.0f} to {r.max():.0f})" for r in (each[:, label] for each in ours)]
+        lines.append(_line(labels[label], *cells, *(f"{recall[:, label].mean():.0f}" for recall in theirs)))
     return "\n".join(lines)
+
+
+def _recalls(draws: Sequence[PracticeDraw]) -> NDArray[np.float64]:
+    """Return recalls in percent, draws × labels; NaN for a label that no scored row has."""
+    return 100 * np.array([draw.recall for draw in draws], dtype=np.float64)
 
 
 def sets_tables(practice: Practice) -> Iterator[str]:

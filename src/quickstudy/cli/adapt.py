@@ -23,6 +23,11 @@ Names = Annotated[
     Literal["true", "none", "opaque"] | None, typer.Option(help="What the run gets of label names, if it reads them.")
 ]
 
+ClassWeight = Annotated[
+    Literal["balanced", "none"] | None,
+    typer.Option(help="Let each label count alike, however many rows it has (balanced, the default), or each row."),
+]
+
 _FULL = FullSettings()
 
 
@@ -39,6 +44,7 @@ def adapt(
     regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
     label_descriptions: Descriptions = None,
     names: Names = None,
+    class_weight: ClassWeight = None,
     full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
     epochs: Annotated[
         float | None, typer.Option(help=f"With --full: passes over the data ({_FULL.epochs:g}).", min=0.01)
@@ -61,6 +67,8 @@ def adapt(
     described = read_descriptions(label_descriptions) if label_descriptions else None
     if full and (names or described):
         raise DataError("full fine-tuning reads no label names", fix="Leave out --full, or --names and descriptions.")
+    if full and class_weight:
+        raise DataError("full fine-tuning counts each row once", fix="Leave out --full, or --class-weight.")
     from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
     with _labelled_data(data) as place:
@@ -69,7 +77,10 @@ def adapt(
         if full:
             model = _finetune(run, reference, settings, quiet=as_json)
         else:
-            model = api.adapt(run, reference, label_descriptions=described, names=names or "true")
+            weighting: Literal["balanced"] | None = None if class_weight == "none" else "balanced"
+            model = api.adapt(
+                run, reference, label_descriptions=described, names=names or "true", class_weight=weighting
+            )
     seconds = time.perf_counter() - began
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
