@@ -65,10 +65,8 @@ def adapt(
     settings = _full_settings({"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}, full=full)
     choices = {"text": text_column, "pair": pair_column, "label": label_column}
     described = read_descriptions(label_descriptions) if label_descriptions else None
-    if full and (names or described):
-        raise DataError("full fine-tuning reads no label names", fix="Leave out --full, or --names and descriptions.")
-    if full and class_weight:
-        raise DataError("full fine-tuning counts each row once", fix="Leave out --full, or --class-weight.")
+    if full:
+        _refuse_with_full(names=bool(names or described), weights=bool(class_weight))
     from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
     with _labelled_data(data) as place:
@@ -102,6 +100,14 @@ def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:
         option = next(iter(given)).replace("_", "-")
         raise DataError(f"--{option} is for full fine-tuning", fix=f"Add --full, or leave out --{option}.")
     return replace(_FULL, **given)
+
+
+def _refuse_with_full(*, names: bool, weights: bool) -> None:
+    """Refuse what full fine-tuning does not do."""
+    if names:
+        raise DataError("full fine-tuning reads no label names", fix="Leave out --full, or --names and descriptions.")
+    if weights:
+        raise DataError("full fine-tuning counts each row once", fix="Leave out --full, or --class-weight.")
 
 
 @contextmanager
