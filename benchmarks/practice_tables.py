@@ -9,7 +9,7 @@ The test of many sets is the sign-flip test over sets, with p values corrected b
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ OURS = "quickstudy"
 MOST_LABELS, WORST = 13, 5  # up to so many labels have a line each in a table of recalls; of more the worst are shown
 MANY = 8  # sets; fewer have a table each
 SETFIT = Path(__file__).parent / "leaderboard" / "setfit.jsonl"
+SETFITS = ("setfit", "setfit, label names")
 METRICS = {"accuracy": "accuracy", "f1": "macro-F1", "ece": "ECE"}
 
 
@@ -196,28 +197,34 @@ def _gains(practice: Practice, others: Sequence[str], shots: int, metric: str) -
 
 
 def _setfit_table(practice: Practice, shots: int) -> str:
-    """Return the difference to SetFit on the sets and draws that SetFit was run on; empty if there is none."""
+    """Return the differences to SetFit on the sets and draws that SetFit was run on; empty if there are too few."""
     lines = SETFIT.read_text(encoding="utf-8").splitlines() if SETFIT.exists() else []
-    theirs: dict[str, dict[int, Score]] = defaultdict(dict)
-    for row in scores([json.loads(line) for line in lines]):
-        if (row.learner, row.shots, row.n_test) == ("setfit", shots, practice.limit):
-            theirs[row.task][row.draw] = row
-    pairs = {
-        task: [(draw, theirs[task][draw.draw]) for draw in draws if draw.draw in theirs[task]]
-        for task, draws in practice.of(OURS, shots).items()
-    }
-    pairs = {task: both for task, both in pairs.items() if both}
+    rows = [row for row in scores([json.loads(line) for line in lines]) if row.n_test <= practice.limit]
+    heads = ("sets", "draws", "accuracy", "p", "macro-F1", "p", "its seconds to learn")
+    cells = {name: _beside(practice, shots, [row for row in rows if row.learner == name]) for name in SETFITS}
+    table = [_line(f"{OURS} minus", *heads), _rule(1 + len(heads))]
+    table += [_line(name, *of_name) for name, of_name in cells.items() if of_name]
+    return "\n".join(table) if len(table) > 2 else ""
+
+
+def _beside(practice: Practice, shots: int, rows: Iterable[Score]) -> list[str]:
+    """Return the cells of one learner's line; none if there are too few sets."""
+    theirs = {(row.task, row.draw): row for row in rows if row.shots == shots}
+    pairs: dict[str, list[tuple[PracticeDraw, Score]]] = defaultdict(list)
+    for task, draws in practice.of(OURS, shots).items():
+        for draw in draws:
+            other = theirs.get((task, draw.draw))
+            if other and other.n_test == draw.n_test:
+                pairs[task].append((draw, other))
     if len(pairs) < MANY:
-        return ""
-    cells = []
+        return []
+    cells = [str(len(pairs)), str(sum(map(len, pairs.values())))]
     for metric in ("accuracy", "f1"):
         between = {t: [100 * (getattr(a, metric) - getattr(b, metric)) for a, b in both] for t, both in pairs.items()}
         mean = over_tasks(between)
         cells += [f"{mean.mean:+.1f} [{mean.low:+.1f}, {mean.high:+.1f}]", _p(tasks_p(between))]
     seconds = statistics.median(row.seconds_adapt for both in pairs.values() for _, row in both)
-    draws = statistics.mean(map(len, pairs.values()))
-    head = _line(f"{OURS} minus", "sets", "draws", "accuracy", "p", "macro-F1", "p", "SetFit's seconds to learn")
-    return "\n".join([head, _rule(8), _line("SetFit", str(len(pairs)), f"{draws:.1f}", *cells, f"{seconds:.2g}")])
+    return [*cells, f"{seconds:.2g}"]
 
 
 def _values(of_sets: Mapping[str, Sequence[PracticeDraw]], metric: str) -> dict[str, list[float]]:
