@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +28,9 @@ ClassWeight = Annotated[
     Literal["balanced", "none"] | None,
     typer.Option(help="Let each label count alike, however many rows it has (balanced, the default), or each row."),
 ]
+Steps = Annotated[
+    int, typer.Option(help="Gradient steps on the labelled rows first; 30 help from 8 rows per class on.", min=0)
+]
 
 _FULL = FullSettings()
 
@@ -45,6 +49,7 @@ def adapt(
     label_descriptions: Descriptions = None,
     names: Names = None,
     class_weight: ClassWeight = None,
+    steps: Steps = 0,
     full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
     epochs: Annotated[
         float | None, typer.Option(help=f"With --full: passes over the data ({_FULL.epochs:g}).", min=0.01)
@@ -66,7 +71,7 @@ def adapt(
     choices = {"text": text_column, "pair": pair_column, "label": label_column}
     described = read_descriptions(label_descriptions) if label_descriptions else None
     if full:
-        _refuse_with_full(names=bool(names or described), weights=bool(class_weight))
+        _refuse_with_full(names=bool(names or described), steps=bool(steps), weights=bool(class_weight))
     from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
     with _labelled_data(data) as place:
@@ -76,9 +81,8 @@ def adapt(
             model = _finetune(run, reference, settings, quiet=as_json)
         else:
             weighting: Literal["balanced"] | None = None if class_weight == "none" else "balanced"
-            model = api.adapt(
-                run, reference, label_descriptions=described, names=names or "true", class_weight=weighting
-            )
+            adapt_run = partial(api.adapt, run, reference, steps=steps, class_weight=weighting)
+            model = adapt_run(label_descriptions=described, names=names or "true")
     seconds = time.perf_counter() - began
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
@@ -102,10 +106,11 @@ def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:
     return replace(_FULL, **given)
 
 
-def _refuse_with_full(*, names: bool, weights: bool) -> None:
+def _refuse_with_full(*, names: bool, steps: bool, weights: bool) -> None:
     """Refuse what full fine-tuning does not do."""
-    if names:
-        raise DataError("full fine-tuning reads no label names", fix="Leave out --full, or --names and descriptions.")
+    if names or steps:
+        fix = "Leave out --full, or --names, descriptions and --steps."
+        raise DataError("full fine-tuning reads no label names, and takes its own steps", fix=fix)
     if weights:
         raise DataError("full fine-tuning counts each row once", fix="Leave out --full, or --class-weight.")
 

@@ -46,6 +46,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             a description needs no example.
         class_weight: How often the rows of each class count: `balanced` (the rows of each class together count as those
             of any other, if the method can weigh rows), or weights by label, or None.
+        steps: Gradient steps on the labelled texts before the head is made. They cost much more time than all the
+            rest, and help if there are 8 or more texts of a class.
 
     Attributes:
         classes_: (N,) the labels, as they were given.
@@ -69,10 +71,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         *,
         label_descriptions: Mapping[Any, str] | None = None,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = "balanced",
+        steps: int = 0,
     ) -> None:
         self.run = run
         self.label_descriptions = label_descriptions
         self.class_weight = class_weight
+        self.steps = steps
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Adapt to labelled texts.
@@ -98,7 +102,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if len(classes.values) < 2:
             fix = "A classifier needs two classes: add examples of another one, or describe it: label_descriptions."
             raise DataError(f"y has 1 class: {classes.values[0]!r}", fix=fix)
-        learner, prior = open_learner(self.run)
+        learner, prior = open_learner(self.run, self.steps)
         positions, by_class = classes.positions(labels), self.class_weight
         if isinstance(by_class, Mapping):
             by_class = classes.by_name(by_class)
@@ -159,7 +163,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             RunError: The folder exists, or a label is of a type that JSON does not have.
         """
         check_is_fitted(self, "model_")
-        settings = to_settings(Classes(self.classes_), self.label_descriptions, self.class_weight)
+        settings = to_settings(Classes(self.classes_), self.label_descriptions, self.class_weight, self.steps)
         return replace(self.model_, learned=self.summary_).save(folder, beside={FILE: settings})
 
     @classmethod
@@ -177,7 +181,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if model.kind != "classification":
             raise RunError("this model predicts numbers", where=str(folder), fix="Use quickstudy.load_model.")
         classes, settings = read_settings(Path(folder), model)
-        loaded = cls(run, **settings)  # type: ignore[arg-type]  # they are what was given
+        loaded = cls(run, **settings)
         loaded.model_, loaded._learned = model, None
         loaded.classes_, loaded.n_features_in_ = classes.values, 2 if model.pair else 1
         return loaded
