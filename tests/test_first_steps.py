@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import word_task, write_task
+from conftest import tiny_encoder, word_task, write_task
+from quickstudy import prior
 from quickstudy.cli import machine
 from quickstudy.cli.main import main
+from quickstudy.errors import RunError
+from quickstudy.methods.catalog import make
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -81,7 +85,7 @@ def test_init_writes_a_recipe_that_pretrain_accepts(
     recipe = tmp_path / "mine.toml"
     code, out, err = command("init", corpora, "--out", recipe, "--encoder", tiny_folder)
     assert (code, err) == (0, f"next: quickstudy pretrain {recipe}\n")
-    assert "task0: 24 rows of single texts, 2 labels with 12 to 12 rows" in out
+    assert "task0: 24 rows of single texts, 2 labels with 12 rows each" in out
     values = tomllib.loads(recipe.read_text(encoding="utf-8"))
     assert values["tasks"] == {
         "train": [(corpora / f"task{n}").as_posix() for n in range(3)],
@@ -143,3 +147,21 @@ def test_ctrl_c_says_how_to_go_on(corpora: Path, tiny_folder: Path, tmp_path: Pa
     assert process.returncode == 130
     assert err.splitlines()[-1] == f"interrupted; go on with: quickstudy pretrain {run} --resume"
     assert "Traceback" not in err
+
+
+def test_doctor_measures_the_prior_unless_an_encoder_is_named(
+    monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    learner = make("r2d2", tiny_encoder())
+    monkeypatch.setattr(prior, "load_prior", lambda: learner)
+    code, out, _ = command("doctor")
+    assert code == 0
+    assert re.search(r"adapting +[\d.]+ s to 4 labels with 8 short texts each, the prior\n", out)
+
+    def broken() -> None:
+        raise RunError("its weights are gone", fix="Install it again.")
+
+    monkeypatch.setattr(prior, "load_prior", broken)
+    code, out, _ = command("doctor")
+    assert code == 1
+    assert "the prior cannot be used: its weights are gone\n" in out

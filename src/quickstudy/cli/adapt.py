@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +24,14 @@ Names = Annotated[
     Literal["true", "none", "opaque"] | None, typer.Option(help="What the run gets of label names, if it reads them.")
 ]
 
+ClassWeight = Annotated[
+    Literal["balanced", "none"] | None,
+    typer.Option(help="Let each label count alike, however many rows it has (balanced, the default), or each row."),
+]
+Steps = Annotated[
+    int, typer.Option(help="Gradient steps on the labelled rows first; they help on some tasks only.", min=0)
+]
+
 _FULL = FullSettings()
 
 
@@ -39,9 +48,8 @@ def adapt(
     regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
     label_descriptions: Descriptions = None,
     names: Names = None,
-    steps: Annotated[
-        int, typer.Option(help="Gradient steps on the labelled rows first; they help on some tasks only.", min=0)
-    ] = 0,
+    class_weight: ClassWeight = None,
+    steps: Steps = 0,
     full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
     epochs: Annotated[
         float | None, typer.Option(help=f"With --full: passes over the data ({_FULL.epochs:g}).", min=0.01)
@@ -62,9 +70,8 @@ def adapt(
     settings = _full_settings({"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}, full=full)
     choices = {"text": text_column, "pair": pair_column, "label": label_column}
     described = read_descriptions(label_descriptions) if label_descriptions else None
-    if full and (names or described or steps):
-        fix = "Leave out --full, or --names, descriptions and --steps."
-        raise DataError("full fine-tuning reads no label names, and takes its own steps", fix=fix)
+    if full:
+        _refuse_with_full(names=bool(names or described), steps=bool(steps), weights=bool(class_weight))
     from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
     with _labelled_data(data) as place:
@@ -73,7 +80,9 @@ def adapt(
         if full:
             model = _finetune(run, reference, settings, quiet=as_json)
         else:
-            model = api.adapt(run, reference, label_descriptions=described, names=names or "true", steps=steps)
+            weighting: Literal["balanced"] | None = None if class_weight == "none" else "balanced"
+            adapt_run = partial(api.adapt, run, reference, steps=steps, class_weight=weighting)
+            model = adapt_run(label_descriptions=described, names=names or "true")
     seconds = time.perf_counter() - began
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
@@ -95,6 +104,15 @@ def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:
         option = next(iter(given)).replace("_", "-")
         raise DataError(f"--{option} is for full fine-tuning", fix=f"Add --full, or leave out --{option}.")
     return replace(_FULL, **given)
+
+
+def _refuse_with_full(*, names: bool, steps: bool, weights: bool) -> None:
+    """Refuse what full fine-tuning does not do."""
+    if names or steps:
+        fix = "Leave out --full, or --names, descriptions and --steps."
+        raise DataError("full fine-tuning reads no label names, and takes its own steps", fix=fix)
+    if weights:
+        raise DataError("full fine-tuning counts each row once", fix="Leave out --full, or --class-weight.")
 
 
 @contextmanager

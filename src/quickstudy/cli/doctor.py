@@ -7,12 +7,15 @@ import typer
 
 from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, print_json
+from quickstudy.storage.layout import PRIOR
 
 CANNOT_WORK = 1
 
 
 def doctor(
-    encoder: Annotated[str, typer.Option(help="Encoder to measure with.")] = "minilm",
+    encoder: Annotated[
+        str, typer.Option(help="Encoder to measure with; by default the prior that comes with quickstudy.")
+    ] = PRIOR,
     as_json: Json = False,
 ) -> None:
     """Look at this machine: versions, devices, the Hub, speed. Exit code 0: quickstudy can work; 1: it cannot."""

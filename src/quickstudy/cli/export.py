@@ -65,12 +65,14 @@ def _export_onnx(model: Path, out: Path, *, int8: bool, as_json: bool) -> None:
     from quickstudy.export.onnx_model import MODEL
     from quickstudy.models.adapted import AdaptedModel
 
-    export_onnx(AdaptedModel.load(model), out, int8=int8)
+    parity = export_onnx(AdaptedModel.load(model), out, int8=int8)
     size = (out / MODEL).stat().st_size
     if as_json:
-        print_json({"model": str(out), "int8": int8, "bytes": size})
+        answer = {"model": str(out), "int8": int8, "bytes": size}
+        print_json(answer | {"largest_difference": parity.difference})
     else:
         print(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}")
+        print(f"  its logits differ by {parity.difference:.1g} at most from those of the model")
         say_next(f'quickstudy predict {out} "a text"')
 
 

@@ -22,6 +22,7 @@ from quickstudy.cli.export import export
 from quickstudy.cli.init import init
 from quickstudy.cli.predict import predict
 from quickstudy.cli.pretrain import pretrain
+from quickstudy.cli.push import push
 from quickstudy.cli.recommend import recommend
 from quickstudy.cli.report import report
 from quickstudy.cli.tasks import tasks
@@ -111,7 +112,7 @@ def _root(
     """Nothing to do: the verbs are below."""
 
 
-for verb in (doctor, init, tasks, pretrain, adapt, predict, export, evaluate, compare, recommend, report):
+for verb in (doctor, init, tasks, pretrain, adapt, predict, export, push, evaluate, compare, recommend, report):
     app.command()(verb)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, print_json
 from quickstudy.cli.prediction import Prediction
 from quickstudy.errors import DataError, RecipeError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from quickstudy.tasks.split import Example
 
 _OUT = "Write label and probabilities beside the columns of the file: .csv, .tsv, .jsonl, .parquet or .xlsx."
+
+_AFTER_FILE = "check the rows of lowest probability, add them with the right label to your examples, and adapt again"
+_AFTER_NUMBERS = "check some rows, add the wrong ones with the right number to your examples, and adapt again"
 
 
 def predict(
@@ -51,6 +55,7 @@ def predict(
 
         examples = [Example(text, second) for text, second in zip_longest(texts, pair or ())]
         _print(_load(model, precision), examples, as_json)
+        _say_next(f"quickstudy predict {model} FILE --out labelled.csv", as_json)
         return
     with _opened(source) as file:
         if out:
@@ -61,6 +66,7 @@ def predict(
 
             examples = read_texts(file, text_column, pair_column, skip_bad_rows=skip_bad_rows)
             _print(_load(model, precision), examples, as_json)
+            _say_next(f"quickstudy predict {model} {source} --out labelled.csv", as_json)
 
 
 def _source(data: Path | None, texts: list[str], out: Path | None) -> tuple[Path | None, list[str]]:
@@ -125,6 +131,7 @@ def _write(
         counts = ", ".join(f"{label} {count:,}" for label, count in done.labels.most_common(10))
         more = f" and {len(done.labels) - 10} more labels" if len(done.labels) > 10 else ""
         print(f"{files.target}: {counted(done.rows, 'row')}{f'; {counts}{more}' if counts else ''}")
+    _say_next(_AFTER_FILE if loaded.kind == "classification" else _AFTER_NUMBERS, as_json)
 
 
 def _load(folder: Path, precision: str) -> "AdaptedModel | OnnxModel":
@@ -149,6 +156,11 @@ def _print(model: "AdaptedModel | OnnxModel", examples: "Sequence[Example]", as_
         print_json([prediction.to_json() for prediction in predictions])
     else:
         print_predictions(predictions)
+
+
+def _say_next(what: str, as_json: bool) -> None:
+    if not as_json:
+        say_next(what)
 
 
 def _say_cut(model: "AdaptedModel | OnnxModel", cut: int) -> None:

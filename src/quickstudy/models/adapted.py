@@ -244,7 +244,7 @@ class AdaptedModel:
             int8 = "int8 is for exported models: quickstudy export MODEL --out FOLDER --int8"
             fix = int8 if precision == "int8" else did_you_mean(precision, PRECISIONS)
             raise RecipeError(f"there is no precision {precision!r}", fix=fix)
-        if not (source / _FILE).is_file():
+        if not is_model(source):
             raise RunError("this is not a model folder", where=str(source), fix="Make one with: quickstudy adapt")
         check_manifest(source, "model folder", "Copy it again, or adapt again.")
         try:
@@ -270,6 +270,17 @@ class AdaptedModel:
             for name, value in self.params.items():
                 weights[name].copy_(value)
         return merged
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model that `save` wrote."""
+    return (folder / _FILE).is_file()
+
+
+def start_of(folder: Path) -> tuple[str, ...]:
+    """Return the name of what a saved model was adapted from; nothing if the folder does not say."""
+    learned = _read_learned(folder / _LEARNED)
+    return (learned.prior,) if learned and learned.prior else ()
 
 
 def checked_examples(texts: Iterable[Text], *, pair: bool) -> list[Example]:

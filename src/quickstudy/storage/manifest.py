@@ -69,6 +69,18 @@ def check_manifest(folder: Path, what: str, fix: str) -> None:
     _compare(folder, hashes, what, fix)
 
 
+def listed_files(folder: Path) -> list[str]:
+    """Return the names of the files that the manifest of a folder lists.
+
+    Raises:
+        RunError: There is no manifest that can be read.
+    """
+    hashes = _read_hashes(folder)
+    if hashes is None:
+        raise RunError(f"there is no {NAME} that can be read", where=str(folder), fix="Save the model again.")
+    return list(hashes)
+
+
 def check_listed(folder: Path, what: str, fix: str) -> None:
     """Compare a folder's files with the manifest of the folder above it, if that lists them; see `check_manifest`."""
     above, start = folder.resolve().parent, f"{folder.resolve().name}/"
