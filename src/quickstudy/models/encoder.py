@@ -133,6 +133,8 @@ class Encoder(nn.Module):
             )
         with without_bars():
             self.model.save_pretrained(folder)
+        # A tokenizer saves the length at which it last cut a text: the file must not depend on which text that was.
+        self.tokenizer("", truncation=True, max_length=self.settings.max_length)
         self.tokenizer.save_pretrained(folder)
         write_record(folder / _SETTINGS_FILE, self.settings)
         _mark_without_classifier(folder / "config.json")

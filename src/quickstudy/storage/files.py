@@ -1,8 +1,9 @@
 """Storage: files and folders that appear whole, under their final name, or not at all.
 
-Everything is written under a temporary name in the same folder and then renamed. When a write fails, the temporary
-file or folder is removed. A full disk gives one error, which says what could not be written, how much space it needs
-and how much is left.
+Everything is written in a temporary folder beside its place and then renamed. When a write fails, the temporary folder
+is removed. When its process is killed, it stays, and the next process that writes the same removes it
+(`remove_abandoned`). A full disk gives one error, which says what could not be written, how much space it needs and how
+much is left. A disk that reports an error while it is written gives one error too.
 """
 
 import errno
@@ -12,19 +13,21 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from quickstudy.errors import QuickstudyError, RunError
+from quickstudy.storage.lock import claim, is_abandoned
 
 if TYPE_CHECKING:  # torch is imported by what needs it: reports are made without it
     from torch import Tensor
 
 # No space on the disk, no space left of the user's share of it, a file above the limit of its size.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNFINISHED = ".unfinished"  # how the names of temporary folders end
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY}  # there is something of that name
 
 
 @contextmanager
@@ -42,7 +45,12 @@ def new_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
     with _temporary_folder(target, size) as folder:
         yield folder
         _share_files(folder)
-        folder.replace(target)
+        try:
+            folder.replace(target)
+        except OSError as error:
+            if error.errno in _TAKEN:  # another process made it meanwhile
+                refuse_existing(target)
+            raise
 
 
 @contextmanager
@@ -83,6 +91,33 @@ def surviving_folder(target: Path, file: str) -> Path | None:
     return next((folder for folder in candidates if (folder / file).is_file()), None)
 
 
+def settle_folder(target: Path, file: str) -> None:
+    """Put the folder that `replaced_folder` wrote last in its place, and remove what a killed process left beside it.
+
+    Args:
+        target: The folder that was to be replaced.
+        file: The name of a file in it, by which it is recognised.
+    """
+    last = surviving_folder(target, file)
+    if last and last != target:
+        shutil.rmtree(target, ignore_errors=True)
+        last.replace(target)
+    for leftover in (_complete(target), _outdated(target)):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path, name: str = "*") -> None:
+    """Remove the temporary folders of processes that have ended.
+
+    Args:
+        folder: Where to look.
+        name: Only those that were to become this file or folder; all by default.
+    """
+    for temporary in folder.glob(f".{name}.*{UNFINISHED}"):
+        if temporary.is_dir() and not temporary.is_symlink() and is_abandoned(temporary):
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _complete(target: Path) -> Path:
     return target.with_name(f"{target.name}.new")
 
@@ -93,14 +128,7 @@ def _outdated(target: Path) -> Path:
 
 @contextmanager
 def _temporary_folder(target: Path, size: int | None) -> Iterator[Path]:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise RunError(
-            f"the folder cannot be made ({error.strerror})", where=str(target), fix="Choose another --out."
-        ) from error
-    with writing(target, size=size):
+    with writing(target, size=size), _new_temporary(target) as folder:
         try:
             folder.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
             yield folder
@@ -110,6 +138,29 @@ def _temporary_folder(target: Path, size: int | None) -> Iterator[Path]:
                 where = error.where.replace(str(folder), str(target))  # the user knows the folder by its final name
                 raise type(error)(error.what, where=where, fix=error.fix) from error
             raise
+
+
+@contextmanager
+def _new_temporary(target: Path) -> Iterator[Path]:
+    """Give a new temporary folder, and show other processes that it is in use."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent, escape(target.name))
+        folder = Path(mkdtemp(prefix=f".{target.name}.", suffix=UNFINISHED, dir=target.parent))
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise RunError(
+            f"the folder cannot be made ({error.strerror})", where=str(target), fix="Choose another --out."
+        ) from error
+    handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None  # Windows opens no folders
+    try:
+        if handle is not None:
+            claim(handle)
+        yield folder
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _share_files(folder: Path) -> None:
@@ -149,15 +200,12 @@ def new_file(target: Path, *, size: int | None = None) -> Iterator[Path]:
     Raises:
         RunError: The disk is full.
     """
-    file = target.with_name(f".{target.name}.part")
-    with writing(target, size=size):
-        try:
-            yield file
-            _share_file(file)
-            file.replace(target)
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
+    with _temporary_folder(target, size) as folder:
+        file = folder / target.name
+        yield file
+        _share_file(file)
+        file.replace(target)
+        folder.rmdir()
 
 
 def write_text(target: Path, text: str) -> None:
@@ -212,12 +260,7 @@ def save_tensors(tensors: "Mapping[str, Tensor]", target: Path, metadata: Mappin
     from safetensors.torch import save_file
 
     with new_file(target, size=count_bytes(tensors)) as file:
-        try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file, metadata)
-        except SafetensorError as error:
-            if _system_error(error) in _FULL:
-                raise  # `new_file` says what is needed
-            raise RunError(f"this cannot be written ({error})", where=str(target), fix="Check permissions.") from error
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file, metadata)
 
 
 def count_bytes(tensors: "Mapping[str, Tensor]") -> int:
@@ -227,25 +270,33 @@ def count_bytes(tensors: "Mapping[str, Tensor]") -> int:
 
 @contextmanager
 def writing(target: Path, *, size: int | None = None) -> Iterator[None]:
-    """Turn the error of a full disk, whichever library raises it in the block, into one that says what needs space.
+    """Turn the error of a disk, whichever library raises it in the block, into one that says what could not be written.
 
     Args:
         target: What is written.
         size: How many bytes that is; None if it is not known.
 
     Raises:
-        RunError: The disk is full.
+        RunError: The disk is full, or cannot be written.
     """
     try:
         yield
+    except QuickstudyError:
+        raise
     except Exception as error:
         number = _system_error(error)
-        if number not in _FULL:
+        if number in _FULL:
+            raise RunError(
+                f"there is no space to write this ({os.strerror(number)}){_needed(target, size)}",
+                where=str(target),
+                fix="Free some space, or choose another place, and repeat the command.",
+            ) from error
+        if number is None or isinstance(error, FileNotFoundError):
             raise
         raise RunError(
-            f"there is no space to write this ({os.strerror(number)}){_needed(target, size)}",
+            f"this cannot be written ({os.strerror(number)})",
             where=str(target),
-            fix="Free some space, or choose another place, and repeat the command.",
+            fix="Check the disk and the permissions, or choose another place, and repeat the command.",
         ) from error
 
 

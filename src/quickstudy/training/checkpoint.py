@@ -22,7 +22,8 @@ from quickstudy.storage.files import replaced_folder, save_tensors, surviving_fo
 from quickstudy.storage.manifest import find_changed, hash_files
 from quickstudy.training.kept import is_better
 
-_WEIGHTS, _MOMENTS, _STATE = "meta_parameters.safetensors", "optimizer.safetensors", "state.json"
+_WEIGHTS, _MOMENTS = "meta_parameters.safetensors", "optimizer.safetensors"
+STATE = "state.json"  # by this file a checkpoint is recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def save_checkpoint(
         if optimizer:
             save_tensors(_moments(optimizer), new / _MOMENTS)
         hashes = hash_files(new, sorted(file.name for file in new.iterdir()))
-        write_json(new / _STATE, {**asdict(state), "sha256": hashes})
+        write_json(new / STATE, {**asdict(state), "sha256": hashes})
 
 
 def load_checkpoint(
@@ -85,7 +86,7 @@ def load_checkpoint(
     Raises:
         RunError: The checkpoint is damaged.
     """
-    whole = surviving_folder(folder, _STATE)
+    whole = surviving_folder(folder, STATE)
     if whole is None:
         return None
     state = _checked_state(whole)
@@ -111,18 +112,18 @@ def read_state(folder: Path) -> TrainState | None:
     Raises:
         RunError: The checkpoint is damaged.
     """
-    whole = surviving_folder(folder, _STATE)
+    whole = surviving_folder(folder, STATE)
     return None if whole is None else _checked_state(whole)
 
 
 def _checked_state(folder: Path) -> TrainState:
     """Return the state of a checkpoint once the hashes of its files are checked."""
     try:
-        values = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        values = json.loads((folder / STATE).read_text(encoding="utf-8"))
         hashes = dict(values.pop("sha256"))
         state = TrainState(**values)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise _damaged(folder / _STATE) from None
+        raise _damaged(folder / STATE) from None
     for name in find_changed(folder, hashes):
         raise _damaged(folder / name)
     return state
