@@ -28,7 +28,7 @@ from quickstudy.training.checkpoint import read_state
 from quickstudy.training.explain import Explanation, explain
 from quickstudy.training.leftovers import is_worthless, tidy
 from quickstudy.training.outer import LAST, train
-from quickstudy.training.record import StepRecord, append_record, cut_log
+from quickstudy.training.record import StepRecord, append_record, check_log, cut_log
 
 OnStep = Callable[[StepRecord], None]
 
@@ -75,11 +75,13 @@ def resume_run(run: Run, asked: Recipe, on_step: OnStep) -> Run:
     """
     _refuse_other_recipe(run, asked)
     with _alone(run):
+        run.check_recipe()
         read_run(run.folder)  # what the pages could not show is to be known before anything is trained
         built, accelerator = _prepare(run.recipe, run.folder)
         if is_main():
             tidy(run.files)
             state = read_state(run.files.checkpoints / LAST)
+            check_log(run.files.metrics, state.step if state else 0)
             cut_log(run.files.metrics, state.step if state else -1)
         return _meta_train(run, built, accelerator, on_step)
 

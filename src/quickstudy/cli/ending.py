@@ -9,12 +9,14 @@ from contextlib import contextmanager
 
 import typer
 
+from quickstudy.cli.terminal import say
+
 INTERRUPTED = 130  # what shells report of a command that Ctrl-C ended
 
 
 def say_next(what: str) -> None:
     """Say in one line what to do next."""
-    print(f"next: {what}", file=sys.stderr)
+    say(f"next: {what}", file=sys.stderr)
 
 
 @contextmanager
@@ -30,5 +32,5 @@ def interruptible(way_on: Callable[[], str]) -> Iterator[None]:
         from quickstudy.processes import is_main
 
         if is_main():
-            print(f"interrupted; {way_on()}", file=sys.stderr)
+            say(f"interrupted; {way_on()}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

@@ -25,6 +25,7 @@ from quickstudy.cli.pretrain import pretrain
 from quickstudy.cli.recommend import recommend
 from quickstudy.cli.report import report
 from quickstudy.cli.tasks import tasks
+from quickstudy.cli.terminal import say
 from quickstudy.errors import QuickstudyError
 
 # Read by the libraries below when they are first imported: quiet on the terminal, nothing that phones home.
@@ -74,7 +75,7 @@ class _Notes(logging.Handler):
         note = record.getMessage()
         if note not in self._said and is_main():
             self._said.add(note)
-            print(note, file=sys.stderr)
+            say(note, file=sys.stderr)
 
 
 def _say(message: str, error: Exception) -> None:
@@ -89,7 +90,7 @@ def _say(message: str, error: Exception) -> None:
     if ours and not isinstance(ours, QuickstudyError | OSError):
         traceback.print_exception(ours)
     if lost or is_main():
-        print(f"error: {message}", file=sys.stderr)
+        say(f"error: {message}", file=sys.stderr)
     if not lost:
         leave()
 
@@ -98,7 +99,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from quickstudy._version import __version__
 
-        print(f"quickstudy {__version__}")
+        say(f"quickstudy {__version__}")
         raise typer.Exit
 
 

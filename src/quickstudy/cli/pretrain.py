@@ -10,6 +10,7 @@ import typer
 
 from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import Json, print_json
+from quickstudy.cli.terminal import say
 from quickstudy.errors import NothingLearnedWarning, RecipeError
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ def _print_run(run: "Run", as_json: bool) -> None:
             }
         )
     else:
-        print(f"kept: {kept.describe()}" if kept else "kept: unknown, because the log is not there")
-        print(f"encoder and report: {run.folder}")
+        say(f"kept: {kept.describe()}" if kept else "kept: unknown, because the log is not there")
+        say(f"encoder and report: {run.folder}")
     if warning:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     if not as_json:
         say_next(f"quickstudy adapt {run.folder} --data FILE --out model/")
 

@@ -40,6 +40,7 @@ from quickstudy.storage.manifest import check_manifest, write_manifest
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text, parse_texts
+from quickstudy.visible import visible
 
 _FILE, _HEAD, _ENCODER, _LEARNED = "adapted.json", "head.safetensors", "encoder", "learned.json"
 _CHUNK = 16384  # examples per pass when predicting; it bounds memory
@@ -214,7 +215,8 @@ class AdaptedModel:
         description = _Description(head_name(self.head), self.label_names, self.kind, self.pair, self.method, standard)
         write_record(folder / _FILE, description)
         modules = self._write_head_files(folder)
-        write_text(folder / "README.md", model_card(self, sequence_classifier=standard, modules=bool(modules)))
+        card = model_card(self, sequence_classifier=standard, modules=bool(modules))
+        write_text(folder / "README.md", visible(card))
         if self.learned:
             write_json(folder / _LEARNED, asdict(self.learned))
         write_manifest(folder, [_FILE, _HEAD, _ENCODER, *modules, *beside, *([_LEARNED] if self.learned else [])])

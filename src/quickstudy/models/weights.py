@@ -58,7 +58,7 @@ def read_encoder(
         with without_bars():
             model, tokenizer, report = _open(source)
     except Exception as error:  # damaged files fail in many ways; each means that the encoder cannot be read
-        raise _not_loaded(name, error) from error
+        raise not_loaded(name, error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise _with_adapter(name)
     missing, unexpected = report["missing_keys"], report["unexpected_keys"]
@@ -149,7 +149,8 @@ def _refuse_downloaded_kernels(config: PretrainedConfig) -> None:
         raise ValueError(f"its configuration asks for code from the Hub ({kernel}): trust_remote_code")
 
 
-def _not_loaded(name: str, error: Exception) -> RunError:
+def not_loaded(name: str, error: Exception) -> RunError:
+    """Return the error that says why an encoder could not be loaded."""
     message = str(error).strip() or type(error).__name__
     if "trust_remote_code" in message:
         return RunError(

@@ -200,12 +200,27 @@ def new_file(target: Path, *, size: int | None = None) -> Iterator[Path]:
     Raises:
         RunError: The disk is full.
     """
-    with _temporary_folder(target, size) as folder:
+    with scratch_folder(target, size=size) as folder:
         file = folder / target.name
         yield file
         _share_file(file)
         file.replace(target)
-        folder.rmdir()
+
+
+@contextmanager
+def scratch_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
+    """Give a temporary folder beside `target`, from which files are moved to their places; it is then removed.
+
+    Args:
+        target: What is written; it names the folder and stands in messages.
+        size: How many bytes it will hold, for the message on a full disk; None if that is not known.
+
+    Raises:
+        RunError: The folder cannot be made, or the disk is full.
+    """
+    with _temporary_folder(target, size) as folder:
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -8,7 +8,6 @@ A new checkpoint takes the place of the old one only when it is whole, and its h
 half-written or damaged checkpoint is refused, and training never starts from it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,8 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
-from quickstudy.storage.files import replaced_folder, save_tensors, surviving_folder, write_json
+from quickstudy.storage.files import finite, replaced_folder, save_tensors, surviving_folder, write_json
 from quickstudy.storage.manifest import find_changed, hash_files
+from quickstudy.storage.reading import read_json, seal, unseal
 from quickstudy.training.kept import is_better
 
 _WEIGHTS, _MOMENTS = "meta_parameters.safetensors", "optimizer.safetensors"
@@ -72,7 +72,7 @@ def save_checkpoint(
         if optimizer:
             save_tensors(_moments(optimizer), new / _MOMENTS)
         hashes = hash_files(new, sorted(file.name for file in new.iterdir()))
-        write_json(new / STATE, {**asdict(state), "sha256": hashes})
+        write_json(new / STATE, seal(finite({**asdict(state), "sha256": hashes})))
 
 
 def load_checkpoint(
@@ -119,7 +119,7 @@ def read_state(folder: Path) -> TrainState | None:
 def _checked_state(folder: Path) -> TrainState:
     """Return the state of a checkpoint once the hashes of its files are checked."""
     try:
-        values = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        values = unseal(read_json(folder / STATE))
         hashes = dict(values.pop("sha256"))
         state = TrainState(**values)
     except (ValueError, KeyError, TypeError, AttributeError):

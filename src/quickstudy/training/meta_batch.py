@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from quickstudy.cost import free_mib
+from quickstudy.cost import free_mib, is_out_of_memory
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.convergence import Convergence, find_worst
@@ -109,7 +109,7 @@ class MetaBatch:
                 counts = [len(group) * float(result.loss.detach()), right, result.scored]
                 totals += torch.tensor(counts, device=totals.device)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return False  # from here on nothing refers to the graph
         return True
@@ -149,8 +149,3 @@ def _attention(accelerator: Accelerator) -> AbstractContextManager[None]:
     """Choose the attention kernel: the exact one on a processor in bf16, where the fused one has a slow gradient."""
     slow = accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16"
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    phrases = "DefaultCPUAllocator", "std::bad_alloc", "ALLOC_FAILED", "out of memory"  # in a plain RuntimeError
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(phrase in str(error) for phrase in phrases)

@@ -12,6 +12,7 @@ from typing import Any
 
 from quickstudy.errors import RunError
 from quickstudy.storage.files import append_line, finite, write_text
+from quickstudy.storage.reading import UnreadableError, parse_json, read_text, seal, unseal
 
 _OPTIONAL = {"validation", "peak_mib", "inner_residual", "solve_residual"}  # None where the others are NaN
 _RENAMED = {"tasks_per_second": "episodes_per_second"}  # names of 0.1.0
@@ -56,7 +57,7 @@ class StepRecord:
         >>> StepRecord(0, lr=0.0, seconds=1.5, validation=0.5).to_json()[:42]
         '{"step": 0, "loss": null, "accuracy": null'
         """
-        return json.dumps(finite(asdict(self)), allow_nan=False)
+        return json.dumps(seal(finite(asdict(self))), allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "StepRecord":
@@ -65,9 +66,10 @@ class StepRecord:
         Raises:
             ValueError: The line is no record.
         """
-        values = json.loads(line)
+        values = parse_json(line)
         if not isinstance(values, Mapping):
             raise ValueError("a record is a JSON object")
+        values = unseal(values)
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
         step = values.pop("step", None)
         if not isinstance(step, int) or isinstance(step, bool):
@@ -112,6 +114,21 @@ def read_log(log: Path) -> list[StepRecord]:
     return records
 
 
+def check_log(log: Path, step: int) -> None:
+    """Check that a log has a record of each step, up to the step that the last checkpoint has.
+
+    Raises:
+        RunError: Records are missing, or a line is no record.
+    """
+    steps = {record.step for record in read_log(log)}
+    if missing := sorted(set(range(1, step + 1)) - steps):
+        raise RunError(
+            f"the log has no record of step {missing[0]}, and the checkpoint is of step {step}",
+            where=str(log),
+            fix="Copy the run again, or start a new run.",
+        )
+
+
 def cut_log(log: Path, step: int) -> None:
     """Remove the records after a step: a resumed run writes them again.
 
@@ -129,7 +146,8 @@ def _whole_lines(log: Path) -> Sequence[str]:
         RunError: The file is not UTF-8.
     """
     try:
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-    except UnicodeDecodeError as error:
-        raise RunError(f"the log is damaged ({error})", where=str(log), fix="Copy the run again.") from error
-    return [line for line in lines if line.endswith("\n")]
+        *lines, _ = read_text(log).split("\n") if log.exists() else [""]
+    except UnreadableError as error:
+        place = f"{log}:{error.line}" if error.line else str(log)
+        raise RunError(f"the log is damaged ({error})", where=place, fix="Copy the run again.") from error
+    return lines
