@@ -14,8 +14,8 @@ import shutil
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -44,16 +44,13 @@ def main() -> int:
     options = _options()
     torch.set_num_threads(1)
     chooser, outcomes, wrong = random.Random(options.seed), Counter[str](), []
-    with TemporaryDirectory() as scratch, ExitStack() as stack:
+    with TemporaryDirectory() as scratch, quick_pages():
         inputs = Path(scratch)
-        for target in ("write_report", "write_card"):  # drawings take most of the time, and follow from the figures
-            stack.enter_context(patch(f"quickstudy.pretraining.{target}"))
-        stack.enter_context(patch("quickstudy.comparison.compare.write_comparison", _write_results))
         make_folders(inputs)
-        expected = {name: use(_copy(inputs, name), inputs) for name, use in USES.items()}
+        expected = {name: use(copy_of(inputs, name), inputs) for name, use in USES.items()}
         for number in range(options.damages):
             name = chooser.choices(list(USES), WEIGHTS)[0]
-            folder = _copy(inputs, name)
+            folder = copy_of(inputs, name)
             what = damage(folder, chooser)
             outcome = _try(USES[name], folder, inputs, expected[name])
             outcomes[f"{name}: {outcome.splitlines()[-1] if outcome in GOOD else 'wrong'}"] += 1
@@ -62,6 +59,17 @@ def main() -> int:
     print(*(f"{count:6} {outcome}" for outcome, count in sorted(outcomes.items())), sep="\n")
     print(*wrong, f"{options.damages} damages, {len(wrong)} wrong", sep="\n")
     return 1 if wrong else 0
+
+
+@contextmanager
+def quick_pages() -> Iterator[None]:
+    """Write no pages while a block runs: drawings take most of the time, and follow from the figures."""
+    with (
+        patch("quickstudy.pretraining.write_report"),
+        patch("quickstudy.pretraining.write_card"),
+        patch("quickstudy.comparison.compare.write_comparison", _write_results),
+    ):
+        yield
 
 
 def make_folders(inputs: Path) -> None:
@@ -162,7 +170,8 @@ def _write_results(folder: Path, results: Results) -> None:
     write_results(folder / "results.json", results)
 
 
-def _copy(inputs: Path, name: str) -> Path:
+def copy_of(inputs: Path, name: str) -> Path:
+    """Return a fresh copy of one of the folders."""
     target = inputs / "damaged" / name
     shutil.rmtree(target, ignore_errors=True)
     return Path(shutil.copytree(inputs / name, target))

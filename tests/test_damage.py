@@ -21,7 +21,9 @@ from quickstudy.errors import RunError
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.report.run.facts import read_run
 from quickstudy.runs import Run
+from quickstudy.storage.manifest import check_manifest
 from quickstudy.storage.reading import UnreadableError, parse_json, parse_toml, read_text, seal, unseal
+from quickstudy.storage.trust import check_folder
 
 DAMAGE_TRIAL = Path(__file__).parent.parent / "dev" / "damage_trial.py"
 DEEP = "[" * 5000 + "]" * 5000
@@ -97,6 +99,37 @@ def test_random_damage_is_told_or_changes_no_figure() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("25 damages, 0 wrong\n")
+
+
+def test_folders_of_strangers_reach_nothing_outside_and_run_no_code() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(DAMAGE_TRIAL.with_name("traversal_trial.py")), "--folders", "18"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("18 folders, 0 wrong\n")
+
+
+def test_links_within_a_folder_and_in_a_snapshot_of_the_hub_are_followed(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    (blobs / "1f").write_text("{}")
+    (snapshot / "a.json").symlink_to("../../blobs/1f")
+    (snapshot / "b.json").symlink_to("a.json")
+    check_folder(snapshot, "model folder")
+    (snapshot / "c.json").symlink_to("../../other")
+    with pytest.raises(RunError, match=r"c\.json: this link leads outside of the model folder"):
+        check_folder(snapshot, "model folder")
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret", "C:\\secret", "a\\..\\..\\secret"])
+def test_a_manifest_that_names_a_file_outside_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"sha256": {name: "0" * 64}}))
+    with pytest.raises(RunError, match=r"manifest\.json cannot be read"):
+        check_manifest(tmp_path, "model folder", "Copy it again.")
 
 
 @pytest.mark.parametrize("content", [DEEP, '{"step": 1e999}', "\xff", '{"step": 1, "loss": NaN}', "null"])

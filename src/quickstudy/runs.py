@@ -31,6 +31,7 @@ from quickstudy.storage.files import count_bytes, new_folder, replaced_folder, s
 from quickstudy.storage.layout import PRIOR, PRIOR_FOLDER, RunFiles, find_run_folder
 from quickstudy.storage.manifest import check_files, check_manifest, write_manifest
 from quickstudy.storage.reading import read_json
+from quickstudy.storage.trust import check_folder
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import StepRecord, read_log
 
@@ -82,6 +83,7 @@ class Run:
         """
         files = RunFiles(find_run_folder(folder))
         files.check_exist()
+        check_folder(files.folder, "run folder")
         return cls(files.folder, load_recipe(files.config))
 
     @property

@@ -43,6 +43,8 @@ class OuterSettings:
         patience: The loop stops after this many meta-validations without a better score; 0 never stops it early.
         keep: The meta-parameters that the run ends with: `best` (the highest meta-validation score) or `last`.
         validation_episodes: Episodes of one meta-validation; 1 to 1,000,000.
+        max_left_out: An episode whose loss or gradient is NaN or infinite is left out. The run stops if this happens to
+            more than this fraction of the episodes of ten outer steps; 0 to 1.
         mixed_precision: `no` computes in single precision, `bf16` mostly in bfloat16.
         trackers: Experiment trackers of accelerate that are told of every step.
     """
@@ -61,6 +63,7 @@ class OuterSettings:
     patience: NonNegative = 0
     keep: Literal["best", "last"] = "best"
     validation_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 40
+    max_left_out: Annotated[float, Field(ge=0, le=1)] = 0.5
     mixed_precision: Literal["no", "bf16"] = "no"  # fp16 would need its gradients unscaled
     trackers: list[str] = field(default_factory=list)
 

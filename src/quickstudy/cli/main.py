@@ -3,7 +3,7 @@
 Heavy imports wait until a verb needs them.
 
 Exit codes: 0 done, 1 doctor says that quickstudy cannot work here, 2 something wrong with the input (one message, no
-traceback), 130 interrupted.
+traceback), 130 interrupted, 143 terminated.
 """
 
 import logging

@@ -37,6 +37,7 @@ from quickstudy.models.target import Target, make_target
 from quickstudy.models.weights import find_not_finite
 from quickstudy.storage.files import new_folder, save_tensors, write_json, write_text
 from quickstudy.storage.manifest import check_manifest, write_manifest
+from quickstudy.storage.trust import check_folder
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text, parse_texts
@@ -248,6 +249,7 @@ class AdaptedModel:
             raise RecipeError(f"there is no precision {precision!r}", fix=fix)
         if not (source / _FILE).is_file():
             raise RunError("this is not a model folder", where=str(source), fix="Make one with: quickstudy adapt")
+        check_folder(source, "model folder")
         check_manifest(source, "model folder", "Copy it again, or adapt again.")
         try:
             description = read_record(source / _FILE, _Description)

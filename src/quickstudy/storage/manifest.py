@@ -16,6 +16,7 @@ from pathlib import Path
 from quickstudy.errors import RunError
 from quickstudy.storage.files import write_json
 from quickstudy.storage.reading import read_json, seal, unseal
+from quickstudy.storage.trust import is_inside
 
 NAME = "manifest.json"
 
@@ -133,6 +134,8 @@ def _read_hashes(folder: Path, key: str = "sha256") -> dict[str, str] | None:
     try:
         lists = unseal(read_json(folder / NAME))
         hashes = lists[key] if key == "sha256" else lists.get(key, {})
+        if not all(is_inside(str(name)) for name in hashes):
+            raise ValueError("it names a file outside of the folder")
         return {str(name): str(value) for name, value in hashes.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

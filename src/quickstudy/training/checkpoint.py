@@ -35,18 +35,20 @@ class TrainState:
         best: The best meta-validation score so far; None without meta-validation.
         stale: Meta-validations since then.
         seconds: Seconds spent.
+        left_out: Episodes that were left out in each of the last outer steps; see `training.sick`.
     """
 
     step: int = 0
     best: float | None = None
     stale: int = 0
     seconds: float = 0.0
+    left_out: tuple[int, ...] = ()
 
     def validated(self, score: float) -> "TrainState":
         """Return the state after a meta-validation.
 
         >>> TrainState(best=0.5).validated(0.4).validated(0.4)
-        TrainState(step=0, best=0.5, stale=2, seconds=0.0)
+        TrainState(step=0, best=0.5, stale=2, seconds=0.0, left_out=())
         """
         if is_better(score, self.best):
             return replace(self, best=score, stale=0)
@@ -121,6 +123,7 @@ def _checked_state(folder: Path) -> TrainState:
     try:
         values = unseal(read_json(folder / STATE))
         hashes = dict(values.pop("sha256"))
+        values["left_out"] = tuple(values.get("left_out", ()))
         state = TrainState(**values)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder / STATE) from None

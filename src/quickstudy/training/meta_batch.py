@@ -88,11 +88,38 @@ class MetaBatch:
             if self.accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
             if not self._shrink():
-                raise RunError(
-                    "there is not enough memory for one episode",
-                    fix="Use shorter texts (outer.max_length), fewer examples (episodes.k_shot, n_query), "
-                    "fewer inner steps, or let less adapt (method.adapts).",
-                )
+                raise _too_large()
+
+    def add_healthy(self, totals: Tensor, step: int, position: float) -> tuple[str, ...]:
+        """Take the meta-gradient of the last step again, without the episodes whose loss or gradient is not finite.
+
+        Args:
+            totals: As in `add`, from zero; what is left out does not count.
+            step: Number of the step.
+            position: How far the training is.
+
+        Returns:
+            The tasks of the episodes that were left out.
+        """
+        params, sick = [p for p in self.learner.parameters() if p.requires_grad], []
+        kept: list[Tensor | None] = [None] * len(params)
+        for episode in self.episodes(step):
+            self.learner.zero_grad(set_to_none=True)
+            alone = torch.zeros_like(totals)
+            if not self._add(alone, position / self.steps, [episode]):
+                raise _too_large()
+            gradients = [p.grad for p in params]
+            if not alone.isfinite().all() or not all(g.isfinite().all() for g in gradients if g is not None):
+                sick.append(episode.task)
+                continue
+            totals += alone
+            kept = [
+                each if new is None else new if each is None else each + new
+                for each, new in zip(kept, gradients, strict=True)
+            ]
+        for parameter, gradient in zip(params, kept, strict=True):
+            parameter.grad = gradient
+        return tuple(sick)
 
     def _add(self, totals: Tensor, progress: float, episodes: list[EncodedEpisode]) -> bool:
         """Return whether there was enough memory. If not, what was added so far must be thrown away."""
@@ -143,6 +170,14 @@ class MetaBatch:
     def _indices(self, step: int) -> range:
         first = step * self.size
         return range(first + self.accelerator.process_index, first + self.size, self.accelerator.num_processes)
+
+
+def _too_large() -> RunError:
+    return RunError(
+        "there is not enough memory for one episode",
+        fix="Use shorter texts (outer.max_length), fewer examples (episodes.k_shot, n_query), "
+        "fewer inner steps, or let less adapt (method.adapts).",
+    )
 
 
 def _attention(accelerator: Accelerator) -> AbstractContextManager[None]:

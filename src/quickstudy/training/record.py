@@ -36,6 +36,7 @@ class StepRecord:
         inner_residual: How far iMAML's inner loop is from its minimum, in the worst episode of the main process; see
             `methods.convergence`. None for other methods.
         solve_residual: What iMAML's conjugate gradients leave over, likewise.
+        left_out: The task of each episode that was left out, because its loss or gradient was NaN or infinite.
     """
 
     step: int
@@ -50,6 +51,7 @@ class StepRecord:
     waited: float = 0.0
     inner_residual: float | None = None
     solve_residual: float | None = None
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the record as one line of JSON.
@@ -57,7 +59,10 @@ class StepRecord:
         >>> StepRecord(0, lr=0.0, seconds=1.5, validation=0.5).to_json()[:42]
         '{"step": 0, "loss": null, "accuracy": null'
         """
-        return json.dumps(seal(finite(asdict(self))), allow_nan=False)
+        values = asdict(self)
+        if not self.left_out:
+            del values["left_out"]
+        return json.dumps(seal(finite(values)), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "StepRecord":
@@ -74,10 +79,13 @@ class StepRecord:
         step = values.pop("step", None)
         if not isinstance(step, int) or isinstance(step, bool):
             raise ValueError(f"step = {step!r} is no whole number")
+        left_out = values.pop("left_out", [])
+        if not isinstance(left_out, list) or not all(isinstance(task, str) for task in left_out):
+            raise ValueError("left_out holds no names of tasks")
         numbers: dict[str, Any] = {
             field.name: _number(field.name, values[field.name]) for field in fields(cls) if field.name in values
         }
-        return cls(step, **numbers)
+        return cls(step, **numbers, left_out=tuple(left_out))
 
 
 def _number(name: str, value: object) -> float | None:

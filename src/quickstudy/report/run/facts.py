@@ -11,6 +11,7 @@ from quickstudy.report.curve import curve_of
 from quickstudy.storage.layout import RunFiles
 from quickstudy.storage.manifest import check_files
 from quickstudy.storage.reading import UnreadableError, parse_toml, read_text
+from quickstudy.storage.trust import check_folder
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import read_log
 
@@ -70,6 +71,7 @@ def read_run(folder: Path) -> RunFacts:
     """
     files = RunFiles(folder)
     files.check_exist()
+    check_folder(folder, "run folder")
     check_files(
         folder, [file.name for file in (files.config, files.tasks, files.metrics)], "run folder", "Copy the run again."
     )
