@@ -55,7 +55,7 @@ def made(tiny_folder: Path, tmp_path: Path) -> Path:
 
 def _compare(made: Path, out: str, learners: list[str] | None = None, **options: Any) -> Results:
     learners = learners or [str(made / "run"), "linear-probe", "finetune"]
-    options = {"protocol": Protocol(shots=SHOTS, draws=2), "encoder": str(made / "tiny")} | options
+    options = {"protocol": Protocol(shots=SHOTS, draws=2), "encoder": str(made / "tiny"), "texts": True} | options
     return compare(learners, [str(made / "held")], made / out, **options)
 
 
@@ -490,9 +490,10 @@ def _shown(made: Path) -> int:
 
 
 def test_texts_can_be_asked_for_later_and_left_out_again_without_computing_anything(made: Path) -> None:
-    """Cells hold no texts, so they serve results with and without them."""
+    """Cells hold no texts, so they serve results with and without them. Without asking, there are none."""
     seen: list[Any] = []
-    quiet = _compare(made, "out", ["linear-probe"], texts=False)
+    asked = Protocol(shots=SHOTS, draws=2)
+    quiet = compare("linear-probe", str(made / "held"), made / "out", protocol=asked, encoder=str(made / "tiny"))
     assert not any(task.first_draws for task in quiet.tasks.values())
     assert "text" not in json.dumps([figure_rows(quiet.draws), [each.name for each in (made / "out").iterdir()]])
     assert not any('"text"' in file.read_text(encoding="utf-8") for file in (made / "out" / "cells").iterdir())

@@ -31,7 +31,7 @@ def compare(
         str | None, typer.Option(help="Compute on the Ray cluster at this address; local: start one.")
     ] = None,
     allow_overlap: AllowOverlap = False,
-    texts: Annotated[bool, typer.Option(help="Show support sets and wrong predictions in the report.")] = True,
+    texts: Annotated[bool, typer.Option(help="Show support sets and wrong predictions in the report.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare runs and methods on held-out tasks; what is finished is never computed again (step 5)."""

@@ -28,8 +28,7 @@ from quickstudy.cli.tasks import tasks
 from quickstudy.cli.terminal import say
 from quickstudy.errors import QuickstudyError
 
-# Read by the libraries below when they are first imported: quiet on the terminal, nothing that phones home.
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Read by the libraries below when they are first imported: quiet on the terminal.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TQDM_DISABLE", "1")

@@ -41,7 +41,7 @@ def compare(
     workers: int = 1,
     ray: str | None = None,
     allow_overlap: bool = False,
-    texts: bool = True,
+    texts: bool = False,
     on_cell: OnCell = lambda _done, _all, _what: None,
 ) -> Results:
     """Compare learners on tasks, or go on with a comparison; writes its results and report.
