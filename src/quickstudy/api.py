@@ -18,6 +18,7 @@ from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, NothingLearnedWarning, RecipeError, RunError, did_you_mean
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.support_steps import after_steps
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.tokens import describe_cut
@@ -119,6 +120,7 @@ def adapt(
     weights: Sequence[float] | None = None,
     label_descriptions: Mapping[str, str] | None = None,
     names: NameReading = "true",
+    steps: int = 0,
 ) -> AdaptedModel:
     """Turn a meta-learned encoder into a classifier of one task from a few labels.
 
@@ -131,6 +133,8 @@ def adapt(
         label_descriptions: What labels mean, by their name, for a run that reads label names. A label without a
             description has its name.
         names: What a run that reads label names gets of them: `true`, `none`, or `opaque` codes, which are a control.
+        steps: Gradient steps on the labelled rows before the head is made. They take about a second each, and help if
+            there are 8 or more rows of a class (see docs/classifier.md).
 
     Raises:
         QuickstudyError: No such run, unusable data, fewer than two labels, or descriptions or weights that cannot be
@@ -143,6 +147,7 @@ def adapt(
     task, learner = _task(data, texts, labels), opened.learner()
     if label_descriptions is not None:
         task = _describe(task, label_descriptions, learner)
+    learner = after_steps(learner, steps)
     model, learned = learn_task(learner, task, names, weights=weights, prior=opened.name)
     return replace(model, learned=learned())
 

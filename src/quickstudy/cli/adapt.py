@@ -40,6 +40,9 @@ def adapt(
     regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
     label_descriptions: Descriptions = None,
     names: Names = None,
+    steps: Annotated[
+        int, typer.Option(help="Gradient steps on the labelled rows first; 30 help from 8 rows per class on.", min=0)
+    ] = 0,
     full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
     epochs: Annotated[
         float | None, typer.Option(help=f"With --full: passes over the data ({_FULL.epochs:g}).", min=0.01)
@@ -60,8 +63,9 @@ def adapt(
     settings = _full_settings({"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}, full=full)
     choices = {"text": text_column, "pair": pair_column, "label": label_column}
     described = read_descriptions(label_descriptions) if label_descriptions else None
-    if full and (names or described):
-        raise DataError("full fine-tuning reads no label names", fix="Leave out --full, or --names and descriptions.")
+    if full and (names or described or steps):
+        fix = "Leave out --full, or --names, descriptions and --steps."
+        raise DataError("full fine-tuning reads no label names, and takes its own steps", fix=fix)
     from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
     with _labelled_data(data) as place:
@@ -70,7 +74,7 @@ def adapt(
         if full:
             model = _finetune(run, reference, settings, quiet=as_json)
         else:
-            model = api.adapt(run, reference, label_descriptions=described, names=names or "true")
+            model = api.adapt(run, reference, label_descriptions=described, names=names or "true", steps=steps)
     seconds = time.perf_counter() - began
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"

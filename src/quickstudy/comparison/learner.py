@@ -6,12 +6,15 @@ recipe.toml         a recipe: its method on its untouched encoder
 protonet            a method with its default settings, on the encoder of the comparison
 label-names         the reference that needs no labelled example, on the same encoder
 
-A learner that reads label names can be named with how it reads them. A path that exists as such is taken as it is.
+A learner can be named with how it reads label names, if it reads them, and with gradient steps on the support set that
+it takes before it makes its head (see `methods.support_steps`). A path that exists as such is taken as it is.
 
 runs/first:no-names        the same learner, without label names
 runs/first:opaque-names    the same learner, with codes in place of label names: a control
+runs/first:30-steps        the same learner, after 30 gradient steps on the support set
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,6 +30,7 @@ from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.setting import describe_parameters
+from quickstudy.methods.support_steps import after_steps
 from quickstudy.models.bundled import public_name, resolve
 from quickstudy.models.encoder import Encoder
 from quickstudy.report.curve import curve_of
@@ -37,6 +41,7 @@ from quickstudy.training.record import StepRecord
 
 _ZERO = "label-names"
 _READINGS: Mapping[str, NameReading] = {"no-names": "none", "opaque-names": "opaque"}
+_STEPS = re.compile(r"([1-9]\d*)-steps")
 _WITHOUT_EFFECT = {"names: Literal['none', 'gated'] = 'none'"}
 _POINTS = 200  # of a meta-training curve
 
@@ -52,6 +57,7 @@ class LearnerSpec:
         method: A method with its default settings.
         encoder: Encoder of a method without a recipe.
         names: What it gets of the label names, if it reads them: `true`, `none`, or `opaque` codes.
+        steps: Gradient steps on the support set before it makes its head.
     """
 
     name: str
@@ -60,6 +66,7 @@ class LearnerSpec:
     method: str | None = None
     encoder: str = "minilm"
     names: NameReading = "true"
+    steps: int = 0
 
     @property
     def reads_names(self) -> bool:
@@ -99,7 +106,7 @@ class LearnerSpec:
         recipe = self._recipe() if self.recipe else None
         return Learner(
             method=self.method or self._recipe().method.name,
-            settings=recipe.method.settings if recipe and not self.method else {},
+            settings=(recipe.method.settings if recipe and not self.method else {}) | self._steps(),
             encoder=public_name(recipe.encoder.name if recipe else self.encoder),
             trained=self.run is not None,
             fingerprint=self.fingerprint(encoder_only=encoder_only),
@@ -122,7 +129,10 @@ class LearnerSpec:
         learned = RunFiles(self.run).learned if self.run else None
         learned_hash = _file_hash(learned, learned.stat().st_mtime_ns) if learned and learned.is_file() else None
         names = [self.names] if self.names != "true" or method == _ZERO else []
-        return hash_of([encoder, reading, method, settings, _defaults(method), learned_hash, *names])
+        return hash_of([encoder, reading, method, settings, _defaults(method), learned_hash, *names, *self._steps()])
+
+    def _steps(self) -> dict[str, int]:
+        return {f"{self.steps} steps": self.steps} if self.steps else {}
 
     def _recipe(self) -> Recipe:
         assert self.recipe is not None  # who asks knows that there is one
@@ -133,7 +143,7 @@ def named_learner(text: str, encoder: str) -> LearnerSpec:
     """Return the learner that a run folder, a recipe file or the name of a method stands for.
 
     Args:
-        text: One of the three, with `:no-names` or `:opaque-names` behind it if label names are read in this way.
+        text: One of the three, with `:no-names`, `:opaque-names` or `:30-steps` behind it if that is wanted.
         encoder: Encoder of a method.
 
     Raises:
@@ -142,6 +152,9 @@ def named_learner(text: str, encoder: str) -> LearnerSpec:
     base, _, ending = text.rpartition(":")
     if ending in _READINGS and not Path(text).exists():
         return reading_names(named_learner(base, encoder), ending)
+    if (counted := _STEPS.fullmatch(ending)) and not Path(text).exists():
+        spec = named_learner(base, encoder)
+        return replace(spec, name=f"{spec.name}, {counted[1]} steps", steps=int(counted[1]))
     path = find_run_folder(text)
     if RunFiles(path).exist:
         return trained_learner(path, Path(text).resolve().name)
@@ -213,7 +226,7 @@ def refuse_twice(specs: Sequence[LearnerSpec], *, encoder_only: bool) -> None:
 
 
 def load_learners(specs: Iterable[LearnerSpec]) -> dict[str, MetaLearner]:
-    """Return learners by name; those of one run are one object, and those that can share an untouched encoder do."""
+    """Return learners by name; those of one run share an encoder, and so do those that can share an untouched one."""
     encoders: dict[str, Encoder] = {}
     trained: dict[Path, MetaLearner] = {}
     learners = {}
@@ -221,11 +234,12 @@ def load_learners(specs: Iterable[LearnerSpec]) -> dict[str, MetaLearner]:
         if spec.run:
             if spec.run not in trained:
                 trained[spec.run] = Run.open(spec.run).learner()
-            learners[spec.name] = trained[spec.run]
-            continue
-        if spec.encoder_key not in encoders:
-            encoders[spec.encoder_key] = spec.load_encoder()
-        learners[spec.name] = spec.on(encoders[spec.encoder_key])
+            learner = trained[spec.run]
+        else:
+            if spec.encoder_key not in encoders:
+                encoders[spec.encoder_key] = spec.load_encoder()
+            learner = spec.on(encoders[spec.encoder_key])
+        learners[spec.name] = after_steps(learner, spec.steps)
     return learners
 
 

@@ -46,6 +46,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             a description needs no example.
         class_weight: How often the rows of each class count: `balanced` (all classes together count alike), or weights
             by label, or None.
+        steps: Gradient steps on the labelled texts before the head is made. They cost much more time than all the
+            rest, and help if there are 8 or more texts of a class.
 
     Attributes:
         classes_: (N,) the labels, as they were given.
@@ -69,10 +71,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         *,
         label_descriptions: Mapping[Any, str] | None = None,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
+        steps: int = 0,
     ) -> None:
         self.run = run
         self.label_descriptions = label_descriptions
         self.class_weight = class_weight
+        self.steps = steps
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Adapt to labelled texts.
@@ -101,7 +105,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         positions, by_class = classes.positions(labels), self.class_weight
         by_class = classes.by_name(by_class) if isinstance(by_class, Mapping) else by_class
         weights = row_weights(positions, classes.names, by_class, sample_weight)
-        learner, prior = open_learner(self.run)
+        learner, prior = open_learner(self.run, self.steps)
         if described and not learner.reads_names:
             fix = 'Leave them out, or meta-train a run with method.names = "gated".'
             raise DataError(f"{learner.name} reads no label names, so that descriptions change nothing", fix=fix)
@@ -156,7 +160,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             RunError: The folder exists, or a label is of a type that JSON does not have.
         """
         check_is_fitted(self, "model_")
-        settings = to_settings(Classes(self.classes_), self.label_descriptions, self.class_weight)
+        settings = to_settings(Classes(self.classes_), self.label_descriptions, self.class_weight, self.steps)
         return replace(self.model_, learned=self.summary_).save(folder, beside={FILE: settings})
 
     @classmethod
@@ -174,7 +178,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if model.kind != "classification":
             raise RunError("this model predicts numbers", where=str(folder), fix="Use quickstudy.load_model.")
         classes, settings = read_settings(Path(folder), model)
-        loaded = cls(run, **settings)  # type: ignore[arg-type]  # they are what was given
+        loaded = cls(run, **settings)
         loaded.model_, loaded._learned = model, None
         loaded.classes_, loaded.n_features_in_ = classes.values, 2 if model.pair else 1
         return loaded

@@ -1,6 +1,7 @@
-"""Saved: what `classifier.json` says beside a model: the labels with their types, and the settings that go by label.
+"""Saved: what `classifier.json` says beside a model: the labels with their types, and the settings of the classifier.
 
-    {"classes": {"dtype": "<i8", "labels": [0, 1]}, "label_descriptions": [[1, "a fee"]], "class_weight": "balanced"}
+    {"classes": {"dtype": "<i8", "labels": [0, 1]}, "steps": 0, "label_descriptions": [[1, "a fee"]],
+     "class_weight": "balanced"}
 
 Descriptions and weights name a label by its position.
 """
@@ -21,18 +22,19 @@ FILE = "classifier.json"
 ByLabel = Mapping[Any, Any] | str | None
 
 
-def to_settings(classes: Classes, label_descriptions: ByLabel, class_weight: ByLabel) -> dict[str, object]:
+def to_settings(classes: Classes, label_descriptions: ByLabel, class_weight: ByLabel, steps: int) -> dict[str, object]:
     """Return the content of the file.
 
     Raises:
         RunError: A label is of a type that JSON does not have.
     """
     given = {"label_descriptions": label_descriptions, "class_weight": class_weight}
-    return {"classes": classes.to_json()} | {key: _by_position(classes, value) for key, value in given.items()}
+    by_label = {key: _by_position(classes, value) for key, value in given.items()}
+    return {"classes": classes.to_json(), "steps": steps} | by_label
 
 
-def read_settings(folder: Path, model: AdaptedModel) -> tuple[Classes, dict[str, ByLabel]]:
-    """Return the labels of a model and the settings that go by label.
+def read_settings(folder: Path, model: AdaptedModel) -> tuple[Classes, dict[str, Any]]:
+    """Return the labels of a model and the settings of the classifier.
 
     A folder without the file is a model that `quickstudy adapt` wrote: its labels are texts.
 
@@ -47,7 +49,8 @@ def read_settings(folder: Path, model: AdaptedModel) -> tuple[Classes, dict[str,
         classes = Classes.from_json(values.pop("classes"))
         if classes.names != model.label_names:
             raise ValueError("its labels are not those of the model")
-        return classes, {key: _by_label(classes, values[key]) for key in ("label_descriptions", "class_weight")}
+        by_label = {key: _by_label(classes, values[key]) for key in ("label_descriptions", "class_weight")}
+        return classes, by_label | {"steps": int(values.get("steps", 0))}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         fix = "Copy the folder again, or fit again."
         raise RunError(f"the labels cannot be read ({error})", where=str(file), fix=fix) from error

@@ -93,15 +93,27 @@ class FeatureMetaLearner(MetaLearner):
         names = target.encode_names(self.encoder, pair=support.pair) if self.gate else NO_SEQUENCES
         texts = concatenate([support.sequences, names]) if len(names) else support.sequences
         features = self.encoder(texts, cache=cache).split([len(support.labels), len(names)])
-        rows = self._rows(features[0], scale.standardise(support.labels), support.weights, features[1])
-        return self.make_model(support, target, scale.rescale(self.rule.head(rows, target)))
+        head = self.head(features[0], scale.standardise(support.labels), support.weights, features[1], target)
+        return self.make_model(support, target, scale.rescale(head))
+
+    def head(self, features: Tensor, labels: Tensor, weights: Tensor | None, names: Tensor, target: Target) -> Head:
+        """Return the head that the rule makes.
+
+        Args:
+            features: (B, F), of the support set.
+            labels: (B,) positions, or standardised scores.
+            weights: (B,) how often each row counts; None if each counts once.
+            names: (N, F), of the label names; empty if they are not read.
+            target: What the task asks for.
+        """
+        return self.rule.head(self._rows(features, labels, weights, names), target)
 
     def _loss(self, episode: EncodedEpisode, features: "_Features") -> EpisodeLoss:
         """Return the loss of an episode, given its features."""
         support, target = episode.support, episode.target
         scale = target.scale(support.labels, support.weights)
         labels = scale.standardise(support.labels)
-        head = self.rule.head(self._rows(features.support, labels, support.weights, features.names), target)
+        head = self.head(features.support, labels, support.weights, features.names, target)
         measured = EpisodeLoss.measure(target, head(features.query), scale.standardise(episode.query.labels))
         if self._support_loss is None:
             return measured
