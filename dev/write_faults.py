@@ -1,10 +1,11 @@
 """Write faults: each write of a save fails once, in turn, and what was there before must still be there.
 
-    python dev/write_faults.py        seconds; needs Linux and a C compiler
+    python dev/write_faults.py                     two minutes; needs Linux and a C compiler
+    python dev/write_faults.py checkpoint JSON     only these saves
 
 For every kind of save and every one of its writes and renames: no space (ENOSPC), a broken disk (EIO), and a write that
-writes only a half. The first two must end with an error of quickstudy, leave the state before, and nothing half-written.
-The third is legal, and must change nothing. Exits with 1 otherwise.
+writes only a half. The first two must end with an error of quickstudy, leave the state before, and nothing
+half-written. The third is legal, and must change nothing. Exits with 1 otherwise.
 """
 
 import ctypes
@@ -55,7 +56,8 @@ def main() -> int:
         return _again_with_faults()
     faults, outcomes, wrong = ctypes.CDLL(None), Counter[str](), []
     with TemporaryDirectory() as scratch:
-        for name, save in SAVES.items():
+        for name in sys.argv[1:] or SAVES:
+            save = SAVES[name]
             for kind, number in KINDS.items():
                 for at in range(1000):
                     folder = Path(scratch) / "saved"

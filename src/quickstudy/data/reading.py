@@ -94,7 +94,11 @@ def _read_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Row]:
                         number += 1
                         where = f"{path}:{number}"
                         yield where, _not_utf8(row, where) if isinstance(row, UnicodeDecodeError) else unread | row
-        except pa.ArrowException as error:
+        except (DataError, OSError):
+            raise
+        except (
+            Exception
+        ) as error:  # a damaged file fails in many ways, in pyarrow and in what it makes Python objects of
             raise DataError(f"not a readable Parquet file ({error})", where=str(path), fix="Write it again.") from None
 
 

@@ -12,14 +12,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from glob import escape
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from quickstudy.errors import QuickstudyError, RunError
-from quickstudy.storage.lock import claim, is_abandoned
+from quickstudy.storage.lock import claim, is_abandoned, making, removing
 
 if TYPE_CHECKING:  # torch is imported by what needs it: reports are made without it
     from torch import Tensor
@@ -73,10 +73,17 @@ def replaced_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
         _share_files(folder)
         shutil.rmtree(complete, ignore_errors=True)
         folder.replace(complete)
-    if target.exists():
-        shutil.rmtree(outdated, ignore_errors=True)
-        target.replace(outdated)
-    complete.replace(target)
+    with writing(target, size=size):
+        try:
+            if target.exists():
+                shutil.rmtree(outdated, ignore_errors=True)
+                target.replace(outdated)
+            complete.replace(target)
+        except BaseException:
+            if not target.exists() and outdated.exists():
+                outdated.replace(target)
+            shutil.rmtree(complete, ignore_errors=True)
+            raise
     shutil.rmtree(outdated, ignore_errors=True)
 
 
@@ -113,9 +120,12 @@ def remove_abandoned(folder: Path, name: str = "*") -> None:
         folder: Where to look.
         name: Only those that were to become this file or folder; all by default.
     """
-    for temporary in folder.glob(f".{name}.*{UNFINISHED}"):
-        if temporary.is_dir() and not temporary.is_symlink() and is_abandoned(temporary):
-            shutil.rmtree(temporary, ignore_errors=True)
+    if not any(folder.glob(f".{name}.*{UNFINISHED}")):
+        return
+    with removing(folder) as allowed:
+        for temporary in list(folder.glob(f".{name}.*{UNFINISHED}")) if allowed else ():
+            if temporary.is_dir() and not temporary.is_symlink() and is_abandoned(temporary):
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _complete(target: Path) -> Path:
@@ -143,20 +153,23 @@ def _temporary_folder(target: Path, size: int | None) -> Iterator[Path]:
 @contextmanager
 def _new_temporary(target: Path) -> Iterator[Path]:
     """Give a new temporary folder, and show other processes that it is in use."""
+    handle, nested = None, target.parent.name.endswith(UNFINISHED)  # within a folder that is claimed already
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target.parent, escape(target.name))
-        folder = Path(mkdtemp(prefix=f".{target.name}.", suffix=UNFINISHED, dir=target.parent))
+        if not nested:
+            remove_abandoned(target.parent, escape(target.name))
+        with nullcontext() if nested else making(target.parent):
+            folder = Path(mkdtemp(prefix=f".{target.name}.", suffix=UNFINISHED, dir=target.parent))
+            if os.name == "posix":  # Windows opens no folders
+                handle = os.open(folder, os.O_RDONLY)
+                claim(handle)
     except OSError as error:
         if error.errno in _FULL:
             raise
         raise RunError(
             f"the folder cannot be made ({error.strerror})", where=str(target), fix="Choose another --out."
         ) from error
-    handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None  # Windows opens no folders
     try:
-        if handle is not None:
-            claim(handle)
         yield folder
     finally:
         if handle is not None:

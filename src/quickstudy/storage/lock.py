@@ -74,16 +74,40 @@ def claim(handle: int) -> bool | None:
     return True
 
 
+@contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Keep `removing` away from a folder, while a temporary folder is made in it and claimed."""
+    with _opened(folder) as handle:
+        if sys.platform != "win32" and handle is not None:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def removing(folder: Path) -> Iterator[bool]:
+    """Give whether temporary folders in a folder may be looked through now: no process is just making one."""
+    with _opened(folder) as handle:
+        yield handle is not None and claim(handle) is True
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int | None]:
+    """Give an open folder; None where folders cannot be opened (Windows), or if it is not there."""
+    handle = None
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def is_abandoned(folder: Path) -> bool:
     """Whether the process that made a temporary folder has ended without removing it."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # it has just gone, or is no folder to be read
-        return False
-    try:
-        return claim(handle) is True
-    finally:
-        os.close(handle)
+    with _opened(folder) as handle:
+        return handle is not None and claim(handle) is True
 
 
 def _busy(file: Path) -> RunError:
