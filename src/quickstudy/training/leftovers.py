@@ -5,6 +5,7 @@ from pathlib import Path
 from quickstudy.storage.files import UNFINISHED, remove_abandoned, settle_folder, surviving_folder
 from quickstudy.storage.layout import RunFiles
 from quickstudy.storage.lock import LOCK
+from quickstudy.storage.manifest import NAME as MANIFEST
 from quickstudy.training.checkpoint import STATE
 from quickstudy.training.outer import BEST, LAST
 
@@ -26,5 +27,5 @@ def is_worthless(folder: Path) -> bool:
     files = RunFiles(folder)
     if not files.exist or files.learned.exists() or surviving_folder(files.checkpoints / LAST, STATE):
         return False
-    known = {file.name for file in (files.config, files.tasks, files.metrics, files.checkpoints)} | {LOCK}
+    known = {file.name for file in (files.config, files.tasks, files.metrics, files.checkpoints)} | {LOCK, MANIFEST}
     return {path.name for path in folder.iterdir() if not path.name.endswith(UNFINISHED)} <= known
