@@ -41,7 +41,8 @@ METHODS: dict[str, dict[str, object]] = {
     "reptile": GRADIENT,
     "multi-task": {},
 }
-TIMES = ("seconds", "episodes_per_second", "waited", "peak_mib")  # what differs from run to run
+# What differs from run to run: times, and the hashes of what holds them.
+TIMES = ("seconds", "episodes_per_second", "waited", "peak_mib", "seal", "records")
 LIMIT = 600.0  # seconds for one training
 
 
@@ -67,6 +68,7 @@ def main() -> int:
             wrong += [f"{method}: {difference}" for difference in compare(facts, describe(run))]
             wrong += [f"{method}: {path.name} is left beside the run" for path in folder.glob(f".*{UNFINISHED}")]
             shutil.rmtree(run)
+            print(f"{sum(moments.values())} kills, {len(wrong)} differences", file=sys.stderr, flush=True)
     print(f"{sum(moments.values())} kills of {len(options.methods)} methods: {dict(moments)}")
     print(*wrong, f"{len(wrong)} differences", sep="\n")
     return 1 if wrong else 0
@@ -175,7 +177,7 @@ def _counts(path: Path) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    if path.name not in ("metrics.jsonl", "state.json"):
+    if path.name not in ("metrics.jsonl", "state.json", "manifest.json"):
         return path.read_bytes()
     text = path.read_text(encoding="utf-8")
     records = [json.loads(each) for each in (text.splitlines() if path.suffix == ".jsonl" else [text])]

@@ -177,6 +177,22 @@ def test_a_changed_figure_of_a_log_or_a_state_is_told(copied: Callable[[str], Pa
         quickstudy.pretrain(run, resume=True)
 
 
+def test_a_training_of_the_version_before_goes_on_to_the_same_weights(
+    made: Path, copied: Callable[[str], Path]
+) -> None:
+    """It has no seals, no manifest before it is finished, and no count of episodes that were left out."""
+    run = copied("training")
+    (run / "manifest.json").unlink()
+    state, log = run / "checkpoints" / "last" / "state.json", run / "metrics.jsonl"
+    plain = unseal(json.loads(state.read_text()))
+    del plain["left_out"]
+    state.write_text(json.dumps(plain))
+    log.write_text("".join(f"{json.dumps(unseal(json.loads(line)))}\n" for line in log.read_text().splitlines()))
+    quickstudy.pretrain(run, resume=True)
+    for file in ("encoder/model.safetensors", "meta_learner.safetensors"):
+        assert (run / file).read_bytes() == (made / "run" / file).read_bytes()
+
+
 def test_a_log_that_lost_its_end_is_told_and_one_that_was_removed_is_not_needed(copied: Callable[[str], Path]) -> None:
     run = copied("run")
     log = run / "metrics.jsonl"
