@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).parent.parent / "dev"))
 from fuzz import FORMATS, GOOD, mutate, read
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 numbers = st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
 plain = st.recursive(
