@@ -539,6 +539,24 @@ def test_mistakes_in_standard_input_are_named_as_such(model: Path, tmp_path: Pat
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Unix")
+def test_a_pipe_by_its_name_is_read_once(model: Path, tmp_path: Path) -> None:
+    content = as_csv(",").encode()
+    done = quick("predict", model, "/dev/stdin", "--json", input=content)
+    assert [row["text"] for row in json.loads(done.stdout)] == [row["text"] for row in ROWS], done.stderr
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(["sh", "-c", f"cat > {pipe}"], stdin=subprocess.PIPE)
+    assert writer.stdin
+    writer.stdin.write(content.replace(b"\n", b"\n,late\n", 1))
+    writer.stdin.close()
+    done = quick("predict", model, "--data", pipe, "--out", tmp_path / "out.csv")
+    assert writer.wait() == 0
+    assert done.stderr.decode().startswith(f"error: {pipe}:2: ")
+    with pytest.raises(DataError, match="this is a pipe or a device, not a file"):
+        list(read_rows(pipe))
+
+
 def test_adapt_reads_standard_input(tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
     tiny_encoder().save(tmp_path / "tiny")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import tiny_encoder, word_task, write_task
+from conftest import WORDS, tiny_encoder, word_task, write_task
 from quickstudy import prior
 from quickstudy.cli import machine
 from quickstudy.cli.main import main
@@ -165,3 +165,34 @@ def test_doctor_measures_the_prior_unless_an_encoder_is_named(
     code, out, _ = command("doctor")
     assert code == 1
     assert "the prior cannot be used: its weights are gone\n" in out
+
+
+def test_labels_and_texts_cannot_steer_the_terminal_or_the_page(
+    tiny_folder: Path, tmp_path: Path, command: Command
+) -> None:
+    steering, shown = "\x1b[2J\x9b31m\u202egood", "␛[2J�31m�good"
+    rows = [{"text": f"{word} film{steering}", "label": label} for word in WORDS[:6] for label in (steering, "b")]
+    data = tmp_path / "few.jsonl"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    recipe = f"""
+        encoder.name = "{tiny_folder}"
+        tasks.train = ["{data}"]
+        episodes = {{ n_way = 2, k_shot = 1, n_query = 1 }}
+        outer = {{ outer_steps = 1, meta_batch_size = 1 }}
+    """
+    (tmp_path / "recipe.toml").write_text(recipe, encoding="utf-8")
+    said = ["".join(command("pretrain", tmp_path / "recipe.toml", "--out", tmp_path / "run")[1:])]
+    said += command("adapt", tmp_path / "run", "--data", data, "--out", tmp_path / "model")[1:]
+    said += command("predict", tmp_path / "model", f"good{steering}")[1:]
+    said += command("predict", tmp_path / "model", f"good{steering}", "--json")[1:]
+    said += (
+        command("tasks", data, "--show", 1)[1:]
+        + command("adapt", tmp_path / "run", "--data", steering, "--out", "x")[1:]
+    )
+    said.append((tmp_path / "model" / "README.md").read_text(encoding="utf-8"))
+    out = tmp_path / "out"
+    words = ("--tasks", data, "--shots", "1", "--draws", "1", "--encoder", tiny_folder, "--out", out, "--texts")
+    said += command("compare", "majority", *words)[1:]
+    said += [(out / name).read_text(encoding="utf-8") for name in ("report.html", "report.md", "report.csv")]
+    assert not [character for character in "\x1b\x9b\u202e" for text in said if character in text]
+    assert sum(shown in text for text in said) >= 5

@@ -1,11 +1,13 @@
 """Build: the only place where settings become objects."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from quickstudy.config import Recipe
+from quickstudy.cost import is_out_of_memory
 from quickstudy.data.reference import load_tasks
 from quickstudy.errors import QuickstudyError, RecipeError
 from quickstudy.evaluation.episodic import episodic_score
@@ -18,6 +20,8 @@ from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.name_mix import NameMix
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Task
+
+_log = logging.getLogger(__name__)
 
 Validate = Callable[[MetaLearner], float]
 
@@ -58,6 +62,11 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
     sampler, validate = _samplers(recipe, spec, train_tasks, validation_tasks)
     learner = build_learner(recipe)
     _check_trains(recipe, learner)
+    read = learner.encoder.settings.max_length
+    if recipe.outer.max_length is not None and recipe.outer.max_length > read:
+        _log.warning(
+            "outer.max_length = %d: the encoder reads %d tokens, and cuts there", recipe.outer.max_length, read
+        )
     learner.prepare(train_tasks)
     return Built(learner, sampler, recipe.outer, validate, tuple(task.name for task in validation_tasks))
 
@@ -67,7 +76,12 @@ def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner
     _check_method(recipe)
     encoder = encoder or build_encoder(recipe)
     with _placed(recipe, "method.adapts"):
-        return make(recipe.method.name, encoder, recipe.method.settings, seed=recipe.seed)
+        try:
+            return make(recipe.method.name, encoder, recipe.method.settings, seed=recipe.seed)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RecipeError("there is not enough memory for this method", fix="Choose smaller settings.") from error
 
 
 def build_encoder(recipe: Recipe) -> Encoder:

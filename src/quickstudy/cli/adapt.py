@@ -12,6 +12,7 @@ import typer
 from quickstudy.cli.descriptions import read_descriptions
 from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, print_json
+from quickstudy.cli.terminal import say
 from quickstudy.errors import DataError
 from quickstudy.settings import FullSettings
 from quickstudy.storage.layout import PRIOR
@@ -91,9 +92,9 @@ def adapt(
         answer = {"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)}
         print_json(answer | {"learned": learned})
     else:
-        print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
+        say(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
         for line in model.learned.lines() if model.learned else ():
-            print(f"  {line}")
+            say(f"  {line}")
         say_next(f'quickstudy predict {out} "a text"')
 
 
@@ -117,11 +118,11 @@ def _refuse_with_full(*, names: bool, steps: bool, weights: bool) -> None:
 
 @contextmanager
 def _labelled_data(data: str) -> Iterator[str]:
-    """Give where the data are; of standard input, a copy."""
-    if data == "-":
-        from quickstudy.data.stdin import standard_input
+    """Give where the data are; of what is piped in, a copy."""
+    from quickstudy.data.stdin import is_piped, piped_input
 
-        with standard_input() as file:
+    if is_piped(data):
+        with piped_input(data) as file:
             yield str(file)
     else:
         yield data

@@ -23,6 +23,7 @@ from quickstudy.models.record import read_record
 from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences, TokenCache, batches, pad
 from quickstudy.storage.manifest import check_manifest
+from quickstudy.storage.trust import check_folder
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text
@@ -107,6 +108,7 @@ class OnnxModel:
         source = Path(folder)
         if not is_exported(source):
             raise RunError("this is no exported model", where=str(source), fix="Make one with: quickstudy export")
+        check_folder(source, "exported model")
         check_manifest(source, "exported model", "Copy it again, or export again.")
         need("onnxruntime")
         try:

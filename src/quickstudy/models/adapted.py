@@ -37,9 +37,11 @@ from quickstudy.models.target import Target, make_target
 from quickstudy.models.weights import find_not_finite
 from quickstudy.storage.files import new_folder, save_tensors, write_json, write_text
 from quickstudy.storage.manifest import check_manifest, write_manifest
+from quickstudy.storage.trust import check_folder
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text, parse_texts
+from quickstudy.visible import visible
 
 _FILE, _HEAD, _ENCODER, _LEARNED = "adapted.json", "head.safetensors", "encoder", "learned.json"
 _CHUNK = 16384  # examples per pass when predicting; it bounds memory
@@ -214,7 +216,8 @@ class AdaptedModel:
         description = _Description(head_name(self.head), self.label_names, self.kind, self.pair, self.method, standard)
         write_record(folder / _FILE, description)
         modules = self._write_head_files(folder)
-        write_text(folder / "README.md", model_card(self, sequence_classifier=standard, modules=bool(modules)))
+        card = model_card(self, sequence_classifier=standard, modules=bool(modules))
+        write_text(folder / "README.md", visible(card))
         if self.learned:
             write_json(folder / _LEARNED, asdict(self.learned))
         write_manifest(folder, [_FILE, _HEAD, _ENCODER, *modules, *beside, *([_LEARNED] if self.learned else [])])
@@ -246,6 +249,7 @@ class AdaptedModel:
             raise RecipeError(f"there is no precision {precision!r}", fix=fix)
         if not is_model(source):
             raise RunError("this is not a model folder", where=str(source), fix="Make one with: quickstudy adapt")
+        check_folder(source, "model folder")
         check_manifest(source, "model folder", "Copy it again, or adapt again.")
         try:
             description = read_record(source / _FILE, _Description)
