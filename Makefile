@@ -2,6 +2,7 @@
 # make proofs: what of it proves each method right, as a table method × proof.
 # make simulate: how often intervals cover and tests decide where the truth is known; ten minutes.
 # make mutants: small faults in the code that no test notices, for a sample of them (30 minutes on two cores).
+# make trials: the long forms of the tests behind docs/guarantees.md; twenty minutes of one core.
 # make prior: meta-train the encoder that is shipped, from the data sets that its recipe names.
 # All make .venv the first time and reuse it. Needs Python >= 3.11 and make.
 
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 # Tests run in as many processes as there are cores, at most 4; `make test WORKERS=` runs them in one.
 WORKERS := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test proofs check simulate mutants prior bench clean
+.PHONY: demo test proofs check simulate mutants prior trials bench clean
 
 demo: $(READY)
 	rm -rf runs/demo runs/demo-model runs/demo-prior
@@ -54,6 +55,13 @@ prior: $(READY)
 	rm -rf runs/prior-head src/quickstudy/priors/minilm
 	$(BIN)/quickstudy pretrain recipes/prior.toml --out runs/prior-head $(FIT_HEAD)
 	$(BIN)/quickstudy export runs/prior-head --out src/quickstudy/priors/minilm --base minilm --rank 32 --strength 0.85
+
+trials: $(READY)
+	$(BIN)/python -W ignore dev/kill_trial.py
+	$(BIN)/python -W ignore dev/damage_trial.py
+	$(BIN)/python -W ignore dev/traversal_trial.py
+	$(BIN)/python -W ignore dev/fuzz.py
+	$(BIN)/python -W ignore dev/write_faults.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/adapt_predict.py

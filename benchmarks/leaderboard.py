@@ -2,6 +2,7 @@
 
     python benchmarks/leaderboard.py DATA                # the learners of quickstudy; page and results.json
     python benchmarks/leaderboard.py DATA --setfit       # SetFit on those sets that it can do in reasonable time; hours
+    python benchmarks/leaderboard.py DATA --steps        # the prior after 20 gradient steps, on the same sets; an hour
     python benchmarks/leaderboard.py DATA --tables       # compute nothing; print what there is
 
 The data sets are the test sets of split.json: the prior saw none of them, nor anything made from the same source. The
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -33,7 +34,9 @@ from quickstudy.tasks.task import Task
 
 PRIOR, PROBE = "prior", "linear-probe"
 LEARNERS = (PRIOR, f"{PRIOR}:no-names", f"{PRIOR}:opaque-names", PROBE, "protonet", "label-names", "majority")
+STEPS, STEPPED = 20, f"{PRIOR}, 20 steps"
 SHOTS, DRAWS, LIMIT = (4, 8, 16), 5, 200
+STEP_DRAWS = 2  # of the prior after gradient steps, which take most of a minute at 16 shots
 MOST_LABELS = 6  # of a set that SetFit is run on: its time grows with the square of the examples
 
 
@@ -55,11 +58,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--setfit", action="store_true", help="Run SetFit, without and with label names.")
     parser.add_argument("--setfit-draws", type=int, default=DRAWS)
+    parser.add_argument("--steps", action="store_true", help="Run the prior after gradient steps.")
     parser.add_argument("--tables", action="store_true", help="Compute nothing.")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.setfit:
         run_setfit(options)
+    elif options.steps:
+        run_steps(options)
     elif not options.tables:
         run_learners(options)
     show(options)
@@ -91,6 +97,22 @@ def run_setfit(options: argparse.Namespace) -> None:
         subprocess.run(command, check=True)
 
 
+def run_steps(options: argparse.Namespace) -> None:
+    """Run the prior after gradient steps on the sets that SetFit is run on."""
+    chosen = [load_tasks(name) for name in references(side(read_split(), "test"), options.data)]
+    results = compare(
+        (f"{PRIOR}:{STEPS}-steps",),
+        [task for tasks in chosen if suits_setfit(tasks) for task in tasks],
+        options.out / "steps",
+        protocol=Protocol(shots=SHOTS, draws=STEP_DRAWS, limit=LIMIT),
+        workers=options.workers,
+        texts=False,
+        on_cell=lambda done, of, what: print(f"{done} of {of}: {what}", flush=True),
+    )
+    lines = [json.dumps(asdict(Score.from_draw(draw))) + "\n" for draw in results.draws]
+    (options.out / "steps.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
 def suits_setfit(tasks: Sequence[Task]) -> bool:
     return all(not task.pair and len(task.label_names) <= MOST_LABELS for task in tasks)
 
@@ -102,10 +124,14 @@ def show(options: argparse.Namespace) -> None:
     print_tables(everything)
     write(options.out / "tables.json", everything)
     draw_gains(ours, options.out / "gains.png")
-    for learner, rows in by_learner(setfit_rows(options.out)).items():
+    extra = by_learner(row for file in ("setfit.jsonl", "steps.jsonl") for row in read_rows(options.out / file))
+    groups = [[name] for name in extra] + [[STEPPED, name] for name in extra if STEPPED in extra and name != STEPPED]
+    for group in groups:
+        done = set.intersection(*({place(row) for row in extra[name]} for name in group))
+        rows = [row for name in group for row in extra[name] if place(row) in done]
         for shots in sorted({row.shots for row in rows}):
-            print(f"\n# The sets and draws of {learner}, {shots} shots")
-            print_tables(beside(ours, [row for row in rows if row.shots == shots]))
+            print(f"\n# The sets and draws of {' and of '.join(group)}, {shots} shots")
+            print_tables(beside(ours, [row for row in rows if row.shots == shots], group[0]))
 
 
 def draw_gains(rows: Iterable[Scored], file: Path) -> None:
@@ -140,16 +166,22 @@ def gains_by_task(rows: Iterable[Scored]) -> dict[int, dict[str, float]]:
     }
 
 
-def beside(ours: Iterable[Scored], rows: Sequence[Scored]) -> Tables:
-    """Return the tables over the tasks, shots and draws that another learner has, and over no others."""
-    done = {(row.task, row.shots, row.draw) for row in rows}
+def beside(ours: Iterable[Scored], rows: Sequence[Scored], first: str) -> Tables:
+    """Return the tables over the tasks, shots and draws that other learners have, and over no others.
+
+    Gains are those over the prior after gradient steps, if that comes first, and else over the prior.
+    """
+    done = {place(row) for row in rows}
     shots = sorted({row.shots for row in rows})
-    same = [row for row in ours if (row.task, row.shots, row.draw) in done]
-    return tables_of([*same, *rows], read_split(), shots, control=PRIOR)
+    same = [row for row in ours if place(row) in done]
+    return tables_of([*same, *rows], read_split(), shots, control=first if first == STEPPED else PRIOR)
 
 
-def setfit_rows(folder: Path) -> list[Scored]:
-    log = folder / "setfit.jsonl"
+def place(row: Scored) -> tuple[str, int, int]:
+    return row.task, row.shots, row.draw
+
+
+def read_rows(log: Path) -> list[Scored]:
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return [scored(row) for row in scores([json.loads(line) for line in lines])]
 

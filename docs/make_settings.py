@@ -5,6 +5,7 @@
 A test fails if the page is not what this script writes.
 """
 
+import math
 from pathlib import Path
 
 from quickstudy.methods.catalog import METHODS
@@ -104,6 +105,8 @@ def _values(setting: Setting) -> str:
     if str in setting.kinds:
         return "a word"
     number = "a number" if float in setting.kinds else "a whole number"
+    if setting.most < math.inf:
+        return f"{number} from {0 if setting.zero else 1} to {setting.most:,}"
     return f"{number}, 0 or more" if setting.zero else f"{number} above 0"
 
 

@@ -126,6 +126,17 @@ def parquet(rows: Sequence[tuple[str | None, str | float | None]]) -> bytes:
     return sink.getvalue()
 
 
+def broken_parquet() -> bytes:
+    """A file whose 502nd text is not UTF-8, which Parquet does not check."""
+    texts = [b"a text"] * 501 + [b"caf\xff"]
+    broken = pa.Array.from_buffers(pa.string(), len(texts), pa.array(texts, pa.binary()).buffers())
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": broken, "label": ["x"] * len(texts)}), sink)
+    return sink.getvalue()
+
+
+BROKEN_PARQUET = broken_parquet()
+
 BAD_FILES: dict[str, tuple[str, str | bytes, int | None, Sequence[str]]] = {
     "missing text column": (
         "f.csv",
@@ -143,6 +154,7 @@ BAD_FILES: dict[str, tuple[str, str | bytes, int | None, Sequence[str]]] = {
     "empty label": ("f.tsv", "text\tlabel\na\tx\nb\t\n", 3, ("the label in 'label' is missing", "Label the row.")),
     "NaN label as text": ("f.csv", "text,label\na,x\nb,NaN\n", 3, ("missing (empty or NaN)", "Label the row.")),
     "NaN label as number": ("f.jsonl", '{"text": "a", "label": NaN}\n', 1, ("missing (empty or NaN)",)),
+    "broken text in Parquet": ("f.parquet", BROKEN_PARQUET, 502, ("not valid UTF-8 (byte 0xff at position 4)",)),
     "NaN label in Parquet": ("f.parquet", parquet([("a", 1.0), ("b", float("nan"))]), 2, ("missing (empty or NaN)",)),
     "null label": ("f.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": null}\n', 2, ("missing",)),
     "label left out": ("f.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', 2, ("'label' is missing",)),
@@ -281,6 +293,21 @@ BAD_RECIPES: dict[str, tuple[str, str, str, Sequence[str]]] = {
         ("method 'maml' has no setting 'inner_stepz'", "Did you mean 'inner_steps'?"),
     ),
     "text for a method's number": ("inner_lr = 0.1", 'inner_lr = "fast"', "inner_lr", ("'maml' takes float here",)),
+    "inner loop without steps": ("inner_steps = 1", "inner_steps = 0", "inner_steps", ("Give a number above 0.",)),
+    "inner loop without end": ("inner_steps = 1", "inner_steps = 1000000", "inner_steps", ("Give at most 10,000.",)),
+    "head that never learns": ("inner_lr = 0.1", "head_lr = 0", "head_lr", ("Give a number above 0.",)),
+    "network that fits nowhere": (
+        METHOD,
+        'name = "in-context"\nhidden = 10000000',
+        "hidden",
+        ("hidden = 10000000 is not possible", "Give at most 8,192."),
+    ),
+    "meta-batch without end": (
+        "meta_batch_size = 1",
+        "meta_batch_size = 1000000000000",
+        "meta_batch_size",
+        ("less than or equal to 65536",),
+    ),
     "fraction for a method's count": ("inner_steps = 1", "inner_steps = 1.5", "inner_steps", ("takes int here",)),
     "yes for a method's count": ("inner_steps = 1", "inner_steps = true", "inner_steps", ("takes int here",)),
     "negative method setting": ("inner_lr = 0.1", "inner_lr = -0.1", "inner_lr", ("-0.1 is not possible", "negative")),
@@ -390,7 +417,11 @@ def test_a_pooler_that_is_not_there_is_refused(cli: Cli, trained: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("content", "parts"),
-    [(None, ("No such file", "Check the path")), (b"name = '\xe9'", ("'utf-8' codec", "a recipe is UTF-8 text"))],
+    [
+        (None, (": the recipe cannot be read (there is no such file)", "Check the path")),
+        (b"\nname = '\xe9'", (":2: the recipe cannot be read (it is not UTF-8 text", "a recipe is UTF-8 text")),
+        (f"a = {'[' * 5000}".encode(), (": not valid TOML (lists or tables are nested too deep)",)),
+    ],
 )
 def test_a_recipe_that_cannot_be_read_is_refused(
     content: bytes | None, parts: Sequence[str], cli: Cli, tmp_path: Path
@@ -398,7 +429,7 @@ def test_a_recipe_that_cannot_be_read_is_refused(
     path, out = tmp_path / "recipe.toml", tmp_path / "out"
     if content:
         path.write_bytes(content)
-    cli("pretrain", path, "--out", out).refused(f"error: {path}: the recipe cannot be read", *parts, out=out)
+    cli("pretrain", path, "--out", out).refused(f"error: {path}", *parts, out=out)
 
 
 # Folders

@@ -25,6 +25,7 @@ import quickstudy
 from conftest import score_task, tiny_encoder, word_task
 from quickstudy import api
 from quickstudy.adaptation.few import adapt_task
+from quickstudy.adaptation.weights import row_weights
 from quickstudy.errors import DataError, NoExampleWarning, QuickstudyError, RunError
 from quickstudy.estimator import learners
 from quickstudy.estimator.classifier import FewShotClassifier
@@ -247,12 +248,14 @@ def test_balanced_weights_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPa
     labels = ["a", "b", "b", "b", "b", "b"]
     balanced = _fit(labels, class_weight="balanced")
     explicit = _fit(labels, class_weight={"a": 6 / 2, "b": 6 / 10})
-    by_row = FewShotClassifier().fit(TEXTS, labels, sample_weight=[3, 0.6, 0.6, 0.6, 0.6, 0.6])
+    by_row = FewShotClassifier(class_weight=None).fit(TEXTS, labels, sample_weight=[3, 0.6, 0.6, 0.6, 0.6, 0.6])
     for other in (explicit, by_row):
         np.testing.assert_allclose(balanced.predict_proba(TESTS), other.predict_proba(TESTS), atol=1e-6)
-    assert (balanced.predict_proba(TESTS) - _fit(labels).predict_proba(TESTS))[:, 0].min() > 0.01
+    np.testing.assert_array_equal(balanced.predict_proba(TESTS), _fit(labels).predict_proba(TESTS))  # the default
+    plain = _fit(labels, class_weight=None)
+    assert (balanced.predict_proba(TESTS) - plain.predict_proba(TESTS))[:, 0].min() > 0.01
     both = FewShotClassifier(class_weight="balanced").fit(TEXTS, labels, sample_weight=[1, 5, 0, 0, 0, 0])
-    by_hand = FewShotClassifier().fit(TEXTS, labels, sample_weight=[3, 3, 0, 0, 0, 0])
+    by_hand = FewShotClassifier(class_weight=None).fit(TEXTS, labels, sample_weight=[3, 3, 0, 0, 0, 0])
     np.testing.assert_allclose(both.predict_proba(TESTS), by_hand.predict_proba(TESTS), atol=1e-6)
 
 
@@ -269,6 +272,18 @@ def test_balanced_weights_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPa
 def test_weights_that_cannot_be_used_are_refused(parameters: dict[str, Any], weights: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         FewShotClassifier(**parameters).fit(TEXTS, WORDS_OF_LABELS, sample_weight=weights)
+
+
+def test_classes_of_equal_size_have_no_weights() -> None:
+    assert row_weights(np.array([0, 1, 1, 0]), ("a", "b"), "balanced", None) is None
+    assert row_weights(np.array([0, 1, 1]), ("a", "b", "described"), "balanced", None) == [1.5, 0.75, 0.75]
+
+
+def test_a_method_that_cannot_weigh_is_not_asked_to_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learners, "load_prior", lambda: _learner("nearest-neighbour"))
+    assert _fit(["a", "b", "b", "b", "b", "b"]).predict(TEXTS[:1]).tolist() == ["a"]
+    with pytest.raises(DataError, match="nearest-neighbour cannot give examples different weights"):
+        _fit(["a", "b", "b", "b", "b", "b"], class_weight={"a": 2})
 
 
 def test_a_method_that_cannot_weigh_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,7 +428,12 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize(("method", "expected"), [("protonet", EXPECTED), ("linear-probe", {})])
+OF_A_PROBE = {
+    "check_sample_weight_equivalence_on_dense_data": "equal to 1e-6, not to 1e-7: balanced weights are float32"
+}
+
+
+@pytest.mark.parametrize(("method", "expected"), [("protonet", EXPECTED), ("linear-probe", OF_A_PROBE)])
 def test_the_checks_of_scikit_learn_pass_on_rows_that_are_made_into_texts(
     method: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,3 +101,13 @@ def test_the_settings_page_has_every_setting_of_the_encoder_with_its_default() -
     rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]*)`? \|", page, re.MULTILINE))
     assert rows.keys() == EncoderConfig.model_fields.keys()
     assert (rows["name"], rows["max_length"]) == ('"minilm"', str(EncoderConfig().max_length))
+
+
+def test_the_tests_that_hold_the_guarantees_are_there() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", text))
+    files = (file.read_text(encoding="utf-8") for file in (ROOT / "tests").glob("test_*.py"))
+    there = {name for source in files for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
+    assert len(named) > 20
+    assert named <= there, named - there
+    assert all((ROOT / script).is_file() for script in re.findall(r"`(dev/\w+\.py)`", text))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,7 @@ def test_the_graph_gives_the_same_probabilities_for_texts_of_every_length(model:
     torch.testing.assert_close(exported.predict_proba(TEXTS[::-1] + TEXTS[:3])[:-3], wanted.flip(0), rtol=0, atol=1e-5)
     for text, row in zip(TEXTS[: len(LENGTHS)], wanted, strict=False):
         torch.testing.assert_close(exported.predict_proba(text)[0], row, rtol=0, atol=1e-5)
+    torch.testing.assert_close(exported.logits(TEXTS), adapted.logits(TEXTS), rtol=0, atol=1e-4)
     assert exported.predict(TEXTS) == adapted.predict(TEXTS)
     assert exported.classes_ == adapted.classes_
 
@@ -90,7 +92,8 @@ def test_int8_is_smaller_and_close(model: Path) -> None:
 )
 def test_pairs_numbers_and_other_heads_are_exported_too(method: str, task: str, tmp_path: Path) -> None:
     adapted = _model(method, task)
-    exported = OnnxModel.load(export_onnx(adapted, tmp_path / "out"), threads=1)
+    assert export_onnx(adapted, tmp_path / "out").holds
+    exported = OnnxModel.load(tmp_path / "out", threads=1)
     texts: Any = PAIRS if "pair" in task else TEXTS
     if task == "regression":
         assert exported.predict(texts) == pytest.approx(adapted.predict(texts), abs=1e-5)
@@ -114,7 +117,18 @@ def test_the_command_line_exports_and_predicts(model: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["export", str(model / "model"), "--out", str(out), "--int8", "--json"])
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {"model": str(out), "int8": True, "bytes": (out / "model.onnx").stat().st_size}
+    said = json.loads(done.stdout)
+    assert said["largest_difference"] > 1e-6
+    assert said | {"largest_difference": None} == {
+        "model": str(out),
+        "int8": True,
+        "bytes": (out / "model.onnx").stat().st_size,
+        "largest_difference": None,
+    }
+    done = CliRunner().invoke(app, ["export", str(model / "model"), "--out", str(tmp_path / "exact")])
+    told = re.search(r"its logits differ by (\S+) at most from", done.stdout)
+    assert told
+    assert float(told[1]) <= 1e-4
     done = CliRunner().invoke(app, ["predict", str(model / "fp32"), TEXTS[3], "--json"])
     (row,) = json.loads(done.stdout)
     assert row["label"] == AdaptedModel.load(model / "model").predict([TEXTS[3]])[0]
@@ -144,7 +158,7 @@ def test_an_existing_folder_is_refused_and_stays_as_it_was(model: Path) -> None:
 def test_a_graph_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = onnx_file._run
     monkeypatch.setattr(onnx_file, "_run", lambda graph, example: right(graph, example) + 0.01)
-    with pytest.raises(RunError, match="differs by 1"):
+    with pytest.raises(RunError, match="logits of the exported graph differ by 1"):
         export_onnx(_model(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []  # neither the folder nor a part of it
 

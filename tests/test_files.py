@@ -481,11 +481,26 @@ def test_a_full_disk_keeps_the_whole_rows(model: Path, tmp_path: Path, monkeypat
 def test_texts_that_are_cut_are_counted_and_said(model: Path, tmp_path: Path, command: Command) -> None:
     long = " ".join(WORDS[:10] * 3)
     source = write(tmp_path / "new.csv", f"text\ngood\n{long}\n{long} again\n")
-    said = "2 texts are longer than 16 tokens, and only their first 16 are read (encoder.max_length in the recipe)\n"
-    assert command("predict", model, source, "--out", tmp_path / "out.csv")[2].endswith(said)
-    assert command("predict", model, source)[2] == said
+    said = "2 texts are longer than 16 tokens, and only their first 16 are read (encoder.max_length in the recipe)"
+    assert notes(command("predict", model, source, "--out", tmp_path / "out.csv")[2])[-1] == said
+    assert notes(command("predict", model, source)[2]) == [said]
     assert command("predict", model, "good", long)[2].startswith("1 text is longer than 16 tokens")
-    assert command("predict", model, "good")[2] == ""
+    assert notes(command("predict", model, "good")[2]) == []
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_predict_says_what_to_do_next(model: Path, tmp_path: Path, command: Command) -> None:
+    source = write(tmp_path / "new.csv", "text\ngood\nbad\n")
+    whole = f"next: quickstudy predict {model} {{}} --out labelled.csv\n"
+    assert command("predict", model, "good")[2] == whole.format("FILE")
+    assert command("predict", model, source)[2] == whole.format(source)
+    assert command("predict", model, source, "--json")[2] == ""
+    last = command("predict", model, source, "--out", tmp_path / "out.csv")[2].splitlines()[-1]
+    assert last.startswith("next: check the rows of lowest probability")
+
+
+def test_texts_of_pairs_that_are_cut_are_counted() -> None:
+    long = " ".join(WORDS[:10] * 3)
     encoder = tiny_encoder(max_length=16, pair="separate")
     assert encoder.count_cut([quickstudy.Example("good", long), quickstudy.Example("bad", "good")]) == 1
     exactly = " ".join(WORDS[:14])  # with the two marks 16 tokens
@@ -522,6 +537,24 @@ def test_mistakes_in_standard_input_are_named_as_such(model: Path, tmp_path: Pat
     assert done.returncode == 2
     assert done.stderr.decode().startswith("error: standard input:3: the text in 'text' is empty")
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Unix")
+def test_a_pipe_by_its_name_is_read_once(model: Path, tmp_path: Path) -> None:
+    content = as_csv(",").encode()
+    done = quick("predict", model, "/dev/stdin", "--json", input=content)
+    assert [row["text"] for row in json.loads(done.stdout)] == [row["text"] for row in ROWS], done.stderr
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(["sh", "-c", f"cat > {pipe}"], stdin=subprocess.PIPE)
+    assert writer.stdin
+    writer.stdin.write(content.replace(b"\n", b"\n,late\n", 1))
+    writer.stdin.close()
+    done = quick("predict", model, "--data", pipe, "--out", tmp_path / "out.csv")
+    assert writer.wait() == 0
+    assert done.stderr.decode().startswith(f"error: {pipe}:2: ")
+    with pytest.raises(DataError, match="this is a pipe or a device, not a file"):
+        list(read_rows(pipe))
 
 
 def test_adapt_reads_standard_input(tmp_path: Path) -> None:

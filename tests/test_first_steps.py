@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import word_task, write_task
+from conftest import WORDS, tiny_encoder, word_task, write_task
+from quickstudy import prior
 from quickstudy.cli import machine
 from quickstudy.cli.main import main
+from quickstudy.errors import RunError
+from quickstudy.methods.catalog import make
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -81,7 +85,7 @@ def test_init_writes_a_recipe_that_pretrain_accepts(
     recipe = tmp_path / "mine.toml"
     code, out, err = command("init", corpora, "--out", recipe, "--encoder", tiny_folder)
     assert (code, err) == (0, f"next: quickstudy pretrain {recipe}\n")
-    assert "task0: 24 rows of single texts, 2 labels with 12 to 12 rows" in out
+    assert "task0: 24 rows of single texts, 2 labels with 12 rows each" in out
     values = tomllib.loads(recipe.read_text(encoding="utf-8"))
     assert values["tasks"] == {
         "train": [(corpora / f"task{n}").as_posix() for n in range(3)],
@@ -143,3 +147,52 @@ def test_ctrl_c_says_how_to_go_on(corpora: Path, tiny_folder: Path, tmp_path: Pa
     assert process.returncode == 130
     assert err.splitlines()[-1] == f"interrupted; go on with: quickstudy pretrain {run} --resume"
     assert "Traceback" not in err
+
+
+def test_doctor_measures_the_prior_unless_an_encoder_is_named(
+    monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    learner = make("r2d2", tiny_encoder())
+    monkeypatch.setattr(prior, "load_prior", lambda: learner)
+    code, out, _ = command("doctor")
+    assert code == 0
+    assert re.search(r"adapting +[\d.]+ s to 4 labels with 8 short texts each, the prior\n", out)
+
+    def broken() -> None:
+        raise RunError("its weights are gone", fix="Install it again.")
+
+    monkeypatch.setattr(prior, "load_prior", broken)
+    code, out, _ = command("doctor")
+    assert code == 1
+    assert "the prior cannot be used: its weights are gone\n" in out
+
+
+def test_labels_and_texts_cannot_steer_the_terminal_or_the_page(
+    tiny_folder: Path, tmp_path: Path, command: Command
+) -> None:
+    steering, shown = "\x1b[2J\x9b31m\u202egood", "␛[2J�31m�good"
+    rows = [{"text": f"{word} film{steering}", "label": label} for word in WORDS[:6] for label in (steering, "b")]
+    data = tmp_path / "few.jsonl"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    recipe = f"""
+        encoder.name = "{tiny_folder}"
+        tasks.train = ["{data}"]
+        episodes = {{ n_way = 2, k_shot = 1, n_query = 1 }}
+        outer = {{ outer_steps = 1, meta_batch_size = 1 }}
+    """
+    (tmp_path / "recipe.toml").write_text(recipe, encoding="utf-8")
+    said = ["".join(command("pretrain", tmp_path / "recipe.toml", "--out", tmp_path / "run")[1:])]
+    said += command("adapt", tmp_path / "run", "--data", data, "--out", tmp_path / "model")[1:]
+    said += command("predict", tmp_path / "model", f"good{steering}")[1:]
+    said += command("predict", tmp_path / "model", f"good{steering}", "--json")[1:]
+    said += (
+        command("tasks", data, "--show", 1)[1:]
+        + command("adapt", tmp_path / "run", "--data", steering, "--out", "x")[1:]
+    )
+    said.append((tmp_path / "model" / "README.md").read_text(encoding="utf-8"))
+    out = tmp_path / "out"
+    words = ("--tasks", data, "--shots", "1", "--draws", "1", "--encoder", tiny_folder, "--out", out, "--texts")
+    said += command("compare", "majority", *words)[1:]
+    said += [(out / name).read_text(encoding="utf-8") for name in ("report.html", "report.md", "report.csv")]
+    assert not [character for character in "\x1b\x9b\u202e" for text in said if character in text]
+    assert sum(shown in text for text in said) >= 5

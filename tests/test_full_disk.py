@@ -3,9 +3,11 @@
 import csv
 import errno
 import os
+import re
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -270,6 +272,15 @@ def test_what_cannot_be_written_is_said_and_what_was_there_stays(disk: Disk) -> 
         append_line(file, "y" * 256 * KIB)
     assert sorted(path.name for path in disk.folder.rglob("*")) == ["a.txt", "a.txt", "folder"]
     assert file.read_text() == (folder / "a.txt").read_text() == "before"
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler")
+def test_every_write_of_a_save_may_fail() -> None:
+    script = Path(__file__).parent.parent / "dev" / "write_faults.py"
+    words = [sys.executable, str(script), "checkpoint", "JSON", "tensors", "log"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\n\d\d+ faults, 0 wrong\n$", done.stdout)
 
 
 def _assert_said(message: str | None, place: Path) -> None:

@@ -24,7 +24,7 @@ from quickstudy.data.text.passages import Passages
 from quickstudy.errors import QuickstudyError
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.scratch import train_tokenizer
-from quickstudy.runs import Run
+from quickstudy.runs import Run, hide_text_places
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.language import LanguageModel, LanguageSettings
@@ -278,3 +278,12 @@ def test_the_card_of_a_run_names_the_perplexity(corpus_file: Path, tmp_path: Pat
     run = quickstudy.pretrain(recipe_of(corpus_file, outer_steps=2, validate_every=2), tmp_path / "run")
     perplexity = run.metrics()[-1].perplexity
     assert f"held-out text, after the last step: {perplexity:.1f}." in run.files.card.read_text(encoding="utf-8")
+
+
+def test_a_recipe_to_give_away_names_no_folder_of_the_text(corpus_file: Path) -> None:
+    settings = recipe_of(corpus_file)
+    settings["language"]["text"] = str(corpus_file)
+    hidden = hide_text_places(check_recipe(settings))
+    assert hidden.encoder.from_scratch is not None
+    assert hidden.language is not None
+    assert (hidden.encoder.from_scratch.text, hidden.language.text) == ("notes.txt", "notes.txt")

@@ -1,23 +1,26 @@
 """Learned: what a model was adapted from is counted rightly, measured without a second pass, and kept in its folder."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from conftest import score_task, tiny_encoder, word_task
+import quickstudy
+from conftest import score_task, tiny_encoder, word_task, write_task
 from quickstudy import api
 from quickstudy.adaptation.few import adapt_task, learn_task
 from quickstudy.cli.main import app
-from quickstudy.errors import RunError
+from quickstudy.errors import DataError, RunError
 from quickstudy.methods.catalog import make
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.learned import Learned, LeaveOneOut
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
+from quickstudy.testing.tiny import WORDS
 
 HEADS = ["protonet", "matching", "r2d2", "metaoptnet", "linear-probe", "relation", "anil", "multi-task"]
 
@@ -158,3 +161,29 @@ def test_weights_reach_the_method_from_python(run: Path) -> None:
     answers = [model.predict_proba(["good card", "red"]) for model in (weighted, twice, plain)]
     assert (answers[0] - answers[1]).abs().max() < 1e-6
     assert (answers[0] - answers[2]).abs().max() > 1e-3
+
+
+def test_classes_count_alike_unless_each_row_is_to_count(
+    tiny_folder: Path, tmp_path: Path, write_csv: Callable[..., Path]
+) -> None:
+    write_task(word_task("seen", rows=24), tmp_path / "seen")
+    recipe = {
+        "encoder": {"name": str(tiny_folder)},
+        "method": {"name": "r2d2", "intercept": "free"},
+        "tasks": {"train": [str(tmp_path / "seen")]},
+        "outer": {"outer_steps": 1},
+    }
+    run = quickstudy.pretrain(recipe, out=tmp_path / "run")
+    file = write_csv([("good film", "rare"), *((f"bad book {word}", "usual") for word in WORDS[:20])])
+    found = {}
+    for choice in ("balanced", "none", None):
+        out = tmp_path / f"model-{choice}"
+        option = ["--class-weight", choice] if choice else []
+        done = CliRunner().invoke(app, ["adapt", str(run.folder), "--data", str(file), "--out", str(out), *option])
+        assert done.exit_code == 0, done.output
+        found[choice] = quickstudy.load_model(out).predict_proba(["good film"])[0, 0]
+    assert found[None] == found["balanced"] > found["none"] + 0.1
+    words = ["adapt", str(run.folder), "--data", str(file), "--out", str(tmp_path / "full"), "--full"]
+    refused = CliRunner().invoke(app, [*words, "--class-weight", "none"]).exception
+    assert isinstance(refused, DataError)
+    assert not (tmp_path / "full").exists()

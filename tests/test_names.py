@@ -31,6 +31,7 @@ from quickstudy.methods.catalog import make
 from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.closed_form import Ridge, SupportVectors
 from quickstudy.methods.feature import HeadRule
+from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.name_gate import NameGate
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.adapted import AdaptedModel
@@ -278,7 +279,9 @@ def test_a_gated_method_answers_for_a_class_without_examples(method: str) -> Non
 @pytest.mark.parametrize("adapts", ["head", "layers:-1", "all"])
 def test_names_are_read_with_the_encoder_as_it_is_before_the_first_step(adapts: str) -> None:
     encoder = tiny_encoder(dtype=torch.float64, normalize=True)
-    learner = make("proto-maml", encoder, {"adapts": adapts, "inner_steps": 0, "names": "gated"}).double()
+    learner = make("proto-maml", encoder, {"adapts": adapts, "names": "gated"}).double()
+    assert isinstance(learner, GradientMetaLearner)
+    learner.inner_steps = 0
     simple = make("protonet", encoder, {"names": "gated"}).double()
     episode = encode_episode(encoder, EpisodeSampler([TASK], SPEC, seed=0)[0])
     gradients = []

@@ -33,6 +33,7 @@ from quickstudy.report.table import means_table, tasks_table
 from quickstudy.report.view import in_order
 from quickstudy.runs import Run
 from quickstudy.settings import FullSettings
+from quickstudy.storage.reading import unseal
 from quickstudy.tasks.split import Split
 
 STEPS = 4
@@ -451,7 +452,7 @@ def test_one_draw_is_valid_json_though_it_has_no_interval(made: Path, tmp_path: 
     held = made / "held" / "alpha.csv"
     told = _json(command("evaluate", run, "--tasks", held, "--shots", "2", "--draws", 1, "--json").out)
     assert {pair["these_tasks"]["low"] for pair in told["tables"][0]["pairs"]} == {None}
-    assert told == json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert told == unseal(json.loads((run / "results.json").read_text(encoding="utf-8")))
 
 
 def test_a_run_of_relative_paths_is_resumed_and_evaluated_from_another_folder(made: Path, tmp_path: Path) -> None:
@@ -615,7 +616,7 @@ def _json(text: str) -> Any:
 def _log(run: Path) -> list[dict[str, Any]]:
     """The log without what the clock and the memory say."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    clock = ("seconds", "episodes_per_second", "peak_mib", "waited")
+    clock = ("seconds", "episodes_per_second", "peak_mib", "waited", "seal")
     return [{key: value for key, value in line.items() if key not in clock} for line in lines]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -178,7 +179,6 @@ def test_torchrun_leaves_one_run_folder_with_the_figures_of_one_process(
     [
         ("episode", 1, "error: process 1 of 3: ValueError: this episode is broken\n"),
         ("episode", 0, "error: process 0 of 3: ValueError: this episode is broken\n"),
-        ("nan", 2, "error: process 2 of 3: the meta-loss is nan and the norm of its gradient nan in outer step 2\n"),
         ("infinite gradient", 1, "and the norm of its gradient inf in outer step 1\n  Lower inner_lr"),
         ("update", 1, "error: process 1 of 3: RuntimeError: out of memory\n"),
         ("validation", 2, "error: process 2 of 3: ValueError: cannot be scored\n"),
@@ -198,6 +198,15 @@ def test_when_one_process_fails_all_end_and_its_message_is_shown_once(
     bug = fault in {"episode", "update", "validation"}  # nothing that a user could mend: show where it happened
     assert [("Traceback" in text) for text in texts] == [bug and process == at for process in range(3)]
     assert (tmp_path / "run").exists() == (fault != "data")
+
+
+def test_all_processes_leave_out_what_is_sick_in_one(made: Path, ranks: Ranks, tmp_path: Path) -> None:
+    ended = ranks("command", 3, tmp_path, words=_pretrain(made, tmp_path), fault="nan", at=2)
+    assert ended.codes == [0, 0, 0], ended.text()
+    records = Run.open(tmp_path / "run").metrics()
+    assert [len(record.left_out) for record in records[:4]] == [0, 0, 1, 1]  # one of three episodes, from step 2
+    assert all(math.isfinite(record.loss) for record in records[1:])
+    assert "is left out" in ended.text()[0]
 
 
 @pytest.mark.parametrize("at", [0, 2])

@@ -79,7 +79,10 @@ def test_a_value_that_cannot_be_is_refused(method: str, key: str, value: object,
     assert str(error.value).startswith(message)
 
 
-@pytest.mark.parametrize(("key", "value"), [("inner_lr", 0), ("head_lr", None), ("inner_steps", 0), ("exact_steps", 2)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("inner_lr", 0), ("head_lr", None), ("inner_steps", 1), ("inner_steps", 10_000), ("exact_steps", 2)],
+)
 def test_a_value_at_the_edge_of_its_range_is_taken(key: str, value: object) -> None:
     check_setting("maml", key, value)
 

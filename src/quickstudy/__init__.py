@@ -4,13 +4,23 @@
     >>> sorted(quickstudy.__all__)[:3]
     ['AdaptedModel', 'Encoder', 'Episode']
 
-Names are resolved on first use, so that `import quickstudy` stays fast and imports no torch.
+Names are resolved on first use, so that `import quickstudy` stays fast and imports no torch. quickstudy sends nothing
+to anyone, and asks the libraries below not to either: they read these variables when they are first imported.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from quickstudy._version import __version__ as __version__
+
+for _name, _value in (
+    ("HF_HUB_DISABLE_TELEMETRY", "1"),  # huggingface_hub, transformers and datasets: what they tell with a download
+    ("HF_UPDATE_DOWNLOAD_COUNTS", "0"),  # datasets: a request that counts downloads
+    ("GRADIO_ANALYTICS_ENABLED", "False"),
+    ("RAY_USAGE_STATS_ENABLED", "0"),
+):
+    os.environ.setdefault(_name, _value)
 
 _HOME = {
     "AdaptedModel": "quickstudy.models.adapted",

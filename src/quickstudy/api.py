@@ -9,10 +9,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from warnings import warn
 
+import numpy as np
+
 from quickstudy.adaptation.few import learn_task
+from quickstudy.adaptation.weights import row_weights
 from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
@@ -118,6 +121,7 @@ def adapt(
     texts: Iterable[Text] | None = None,
     labels: Iterable[str | int] | None = None,
     weights: Sequence[float] | None = None,
+    class_weight: Literal["balanced"] | Mapping[str, float] | None = "balanced",
     label_descriptions: Mapping[str, str] | None = None,
     names: NameReading = "true",
     steps: int = 0,
@@ -130,11 +134,13 @@ def adapt(
         texts: Instead of `data`: texts, or (text, second text) tuples for pairs.
         labels: Their labels.
         weights: How often each labelled row counts, 0 or more; None if each counts once.
+        class_weight: How often the rows of each class count besides: `balanced` (the rows of each class together count
+            as those of any other, if the method can weigh rows), or weights by label, or None.
         label_descriptions: What labels mean, by their name, for a run that reads label names. A label without a
             description has its name.
         names: What a run that reads label names gets of them: `true`, `none`, or `opaque` codes, which are a control.
-        steps: Gradient steps on the labelled rows before the head is made. They take about a second each, and help if
-            there are 8 or more rows of a class (see docs/classifier.md).
+        steps: Gradient steps on the labelled rows before the head is made. They take about a second each. They help on
+            some tasks and harm on others, so measure them on rows that were held out (see docs/classifier.md).
 
     Raises:
         QuickstudyError: No such run, unusable data, fewer than two labels, or descriptions or weights that cannot be
@@ -147,6 +153,9 @@ def adapt(
     task, learner = _task(data, texts, labels), opened.learner()
     if label_descriptions is not None:
         task = _describe(task, label_descriptions, learner)
+    if task.kind == "classification" and (class_weight != "balanced" or learner.weighs):
+        labels_of_rows = task.train_split.labels.astype(np.int64)
+        weights = row_weights(labels_of_rows, task.label_names, class_weight, weights)
     learner = after_steps(learner, steps)
     model, learned = learn_task(learner, task, names, weights=weights, prior=opened.name)
     return replace(model, learned=learned())

@@ -1,5 +1,6 @@
 """Build: the only place where settings become objects."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from quickstudy.config import SCRATCH, Recipe
+from quickstudy.cost import is_out_of_memory
 from quickstudy.data.cache import make_once
 from quickstudy.data.reference import load_corpus, load_task_groups, load_tasks
 from quickstudy.data.text.passages import Passages
@@ -27,6 +29,8 @@ from quickstudy.training.language import LanguageModel, LanguageSettings
 
 _SCRATCH_FORMAT = 1  # raise it when a new encoder is made in another way
 _TOKENIZER_SENTENCES = 400_000  # about; more change a vocabulary hardly
+
+_log = logging.getLogger(__name__)
 
 Validate = Callable[[MetaLearner], float]
 
@@ -70,6 +74,11 @@ def build(recipe: Recipe, *, base: Path = Path()) -> Built:
     sampler, validate = _samplers(recipe, spec, groups, validation_tasks)
     learner = build_learner(recipe, build_encoder(recipe, base=base))
     _check_trains(recipe, learner)
+    read = learner.encoder.settings.max_length
+    if recipe.outer.max_length is not None and recipe.outer.max_length > read:
+        _log.warning(
+            "outer.max_length = %d: the encoder reads %d tokens, and cuts there", recipe.outer.max_length, read
+        )
     learner.prepare(train_tasks)
     language = _language(recipe, learner.encoder, base) if recipe.language else None
     return Built(learner, sampler, recipe.outer, validate, tuple(task.name for task in validation_tasks), language)
@@ -80,7 +89,12 @@ def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner
     _check_method(recipe)
     encoder = encoder or build_encoder(recipe)
     with _placed(recipe, "method.adapts"):
-        return make(recipe.method.name, encoder, recipe.method.settings, seed=recipe.seed)
+        try:
+            return make(recipe.method.name, encoder, recipe.method.settings, seed=recipe.seed)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RecipeError("there is not enough memory for this method", fix="Choose smaller settings.") from error
 
 
 def build_encoder(recipe: Recipe, *, base: Path = Path()) -> Encoder:

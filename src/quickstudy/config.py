@@ -6,7 +6,6 @@ refused with the line on which they are written. The run folder keeps the recipe
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 from quickstudy.errors import RecipeError, did_you_mean
 from quickstudy.settings import OuterSettings, Positive, Rate
 from quickstudy.storage.layout import RunFiles
+from quickstudy.storage.reading import UnreadableError, parse_toml, read_text
 
 SCRATCH = "scratch"  # the name of an encoder that is made for the run
 Size = Positive | tuple[Positive, Positive]
@@ -171,19 +171,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     file = _recipe_file(Path(path))
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except UnreadableError as error:
         raise RecipeError(
-            f"the recipe cannot be read ({error})", where=str(file), fix="Check the path; a recipe is UTF-8 text."
+            f"the recipe cannot be read ({error})",
+            where=f"{file}:{error.line}" if error.line else str(file),
+            fix="Check the path; a recipe is UTF-8 text.",
         ) from None
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        named = re.search(r"line (\d+)", str(error))
-        line = named[1] if named else len(text.splitlines())  # an error without a number is at the end of the file
+        values = parse_toml(text)
+    except UnreadableError as error:
         raise RecipeError(
             f"not valid TOML ({error})",
-            where=f"{file}:{line}",
+            where=f"{file}:{error.line}" if error.line else str(file),
             fix="Texts need quotes, lists need brackets, each setting its own line.",
         ) from None
     origin: dict[tuple[str, ...], str] = {}
@@ -284,8 +284,8 @@ def _apply(values: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]
     if not equals or not all(key):
         raise RecipeError("not a setting", where=where, fix="Write --set section.key=value.")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {raw}")["value"]
+    except UnreadableError:
         value = raw
     section = values
     for heading in key[:-1]:

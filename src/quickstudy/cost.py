@@ -89,6 +89,12 @@ def free_mib(device: torch.device) -> float | None:
     return min(limits) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if limits else None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory."""
+    phrases = "DefaultCPUAllocator", "std::bad_alloc", "ALLOC_FAILED", "out of memory"  # in a plain RuntimeError
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(phrase in str(error) for phrase in phrases)
+
+
 def _restart(device: torch.device) -> bool:
     """Set the high-water mark to what is held now; return whether that is possible."""
     if device.type == "cuda":

@@ -39,6 +39,13 @@ class RunError(QuickstudyError):
     """A run or model folder that cannot be read or written."""
 
 
+class TerminatedError(SystemExit):
+    """A training that SIGTERM ended after it was saved. Without a handler, the process leaves with exit code 143."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
 class NothingLearnedWarning(UserWarning):
     """A meta-training after which the encoder is still the untouched one."""
 

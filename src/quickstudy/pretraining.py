@@ -3,7 +3,9 @@
 All processes build the same objects. Nothing is written until all of them are ready, and only the main process writes.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,21 @@ from quickstudy.report.run.card import write_card
 from quickstudy.report.run.facts import read_run
 from quickstudy.report.run.page import write_report
 from quickstudy.runs import Run
+from quickstudy.storage.lock import locked
 from quickstudy.training.budget import Budget
 from quickstudy.training.checkpoint import read_state
 from quickstudy.training.explain import Explanation, explain
+from quickstudy.training.leftovers import is_worthless, tidy
 from quickstudy.training.outer import LAST, train
-from quickstudy.training.record import StepRecord, append_record, cut_log
+from quickstudy.training.record import StepRecord, append_record, check_log, cut_log
 
 OnStep = Callable[[StepRecord], None]
 
 
 def start_run(recipe: Recipe, folder: Path, on_step: OnStep, *, budget: Budget | None = None) -> Run:
     """Meta-train a recipe into a new run folder.
+
+    A run that ended before its first checkpoint holds nothing of worth: its folder is taken for the new one.
 
     Args:
         recipe: The settings.
@@ -42,13 +48,18 @@ def start_run(recipe: Recipe, folder: Path, on_step: OnStep, *, budget: Budget |
     Raises:
         QuickstudyError: The recipe, the data or the folder cannot be used.
     """
-    if folder.exists():
+    begun_before = folder.exists()
+    if begun_before and not is_worthless(folder):
         raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
     built, accelerator = _prepare(recipe, folder)
+    if begun_before and is_main():
+        with locked(folder):
+            shutil.rmtree(folder)
     tasks = [task.name for task in built.sampler.tasks]
     whole = _with_whole_paths(recipe)  # the run can then be evaluated from any folder
     run = Run.create(folder, whole, tasks, built.validation_tasks) if is_main() else Run(folder, whole)
-    return _meta_train(run, built, accelerator, on_step, budget)
+    with _alone(run):
+        return _meta_train(run, built, accelerator, on_step, budget)
 
 
 def resume_run(run: Run, asked: Recipe, on_step: OnStep) -> Run:
@@ -64,18 +75,29 @@ def resume_run(run: Run, asked: Recipe, on_step: OnStep) -> Run:
         QuickstudyError: The run or its data cannot be used.
     """
     _refuse_other_recipe(run, asked)
-    read_run(run.folder)  # what the pages could not show is to be known before anything is trained
-    built, accelerator = _prepare(run.recipe, run.folder)
-    if is_main():
-        state = read_state(run.files.checkpoints / LAST)
-        cut_log(run.files.metrics, state.step if state else -1)
-    return _meta_train(run, built, accelerator, on_step)
+    with _alone(run):
+        run.check_recipe()
+        read_run(run.folder)  # what the pages could not show is to be known before anything is trained
+        built, accelerator = _prepare(run.recipe, run.folder)
+        if is_main():
+            tidy(run.files)
+            state = read_state(run.files.checkpoints / LAST)
+            check_log(run.files.metrics, state.step if state else 0)
+            cut_log(run.files.metrics, state.step if state else -1)
+        return _meta_train(run, built, accelerator, on_step)
 
 
 def explain_recipe(recipe: Recipe) -> Explanation:
     """Estimate what an outer step of a recipe takes, and compute one to compare; see `training.explain`."""
     built = build(recipe)
     return explain(built.learner, built.sampler, built.outer, _make_accelerator(recipe, Path()))
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Keep other trainings out of the run folder; the main process does that for all."""
+    with locked(run.folder) if is_main() else nullcontext():
+        yield
 
 
 def _with_whole_paths(recipe: Recipe) -> Recipe:

@@ -3,7 +3,6 @@
 The names of the files in it are in `quickstudy.storage.layout`.
 """
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +29,9 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.models.weights import copy_weights
 from quickstudy.storage.files import count_bytes, new_folder, replaced_folder, save_tensors, write_json, write_text
 from quickstudy.storage.layout import PRIOR, PRIOR_FOLDER, RunFiles, find_run_folder
-from quickstudy.storage.manifest import check_manifest, write_manifest
+from quickstudy.storage.manifest import check_files, check_manifest, write_manifest
+from quickstudy.storage.reading import read_json
+from quickstudy.storage.trust import check_folder
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import StepRecord, read_log
 
@@ -70,6 +71,7 @@ class Run:
             files.checkpoints.mkdir()
             write_json(files.tasks, {"meta_train": list(tasks), "meta_validation": list(validation)})
             write_text(files.config, dump_recipe(recipe))
+            write_manifest(new, [files.config.name, files.tasks.name])
         return cls(folder, recipe)
 
     @classmethod
@@ -81,6 +83,7 @@ class Run:
         """
         files = RunFiles(find_run_folder(folder))
         files.check_exist()
+        check_folder(files.folder, "run folder")
         return cls(files.folder, load_recipe(files.config))
 
     @property
@@ -102,6 +105,10 @@ class Run:
                 fix=f"Go on with: quickstudy pretrain --resume {self.folder}",
             )
 
+    def check_recipe(self) -> None:
+        """Raise `RunError` if the recipe, or the names of the tasks, are not as they were when the run began."""
+        check_files(self.folder, [self.files.config.name, self.files.tasks.name], "run folder", _COPY_AGAIN)
+
     def meta_train_tasks(self) -> set[str]:
         """Return the names of the tasks that the run was meta-trained on.
 
@@ -121,8 +128,11 @@ class Run:
     def _task_names(self) -> tuple[set[str], set[str]]:
         file = self.files.tasks
         try:
-            names = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"meta_train": []}
-            return set(names["meta_train"]), set(names.get("meta_validation", []))
+            names = read_json(file) if file.exists() else {"meta_train": []}
+            train, validation = names["meta_train"], names.get("meta_validation", [])
+            if not all(isinstance(name, str) for name in (*train, *validation)):
+                raise ValueError("a name is no text")
+            return set(train), set(validation)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"it is damaged ({error})", where=str(file), fix=_COPY_AGAIN) from error
 
@@ -151,7 +161,8 @@ class Run:
         # A method that learns nothing beside the encoder still gets its file: it says that the run is finished.
         save_tensors(_beside(learner) or {"nothing": torch.zeros(0)}, self.files.learned)
         files = (self.files.config, self.files.tasks, self.files.learned, self.files.encoder)
-        write_manifest(self.folder, [file.name for file in files if file.exists()])
+        log = [self.files.metrics.name] if self.files.metrics.exists() else []
+        write_manifest(self.folder, [file.name for file in files if file.exists()], records=log)
 
     def learner(self) -> MetaLearner:
         """Return the meta-trained learner.
@@ -182,6 +193,7 @@ class Run:
         Raises:
             RunError: There are none, or they are damaged.
         """
+        check_files(self.folder, [self.files.seen.name], "run folder", _COPY_AGAIN)
         try:
             return load_fingerprints(self.files.seen)
         except (OSError, ValueError) as error:
@@ -217,7 +229,7 @@ class Run:
         names = {"train": sorted(self.meta_train_tasks()), "validation": sorted(self.meta_validation_tasks())}
         tasks = TasksConfig(train=names["train"], validation=names["validation"])
         changes = {"encoder": _on(self.recipe.encoder, base), "tasks": tasks}  # no paths of this machine
-        recipe = self.recipe.model_copy(update=changes)
+        recipe = hide_text_places(self.recipe.model_copy(update=changes))
         delta = Delta.between(build_encoder(recipe), learner.encoder, rank, strength)
         seen = take_fingerprints(load_tasks([*self.recipe.tasks.train, *self.recipe.tasks.validation]))
         with new_folder(folder) as new:
@@ -230,6 +242,17 @@ class Run:
             listed = (files.delta, files.seen, files.config, files.tasks, files.learned)
             write_manifest(new, [file.name for file in listed])
         return Run(folder, recipe)
+
+
+def hide_text_places(recipe: Recipe) -> Recipe:
+    """Return a recipe that names its text without labels, if it has some, without the folder that the text is in."""
+    new, language = recipe.encoder.from_scratch, recipe.language
+    if new:
+        new = new.model_copy(update={"text": Path(new.text).name})
+    if language and language.text:
+        language = language.model_copy(update={"text": Path(language.text).name})
+    encoder = recipe.encoder.model_copy(update={"from_scratch": new})
+    return recipe.model_copy(update={"encoder": encoder, "language": language})
 
 
 def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:

@@ -29,7 +29,7 @@ class OuterSettings:
         outer_lr: Peak learning rate of the encoder; above 0.
         method_lr: Peak learning rate of what the method learns beside the encoder (scales, learned rates, generators);
             above 0.
-        meta_batch_size: Episodes per update (M), over all processes; 1 or more.
+        meta_batch_size: Episodes per update (M), over all processes; 1 to 65,536.
         max_length: Tokens per sequence of an episode; longer ones are cut. None: as many as the encoder reads. Short
             texts make a step cheaper, and the encoder can still read long ones afterwards.
         warmup_steps: Steps in which the rate rises linearly to its peak; 0 or more. None: a tenth of the outer steps,
@@ -42,7 +42,9 @@ class OuterSettings:
         validate_every: Steps between two meta-validations; 1 or more. A checkpoint is written at the same steps.
         patience: The loop stops after this many meta-validations without a better score; 0 never stops it early.
         keep: The meta-parameters that the run ends with: `best` (the highest meta-validation score) or `last`.
-        validation_episodes: Episodes of one meta-validation; 1 or more.
+        validation_episodes: Episodes of one meta-validation; 1 to 1,000,000.
+        max_left_out: An episode whose loss or gradient is NaN or infinite is left out. The run stops if this happens to
+            more than this fraction of the episodes of ten outer steps; 0 to 1.
         mixed_precision: `no` computes in single precision, `bf16` mostly in bfloat16.
         trackers: Experiment trackers of accelerate that are told of every step.
     """
@@ -50,7 +52,7 @@ class OuterSettings:
     outer_steps: Positive = 500
     outer_lr: Rate = 3e-5
     method_lr: Rate = 1e-2
-    meta_batch_size: Positive = 4
+    meta_batch_size: Annotated[int, Field(ge=1, le=65_536)] = 4
     max_length: Annotated[int, Field(ge=8)] | None = None
     warmup_steps: NonNegative | None = None
     schedule: Literal["linear", "cosine"] = "linear"
@@ -60,7 +62,8 @@ class OuterSettings:
     validate_every: Positive = 100
     patience: NonNegative = 0
     keep: Literal["best", "last"] = "best"
-    validation_episodes: Positive = 40
+    validation_episodes: Annotated[int, Field(ge=1, le=1_000_000)] = 40
+    max_left_out: Annotated[float, Field(ge=0, le=1)] = 0.5
     mixed_precision: Literal["no", "bf16"] = "no"  # fp16 would need its gradients unscaled
     trackers: list[str] = field(default_factory=list)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ import typer
 from quickstudy.cli.descriptions import read_descriptions
 from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, print_json
+from quickstudy.cli.terminal import say
 from quickstudy.errors import DataError
 from quickstudy.settings import FullSettings
 from quickstudy.storage.layout import PRIOR
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 Descriptions = Annotated[Path | None, typer.Option(help="TOML or JSON: what labels mean, if the run reads names.")]
 Names = Annotated[
     Literal["true", "none", "opaque"] | None, typer.Option(help="What the run gets of label names, if it reads them.")
+]
+
+ClassWeight = Annotated[
+    Literal["balanced", "none"] | None,
+    typer.Option(help="Let each label count alike, however many rows it has (balanced, the default), or each row."),
+]
+Steps = Annotated[
+    int, typer.Option(help="Gradient steps on the labelled rows first; they help on some tasks only.", min=0)
 ]
 
 _FULL = FullSettings()
@@ -39,9 +49,8 @@ def adapt(
     regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
     label_descriptions: Descriptions = None,
     names: Names = None,
-    steps: Annotated[
-        int, typer.Option(help="Gradient steps on the labelled rows first; 30 help from 8 rows per class on.", min=0)
-    ] = 0,
+    class_weight: ClassWeight = None,
+    steps: Steps = 0,
     full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
     epochs: Annotated[
         float | None, typer.Option(help=f"With --full: passes over the data ({_FULL.epochs:g}).", min=0.01)
@@ -62,9 +71,8 @@ def adapt(
     settings = _full_settings({"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed}, full=full)
     choices = {"text": text_column, "pair": pair_column, "label": label_column}
     described = read_descriptions(label_descriptions) if label_descriptions else None
-    if full and (names or described or steps):
-        fix = "Leave out --full, or --names, descriptions and --steps."
-        raise DataError("full fine-tuning reads no label names, and takes its own steps", fix=fix)
+    if full:
+        _refuse_with_full(names=bool(names or described), steps=bool(steps), weights=bool(class_weight))
     from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
     with _labelled_data(data) as place:
@@ -73,7 +81,9 @@ def adapt(
         if full:
             model = _finetune(run, reference, settings, quiet=as_json)
         else:
-            model = api.adapt(run, reference, label_descriptions=described, names=names or "true", steps=steps)
+            weighting: Literal["balanced"] | None = None if class_weight == "none" else "balanced"
+            adapt_run = partial(api.adapt, run, reference, steps=steps, class_weight=weighting)
+            model = adapt_run(label_descriptions=described, names=names or "true")
     seconds = time.perf_counter() - began
     model.save(out)
     labels = ", ".join(model.label_names) or "a number"
@@ -82,9 +92,9 @@ def adapt(
         answer = {"model": str(out), "labels": list(model.label_names), "seconds": round(seconds, 3)}
         print_json(answer | {"learned": learned})
     else:
-        print(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
+        say(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
         for line in model.learned.lines() if model.learned else ():
-            print(f"  {line}")
+            say(f"  {line}")
         say_next(f'quickstudy predict {out} "a text"')
 
 
@@ -97,13 +107,22 @@ def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:
     return replace(_FULL, **given)
 
 
+def _refuse_with_full(*, names: bool, steps: bool, weights: bool) -> None:
+    """Refuse what full fine-tuning does not do."""
+    if names or steps:
+        fix = "Leave out --full, or --names, descriptions and --steps."
+        raise DataError("full fine-tuning reads no label names, and takes its own steps", fix=fix)
+    if weights:
+        raise DataError("full fine-tuning counts each row once", fix="Leave out --full, or --class-weight.")
+
+
 @contextmanager
 def _labelled_data(data: str) -> Iterator[str]:
-    """Give where the data are; of standard input, a copy."""
-    if data == "-":
-        from quickstudy.data.stdin import standard_input
+    """Give where the data are; of what is piped in, a copy."""
+    from quickstudy.data.stdin import is_piped, piped_input
 
-        with standard_input() as file:
+    if is_piped(data):
+        with piped_input(data) as file:
             yield str(file)
     else:
         yield data

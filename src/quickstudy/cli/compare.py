@@ -7,6 +7,7 @@ import typer
 
 from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
+from quickstudy.cli.terminal import say
 from quickstudy.errors import DataError
 
 _LEARNERS = "Run folders, recipe files (untouched) or names of methods; with :no-names or :opaque-names behind them."
@@ -30,7 +31,7 @@ def compare(
         str | None, typer.Option(help="Compute on the Ray cluster at this address; local: start one.")
     ] = None,
     allow_overlap: AllowOverlap = False,
-    texts: Annotated[bool, typer.Option(help="Show support sets and wrong predictions in the report.")] = True,
+    texts: Annotated[bool, typer.Option(help="Show support sets and wrong predictions in the report.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare runs and methods on held-out tasks; what is finished is never computed again (step 5)."""
@@ -66,5 +67,5 @@ def compare(
         print_json(plain_results(results))
     else:
         print_comparison(results)
-        print(f"report: {out / 'report.html'}, figures of every draw: {out / 'results.parquet'}")
+        say(f"report: {out / 'report.html'}, figures of every draw: {out / 'results.parquet'}")
         say_next(f"quickstudy recommend {out}")

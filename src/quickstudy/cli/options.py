@@ -1,11 +1,15 @@
 """Options: what several verbs have in common: their shared options, what `--json` prints, and a list of shots."""
 
 import json
+import re
 from typing import Annotated, Any
 
 import typer
 
 from quickstudy.errors import DataError
+
+# JSON lets these characters stand, and terminals obey some of them; see `quickstudy.visible`.
+_UNESCAPED = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 HeldOutTasks = Annotated[list[str], typer.Option(help="Held-out tasks (references). May be repeated.")]
@@ -35,4 +39,5 @@ def print_json(value: Any) -> None:
     """Print a value as JSON, with null instead of NaN."""
     from quickstudy.storage.files import finite
 
-    print(json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False))
+    text = json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False)
+    print(_UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

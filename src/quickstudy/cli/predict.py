@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, print_json
 from quickstudy.cli.prediction import Prediction
+from quickstudy.cli.terminal import say
 from quickstudy.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from quickstudy.tasks.split import Example
 
 _OUT = "Write label and probabilities beside the columns of the file: .csv, .tsv, .jsonl, .parquet or .xlsx."
+
+_AFTER_FILE = "check the rows of lowest probability, add them with the right label to your examples, and adapt again"
+_AFTER_NUMBERS = "check some rows, add the wrong ones with the right number to your examples, and adapt again"
 
 
 def predict(
@@ -51,6 +56,7 @@ def predict(
 
         examples = [Example(text, second) for text, second in zip_longest(texts, pair or ())]
         _print(_load(model, precision), examples, as_json)
+        _say_next(f"quickstudy predict {model} FILE --out labelled.csv", as_json)
         return
     with _opened(source) as file:
         if out:
@@ -61,6 +67,7 @@ def predict(
 
             examples = read_texts(file, text_column, pair_column, skip_bad_rows=skip_bad_rows)
             _print(_load(model, precision), examples, as_json)
+            _say_next(f"quickstudy predict {model} {source} --out labelled.csv", as_json)
 
 
 def _source(data: Path | None, texts: list[str], out: Path | None) -> tuple[Path | None, list[str]]:
@@ -68,10 +75,11 @@ def _source(data: Path | None, texts: list[str], out: Path | None) -> tuple[Path
     if data or len(texts) != 1:
         return data, texts
     from quickstudy.data.source import find_format
+    from quickstudy.data.stdin import is_piped
 
     word = texts[0]
     is_name = find_format(Path(word)) is not None and (Path(word).is_file() or " " not in word)
-    return (Path(word), []) if word == "-" or out or is_name else (None, texts)
+    return (Path(word), []) if is_piped(word) or out or is_name else (None, texts)
 
 
 def _refuse_useless(source: Path | None, out: Path | None, options: dict[str, bool], skip_bad_rows: bool) -> None:
@@ -86,11 +94,11 @@ def _refuse_useless(source: Path | None, out: Path | None, options: dict[str, bo
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
-    """Give the path of a file; of standard input, that of a copy."""
-    if str(source) == "-":
-        from quickstudy.data.stdin import standard_input
+    """Give the path of a file; of what is piped in, that of a copy."""
+    from quickstudy.data.stdin import is_piped, piped_input
 
-        with standard_input() as file:
+    if is_piped(source):
+        with piped_input(source) as file:
             yield file
     else:
         yield source
@@ -117,14 +125,15 @@ def _write(
         done = label_file(loaded, files, columns, skip_bad_rows=skip_bad_rows, on_rows=progress.rows)
     _say_cut(loaded, done.cut)
     if done.interrupted:
-        print(f"stopped: {describe_rest(files, done)}", file=sys.stderr)
+        say(f"stopped: {describe_rest(files, done)}", file=sys.stderr)
         raise typer.Exit(130)
     if as_json:
         print_json({"out": str(files.target), "rows": done.rows, "cut": done.cut, "labels": done.labels})
     else:
         counts = ", ".join(f"{label} {count:,}" for label, count in done.labels.most_common(10))
         more = f" and {len(done.labels) - 10} more labels" if len(done.labels) > 10 else ""
-        print(f"{files.target}: {counted(done.rows, 'row')}{f'; {counts}{more}' if counts else ''}")
+        say(f"{files.target}: {counted(done.rows, 'row')}{f'; {counts}{more}' if counts else ''}")
+    _say_next(_AFTER_FILE if loaded.kind == "classification" else _AFTER_NUMBERS, as_json)
 
 
 def _load(folder: Path, precision: str) -> "AdaptedModel | OnnxModel":
@@ -151,12 +160,17 @@ def _print(model: "AdaptedModel | OnnxModel", examples: "Sequence[Example]", as_
         print_predictions(predictions)
 
 
+def _say_next(what: str, as_json: bool) -> None:
+    if not as_json:
+        say_next(what)
+
+
 def _say_cut(model: "AdaptedModel | OnnxModel", cut: int) -> None:
     """Say how many texts were not read to their end."""
     if cut:
         from quickstudy.models.tokens import describe_cut
 
-        print(describe_cut(cut, model.max_length), file=sys.stderr)
+        say(describe_cut(cut, model.max_length), file=sys.stderr)
 
 
 def _predict(model: "AdaptedModel | OnnxModel", examples: "Sequence[Example]") -> list[Prediction]:

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 
 from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import Json, print_json
+from quickstudy.cli.terminal import say
 from quickstudy.errors import NothingLearnedWarning, RecipeError
 
 if TYPE_CHECKING:
@@ -77,10 +79,14 @@ def _print_run(run: "Run", as_json: bool) -> None:
             }
         )
     else:
-        print(f"kept: {kept.describe()}" if kept else "kept: unknown, because the log is not there")
-        print(f"encoder and report: {run.folder}")
+        say(f"kept: {kept.describe()}" if kept else "kept: unknown, because the log is not there")
+        say(f"encoder and report: {run.folder}")
+    left_out = Counter(task for record in run.metrics() for task in record.left_out)
+    if left_out:
+        names = ", ".join(f"{task} ({count})" for task, count in left_out.most_common())
+        say(f"warning: {left_out.total()} episodes were left out, because they gave NaN: {names}", file=sys.stderr)
     if warning:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", file=sys.stderr)
     if not as_json:
         say_next(f"quickstudy adapt {run.folder} --data FILE --out model/")
 

@@ -6,9 +6,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from quickstudy.cli.terminal import say
 from quickstudy.report.number import counted, shots_text
+from quickstudy.visible import visible
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -61,10 +64,10 @@ class _Bar:
         """Move the bar, or print a plain line if it is important or the last one is a while ago."""
         if total is not None:
             self._progress.update(self._task, total=total)
-        self._progress.update(self._task, completed=done, note=note)
+        self._progress.update(self._task, completed=done, note=escape(visible(note)))
         if not self.live and not self.quiet and (important or time.monotonic() - self._spoken > _PLAIN_SECONDS):
             self._spoken = time.monotonic()
-            print(plain, flush=True, file=self._plain_to)
+            say(plain, file=self._plain_to)
 
 
 class TrainingProgress(_Bar):

@@ -7,6 +7,7 @@ import typer
 
 from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import Json, print_json
+from quickstudy.cli.terminal import say
 
 
 def recommend(
@@ -57,5 +58,5 @@ def recommend(
         print_json(asdict(choice))
     else:
         verdict = f": {choice.verdict}" if choice.verdict else ""
-        print(f"{choice.learner}{verdict}\n  {choice.why}")
+        say(f"{choice.learner}{verdict}\n  {choice.why}")
         say_next("quickstudy adapt RUN --data FILE --out model/")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from quickstudy.cli.ending import say_next
+from quickstudy.cli.terminal import say
 
 
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a run or of a comparison.")]) -> None:
@@ -15,5 +16,5 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a run or of a 
     from quickstudy.report.run.page import write_report
 
     page = write_pages(folder) if (folder / CELLS).is_dir() else write_report(folder)
-    print(page)
+    say(str(page))
     say_next(f"open {page} in a browser")

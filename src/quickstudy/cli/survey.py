@@ -48,7 +48,9 @@ class Seen:
         labels = "labels are numbers"
         if self.rows_per_label:
             counts = self.rows_per_label.values()
-            labels = f"{len(counts)} labels with {min(counts)} to {max(counts)} rows"
+            low, high = min(counts), max(counts)
+            rows = f"{low} rows each" if low == high else f"{low} to {high} rows"
+            labels = f"{len(counts)} labels with {rows}"
         return f"{self.name}: {self.rows:,} rows of {what}, {labels}, {self.words} words (longest {self.longest})"
 
     @property

@@ -17,9 +17,19 @@ from quickstudy.report.table import means_table, ranks_table, score_name, tasks_
 from quickstudy.report.view import best_first, in_order
 from quickstudy.tasks.split import readable
 from quickstudy.tasks.task import Task
+from quickstudy.visible import visible
 
 if TYPE_CHECKING:
     from quickstudy.training.explain import Explanation
+
+
+def plain(text: str) -> str:
+    r"""Return text for a table of rich: no markup, no control characters.
+
+    >>> plain("[bold]\x1b[2J")
+    '\\[bold]␛[2J'
+    """
+    return escape(visible(text))
 
 
 def _console() -> Console:
@@ -58,14 +68,14 @@ def print_tasks(tasks: list[Task], show: int) -> None:
         names = task.label_names
         labels = "a number" if not names else ", ".join(names) if len(names) <= 6 else f"{len(names)} labels"
         pair = "yes" if task.pair else "no"
-        table.add_row(*map(escape, (task.name, rows, labels, pair, task.domain, task.description)))
+        table.add_row(*map(plain, (task.name, rows, labels, pair, task.domain, task.description)))
     console = _console()
     console.print(table)
     for task in tasks if show else ():
-        console.print(f"\n[bold]{escape(task.name)}[/bold]")
+        console.print(f"\n[bold]{plain(task.name)}[/bold]")
         for example in _examples(task, show):
             second = f"  |  {example['text_pair']}" if example["text_pair"] else ""
-            console.print(f"  [cyan]{escape(str(example['label']))}[/cyan]  {escape(example['text'] + second)}")
+            console.print(f"  [cyan]{plain(str(example['label']))}[/cyan]  {plain(example['text'] + second)}")
 
 
 def print_predictions(predictions: Sequence[Prediction]) -> None:
@@ -76,10 +86,10 @@ def print_predictions(predictions: Sequence[Prediction]) -> None:
         table.add_column(column, overflow="fold", justify="right" if column in ("probability", "value") else "left")
     for prediction in predictions:
         if prediction.probabilities is None:
-            table.add_row(f"{prediction.answer:.3f}", escape(prediction.text))
+            table.add_row(f"{prediction.answer:.3f}", plain(prediction.text))
         else:
             chance = f"{100 * prediction.probabilities[str(prediction.answer)]:.1f} %"
-            table.add_row(escape(str(prediction.answer)), chance, escape(prediction.text))
+            table.add_row(plain(str(prediction.answer)), chance, plain(prediction.text))
     _console().print(table)
 
 
@@ -90,13 +100,13 @@ def print_evaluation(results: Results) -> None:
         _print_table(console, shown)
         console.print()
     for sentence in headline(view) + gain_sentences(view):
-        console.print(escape(sentence))
+        console.print(plain(sentence))
     protocol = results.protocol
     limit = f", {protocol.limit} test rows at most" if protocol.limit else ""
     console.print(f"{score_name(results)}; {counted(protocol.draws, 'draw')}{limit}", style="dim")
     for name in view.learners:
         for note in overlap_notes(results.learners[name]):
-            console.print(escape(note), style="yellow")
+            console.print(plain(note), style="yellow")
 
 
 def print_comparison(results: Results) -> None:
@@ -106,17 +116,17 @@ def print_comparison(results: Results) -> None:
         _print_table(console, ranks_table(view, shots))
     console.print("mean over tasks and 95 % interval over tasks", style="dim")
     for sentence in headline(view):
-        console.print(escape(sentence))
+        console.print(plain(sentence))
 
 
 def _print_table(console: Console, shown: reported.Table) -> None:
     """Print a table of a report."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for place, name in enumerate(shown.head):
-        table.add_column(escape(name), justify="right" if place else "left")
+        table.add_column(plain(name), justify="right" if place else "left")
     for line in shown.lines:
-        table.add_row(*(f"[bold]{escape(cell.text)}[/bold]" if cell.best else escape(cell.text) for cell in line))
-    console.print(escape(shown.caption), style="italic")
+        table.add_row(*(f"[bold]{plain(cell.text)}[/bold]" if cell.best else plain(cell.text) for cell in line))
+    console.print(plain(shown.caption), style="italic")
     console.print(table)
 
 

@@ -5,17 +5,21 @@ trials, and the descriptions of its labels if there are any. A cell holds no tex
 without.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quickstudy._version import __version__
+from quickstudy.errors import RunError
 from quickstudy.evaluation.hashing import hash_of
 from quickstudy.evaluation.record import Draw, Shots
 from quickstudy.evaluation.results import Learner
 from quickstudy.evaluation.results_file import CELLS, read_draws
 from quickstudy.evaluation.trial import PlannedTask, trials_hash
 from quickstudy.settings import FullSettings
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,15 @@ class Cell:
     task: PlannedTask
     shots: Shots
     file: Path
+
+    def discard_if_damaged(self) -> None:
+        """Remove the file if it is damaged, and say so: the cell is then computed again."""
+        try:
+            if self.file.exists():
+                self.read()
+        except RunError as error:
+            _log.warning("%s: %s; it is computed again", self.file.name, error.what)
+            self.file.unlink()
 
     def read(self) -> list[Draw]:
         """Return its draws under the names that learner and task have now.

@@ -21,7 +21,11 @@ from quickstudy.errors import DataError
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.results import Results
+from quickstudy.evaluation.results_file import CELLS
 from quickstudy.report.comparison.page import write_comparison
+from quickstudy.storage.files import remove_abandoned
+from quickstudy.storage.layout import PLOTS
+from quickstudy.storage.lock import locked
 
 _BASELINES = ("majority", "label-names", "nearest-neighbour", "linear-probe", "protonet")
 _SHOTS = (4, 8, 16)
@@ -37,7 +41,7 @@ def compare(
     workers: int = 1,
     ray: str | None = None,
     allow_overlap: bool = False,
-    texts: bool = True,
+    texts: bool = False,
     on_cell: OnCell = lambda _done, _all, _what: None,
 ) -> Results:
     """Compare learners on tasks, or go on with a comparison; writes its results and report.
@@ -64,10 +68,14 @@ def compare(
     """
     plan = plan_comparison(learners, tasks, Path(out), protocol, encoder)
     described = with_overlap(plan.learners, plan.specs, plan.tasks, allow=allow_overlap)
-    run_missing(plan, workers, ray, on_cell)
-    draws = [draw for cell in plan.cells for draw in cell.read()]
-    results = results_of(protocol, described, plan.tasks, draws, texts=texts)
-    write_comparison(plan.folder, results)
+    (plan.folder / CELLS).mkdir(parents=True, exist_ok=True)
+    with locked(plan.folder):
+        for place in (plan.folder, plan.folder / CELLS, plan.folder / PLOTS):
+            remove_abandoned(place)
+        run_missing(plan, workers, ray, on_cell)
+        draws = [draw for cell in plan.cells for draw in cell.read()]
+        results = results_of(protocol, described, plan.tasks, draws, texts=texts)
+        write_comparison(plan.folder, results)
     return results
 
 

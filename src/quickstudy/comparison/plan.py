@@ -13,6 +13,7 @@ from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.results import Learner
 from quickstudy.evaluation.results_file import CELLS
 from quickstudy.evaluation.trial import PlannedTask
+from quickstudy.storage.trust import check_folder
 from quickstudy.tasks.task import Task
 
 Learners = str | Path | Sequence[str | Path]
@@ -54,6 +55,7 @@ def plan_comparison(learners: Learners, tasks: Tasks, folder: Path, protocol: Pr
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / CELLS).is_dir():
         raise RunError("this folder is no comparison", where=str(folder), fix="Choose another --out.")
+    check_folder(folder, "comparison")
     names, full = [learners] if isinstance(learners, str | Path) else learners, protocol.name == "full"
     specs = tuple(named_learner(str(name), encoder) for name in names)
     refuse_twice(specs, encoder_only=full)

@@ -38,6 +38,8 @@ def run_missing(plan: Plan, workers: int, ray: str | None, on_cell: OnCell) -> N
         raise RunError("Ray is not installed", fix="pip install 'quickstudy[ray]'")
     (plan.folder / CELLS).mkdir(parents=True, exist_ok=True)
     save_draws(plan.folder / "draws.json", plan.protocol, plan.tasks)
+    for cell in plan.cells:
+        cell.discard_if_damaged()
     jobs = plan_jobs(plan.cells, plan.specs, full=plan.full)
     done = len(plan.cells) - sum(len(job.files) for job in jobs)
     for job in _run(jobs, workers, ray):

@@ -5,8 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import IO, Any
 
 from quickstudy.data.delimited import refuse_twice
 from quickstudy.data.source import Row, open_anywhere
@@ -47,19 +46,25 @@ def read_excel(path: Path) -> Iterator[Row]:
     library = load_openpyxl(path)
     with open_anywhere(path) as file:
         try:
-            book = library.load_workbook(file, read_only=True, data_only=True)
-        except (BadZipFile, KeyError, ValueError) as error:
+            yield from _read_first_sheet(library, file, path)
+        except (DataError, OSError):
+            raise
+        except Exception as error:  # a damaged file fails in many ways: in the archive, its XML, and what that says
             fix = "Open it in Excel and save it again as .xlsx, without a password."
             raise DataError(f"not a readable Excel file ({error})", where=str(path), fix=fix) from None
-        try:
-            sheets = book.worksheets
-            if len(sheets) > 1:
-                _log.info("%s: the first of %d sheets is read, %r", path.name, len(sheets), sheets[0].title)
-            for sheet in sheets[:1]:
-                sheet.reset_dimensions()  # some programs write a size that is wrong
-                yield from _rows(sheet.iter_rows(values_only=True), path)
-        finally:
-            book.close()
+
+
+def _read_first_sheet(library: Any, file: IO[bytes], path: Path) -> Iterator[Row]:
+    book = library.load_workbook(file, read_only=True, data_only=True)
+    try:
+        sheets = book.worksheets
+        if len(sheets) > 1:
+            _log.info("%s: the first of %d sheets is read, %r", path.name, len(sheets), sheets[0].title)
+        for sheet in sheets[:1]:
+            sheet.reset_dimensions()  # some programs write a size that is wrong
+            yield from _rows(sheet.iter_rows(values_only=True), path)
+    finally:
+        book.close()
 
 
 def _rows(lines: Iterator[Sequence[object]], path: Path) -> Iterator[Row]:

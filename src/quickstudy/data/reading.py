@@ -40,6 +40,8 @@ def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row
     """
     with explain_os_errors(path):
         if not path.is_file():
+            if path.exists() and not path.is_dir():
+                raise DataError("this is a pipe or a device, not a file", where=str(path), fix="Pipe it in: ... -")
             raise DataError("there is no such file", where=str(path), fix="Check the path.")
     readers: dict[str, Callable[[], Iterator[Row]]] = {
         ".csv": lambda: read_delimited(path, ","),
@@ -88,8 +90,31 @@ def _read_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Row]:
                 chosen = [name for name in names if wanted is None or name in wanted]
                 number, unread = 0, dict.fromkeys(names)
                 for batch in file.iter_batches(_PARQUET_BATCH, columns=chosen):
-                    for row in batch.to_pylist():
+                    for row in _decode(batch):
                         number += 1
-                        yield f"{path}:{number}", unread | row
-        except pa.ArrowInvalid as error:
+                        where = f"{path}:{number}"
+                        yield where, _not_utf8(row, where) if isinstance(row, UnicodeDecodeError) else unread | row
+        except (DataError, OSError):
+            raise
+        except (
+            Exception
+        ) as error:  # a damaged file fails in many ways, in pyarrow and in what it makes Python objects of
             raise DataError(f"not a readable Parquet file ({error})", where=str(path), fix="Write it again.") from None
+
+
+def _decode(batch: pa.RecordBatch) -> Iterator[dict[str, object] | UnicodeDecodeError]:
+    """Yield the rows of a batch, with an error in place of each row whose text is not UTF-8; Parquet can hold such."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for number in range(batch.num_rows):
+            try:
+                yield from batch.slice(number, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                yield error
+
+
+def _not_utf8(error: UnicodeDecodeError, where: str) -> DataError:
+    byte, place = error.object[error.start], error.start + 1
+    fix = "Write the file again from texts in UTF-8, or delete the row."
+    return DataError(f"a text is not valid UTF-8 (byte 0x{byte:02x} at position {place})", where=where, fix=fix)

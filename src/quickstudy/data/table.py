@@ -3,7 +3,7 @@
 The checked rows are written to the cache folder once for each content of a file and each choice of columns. After that
 `datasets` maps the Arrow file into memory, so a million rows take the memory of their labels (8 bytes each) and
 nothing else. The name in the cache is a hash of the file's bytes: a changed file is read again, an unchanged file is
-not.
+not. Behind it stands the hash of the Arrow file itself, so that a damaged one is noticed and written again.
 """
 
 import math
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
 import datasets
@@ -22,16 +21,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from quickstudy.data.bad_rows import BadRows
-from quickstudy.data.cache import find_cache_folder, usable_cache
+from quickstudy.data.cache import find_cache_folder
 from quickstudy.data.columns import AUTO, Columns, choose_columns, say_choice
 from quickstudy.data.reading import read_column_names, read_rows
 from quickstudy.data.source import explain_os_errors, find_format
-from quickstudy.errors import DataError, did_you_mean
+from quickstudy.errors import DataError, RunError, did_you_mean
+from quickstudy.storage.files import scratch_folder
 from quickstudy.storage.manifest import hash_file
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 
-_FORMAT = 3  # raise it when the layout of the cache changes, or when other rows are refused
+_FORMAT = 4  # raise it when the layout of the cache changes, or when other rows are refused
+_ARROW, _DIGITS = ".arrow", 32  # the suffix of files of the cache, and digits of the hash in their names
 _BATCH = 1_000  # rows written at a time
 _MISSING = ("NAType", "NaTType")  # the types that pandas has for missing values
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -98,12 +99,32 @@ def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool 
     with explain_os_errors(path):
         key.update(bytes.fromhex(hash_file(path)))
     find_columns(path, columns, kind, labelled=True)  # said also if the checked rows are there already
-    target = find_cache_folder() / f"{key.hexdigest()}.arrow"
-    with usable_cache(target.parent):
-        if skip_bad_rows or not target.exists():  # rows that are left out are counted every time
+    folder = find_cache_folder()
+    what, fix = "the cache folder cannot be used", "Set QUICKSTUDY_CACHE to a folder that can be written, with room."
+    with explain_os_errors(folder, what, fix):
+        # Rows that are left out are counted every time.
+        target = None if skip_bad_rows else _find_whole(folder, key.hexdigest())
+        if target is None:
+            folder.mkdir(parents=True, exist_ok=True)
             rows = read_checked_rows(path, columns, kind, labelled=True, skip_bad_rows=skip_bad_rows)
-            _write_arrow(rows, kind, target)
+            try:
+                target = _write_arrow(rows, kind, folder, key.hexdigest())
+            except RunError as error:
+                raise DataError(f"{what}: {error.what}", where=str(folder), fix=fix) from error
         return datasets.Dataset.from_file(str(target))
+
+
+def _find_whole(folder: Path, key: str) -> Path | None:
+    """Return the Arrow file of checked rows; None if it is not there, or damaged."""
+    for file in folder.glob(f"{key}-*{_ARROW}"):
+        if file.name == _cache_name(key, file):
+            return file
+        file.unlink()
+    return None
+
+
+def _cache_name(key: str, file: Path) -> str:
+    return f"{key}-{hash_file(file)[:_DIGITS]}{_ARROW}"
 
 
 def make_split(table: datasets.Dataset, values: Sequence[str], path: Path) -> ArrowSplit:
@@ -273,18 +294,16 @@ def parse_label(value: object, column: str, kind: Kind, where: str) -> str | flo
     return str(value).strip()
 
 
-def _write_arrow(rows: Iterator[CheckedRow], kind: Kind, target: Path) -> None:
-    """Write the rows to `target`, which appears whole or not at all."""
+def _write_arrow(rows: Iterator[CheckedRow], kind: Kind, folder: Path, key: str) -> Path:
+    """Write the rows to a file of the cache, which appears whole or not at all, and return its path."""
     first = next(rows)
     fields = [("text", pa.large_string())]
     if first.text_pair is not None:
         fields.append(("text_pair", pa.large_string()))
     fields.append(("label", pa.float64() if kind == "regression" else pa.string()))
     schema = pa.schema(fields)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
-        unfinished = Path(file.name)
-    try:
+    with scratch_folder(folder / key) as scratch:
+        unfinished = scratch / key
         with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             batch = [first]
             for row in rows:
@@ -294,9 +313,7 @@ def _write_arrow(rows: Iterator[CheckedRow], kind: Kind, target: Path) -> None:
                     batch = []
             if batch:
                 writer.write_batch(_record_batch(batch, schema))
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        return unfinished.replace(folder / _cache_name(key, unfinished))
 
 
 def _record_batch(rows: Sequence[CheckedRow], schema: pa.Schema) -> pa.RecordBatch:

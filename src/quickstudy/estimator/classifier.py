@@ -20,13 +20,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from quickstudy.adaptation.few import learn_task
+from quickstudy.adaptation.weights import row_weights
 from quickstudy.errors import DataError, RunError
 from quickstudy.estimator.inputs import parse_inputs
 from quickstudy.estimator.labels import Classes, parse_labels
 from quickstudy.estimator.learners import open_learner
 from quickstudy.estimator.packed import pack_model, unpack_model
 from quickstudy.estimator.saved import FILE, read_settings, to_settings
-from quickstudy.estimator.weights import row_weights
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.learned import Learned
 from quickstudy.runs import Run
@@ -44,10 +44,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         run: The run to adapt, or its folder. None stands for the prior that ships with the package.
         label_descriptions: What labels mean, for a learner that reads label names, as the prior does. A label that has
             a description needs no example.
-        class_weight: How often the rows of each class count: `balanced` (all classes together count alike), or weights
-            by label, or None.
+        class_weight: How often the rows of each class count: `balanced` (the rows of each class together count as those
+            of any other, if the method can weigh rows), or weights by label, or None.
         steps: Gradient steps on the labelled texts before the head is made. They cost much more time than all the
-            rest, and help if there are 8 or more texts of a class.
+            rest. They help on some tasks and harm on others, so measure them on texts that were held out.
 
     Attributes:
         classes_: (N,) the labels, as they were given.
@@ -70,7 +70,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         run: str | Path | Run | None = None,
         *,
         label_descriptions: Mapping[Any, str] | None = None,
-        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
+        class_weight: Literal["balanced"] | Mapping[Any, float] | None = "balanced",
         steps: int = 0,
     ) -> None:
         self.run = run
@@ -102,10 +102,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if len(classes.values) < 2:
             fix = "A classifier needs two classes: add examples of another one, or describe it: label_descriptions."
             raise DataError(f"y has 1 class: {classes.values[0]!r}", fix=fix)
-        positions, by_class = classes.positions(labels), self.class_weight
-        by_class = classes.by_name(by_class) if isinstance(by_class, Mapping) else by_class
-        weights = row_weights(positions, classes.names, by_class, sample_weight)
         learner, prior = open_learner(self.run, self.steps)
+        positions, by_class = classes.positions(labels), self.class_weight
+        if isinstance(by_class, Mapping):
+            by_class = classes.by_name(by_class)
+        elif by_class == "balanced" and not learner.weighs:
+            by_class = None
+        weights = row_weights(positions, classes.names, by_class, sample_weight)
         if described and not learner.reads_names:
             fix = 'Leave them out, or meta-train a run with method.names = "gated".'
             raise DataError(f"{learner.name} reads no label names, so that descriptions change nothing", fix=fix)

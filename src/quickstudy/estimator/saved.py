@@ -6,7 +6,6 @@
 Descriptions and weights name a label by its position.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from quickstudy.errors import RunError
 from quickstudy.estimator.labels import Classes
 from quickstudy.models.adapted import AdaptedModel
+from quickstudy.storage.reading import read_json
 
 FILE = "classifier.json"
 
@@ -45,13 +45,13 @@ def read_settings(folder: Path, model: AdaptedModel) -> tuple[Classes, dict[str,
     if not file.is_file():
         return Classes(np.array(model.label_names)), {}
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         classes = Classes.from_json(values.pop("classes"))
         if classes.names != model.label_names:
             raise ValueError("its labels are not those of the model")
         by_label = {key: _by_label(classes, values[key]) for key in ("label_descriptions", "class_weight")}
         return classes, by_label | {"steps": int(values.get("steps", 0))}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         fix = "Copy the folder again, or fit again."
         raise RunError(f"the labels cannot be read ({error})", where=str(file), fix=fix) from error
 

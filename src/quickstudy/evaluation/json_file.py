@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from quickstudy.errors import RunError
+from quickstudy.storage import reading
+from quickstudy.storage.reading import UnreadableError
 
 Record = TypeVar("Record")
 
@@ -28,8 +30,8 @@ def read_json(file: Path, fix: str) -> Any:
         RunError: It cannot be read, or is no JSON.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # what is not JSON, or not UTF-8, is a ValueError
+        return reading.read_json(file)
+    except UnreadableError as error:
         raise RunError(f"the file is damaged ({error})", where=str(file), fix=fix) from error
 
 
@@ -49,6 +51,8 @@ def as_record(kind: type[Record], value: object, file: Path, fix: str, *, unname
     try:
         adapter: TypeAdapter[Record] = _adapter(cast(Hashable, kind))
         return adapter.validate_python(value)
+    except RecursionError as error:
+        raise RunError("the file is damaged (it is nested too deep)", where=str(file), fix=fix) from error
     except ValidationError as error:
         fault = _first_fault(error, unnamed)
         raise RunError(f"the file is damaged, or of another format ({fault})", where=str(file), fix=fix) from error

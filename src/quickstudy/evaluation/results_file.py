@@ -18,7 +18,8 @@ from quickstudy.evaluation.json_file import as_record, read_json
 from quickstudy.evaluation.record import Calibration, Costs, Draw, Footprint, LabelFigures
 from quickstudy.evaluation.results import Results
 from quickstudy.evaluation.trial import Trial
-from quickstudy.storage.files import write_json
+from quickstudy.storage.files import finite, write_json
+from quickstudy.storage.reading import UnreadableError, seal, unseal
 from quickstudy.tasks.split import readable
 
 CELLS = "cells"  # the folder beside it that makes a folder a comparison
@@ -34,7 +35,7 @@ _NO_FIGURES = ("mistakes", "rows", "device", "threads", *_GROUP_KEYS["costs"])  
 
 def write_results(file: Path, results: Results) -> None:
     """Write `results.json`."""
-    write_json(file, plain_results(results), indent=None)
+    write_json(file, seal(finite(plain_results(results))), indent=None)
 
 
 def plain_results(results: Results) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def read_results(file: Path, renew: str) -> Results:
     if (version := values.get("format", 1)) != FORMAT:
         message = f"these results have format {version}, and this quickstudy reads format {FORMAT}"
         raise RunError(message, where=str(file), fix=renew)
+    values = _unsealed(values, file, renew)
     if isinstance(values.get("draws"), list):
         values["draws"] = [_nested(row) for row in values["draws"]]
     results = as_record(Results, values, file, renew, unnamed=_UNNAMED)
@@ -70,7 +72,7 @@ def read_results(file: Path, renew: str) -> Results:
 
 def write_draws(file: Path, draws: Sequence[Draw]) -> None:
     """Write the draws of a cell."""
-    write_json(file, [{"format": FORMAT, **_flat(draw)} for draw in draws], indent=None)
+    write_json(file, [seal(finite({"format": FORMAT, **_flat(draw)})) for draw in draws], indent=None)
 
 
 def read_draws(file: Path, trials: Sequence[Trial]) -> list[Draw]:
@@ -105,6 +107,13 @@ def figure_rows(draws: Sequence[Draw]) -> list[dict[str, Any]]:
     rows = [_flat(draw) for draw in draws]
     columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in _NO_FIGURES]
     return [{key: row.get(key) for key in columns} for row in rows]
+
+
+def _unsealed(values: dict[str, Any], file: Path, fix: str) -> dict[str, Any]:
+    try:
+        return unseal(values)
+    except UnreadableError as error:
+        raise RunError(f"the file is damaged ({error})", where=str(file), fix=fix) from error
 
 
 def _flat(draw: Draw) -> dict[str, Any]:
@@ -147,7 +156,7 @@ def _renewed(row: Any, trials: Sequence[Trial]) -> Any:
     if not isinstance(row, dict):
         return row
     if "format" in row:
-        return {key: value for key, value in row.items() if key != "format"}
+        return {key: value for key, value in unseal(row).items() if key != "format"}
     return _with_mistakes(_with_whole_costs(row), trials)
 
 

@@ -21,6 +21,7 @@ from quickstudy.evaluation.record import Shots
 from quickstudy.evaluation.results import UsedProtocol
 from quickstudy.evaluation.trial import Examples, PlannedTask, Trial
 from quickstudy.storage.files import write_json
+from quickstudy.storage.reading import UnreadableError, seal, unseal
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
 
@@ -59,7 +60,7 @@ def save_draws(file: Path, protocol: Protocol, planned: Iterable[PlannedTask]) -
         before = read_saved_draws(file)
         if before.protocol == used:
             tasks = {**before.tasks, **tasks}
-    write_json(file, asdict(SavedDraws(used, tasks)), indent=None)
+    write_json(file, seal(asdict(SavedDraws(used, tasks))), indent=None)
 
 
 def load_protocol(file: str | Path) -> Protocol:
@@ -79,9 +80,13 @@ def read_saved_draws(file: Path) -> SavedDraws:
     """
     fix = f"Give a draws.json that compare wrote, or one of: {', '.join(get_args(ProtocolName))}."
     try:
-        return as_record(SavedDraws, read_json(file, fix), file, fix)
+        values = read_json(file, fix)
+        plain = unseal(values) if isinstance(values, dict) else values
+        return as_record(SavedDraws, plain, file, fix)
     except RunError as error:
         raise DataError(f"this is no file of draws: {error.what}", where=error.where, fix=fix) from error
+    except UnreadableError as error:
+        raise DataError(f"the file is damaged ({error})", where=str(file), fix="Make it again with compare.") from error
 
 
 def restore_trials(saved: SavedDraws, file: str, task: Task) -> list[Trial]:

@@ -1,24 +1,38 @@
-"""ONNX file: an adapted model as one graph, from token ids to probabilities.
+"""ONNX file: an adapted model as one graph, from token ids to probabilities and logits.
 
     p = softmax(head(pool(f_φ(ids, mask))))          separate pairs: f_φ runs on both texts
 
 The folder holds `model.onnx`, `tokenizer/`, `onnx.json`, a README.md and `manifest.json`. The graph takes batches of
 any size and texts of any length. With int8, weights are rounded once, column by column, and states are scaled by the
-range of each batch. The exported graph is compared with the original model before it is kept, so a head or an
-architecture that the exporter traces wrongly is refused.
+range of each batch. The logits of the exported graph are compared with those of the original model before it is kept,
+so a head or an architecture that the exporter traces wrongly is refused. With int8 this holds for the graph before its
+weights are rounded.
 """
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
-from quickstudy.export.onnx_model import INFO, MODEL, TOKENIZER, ExportInfo, OnnxModel, graph_inputs, need
+from quickstudy.export.onnx_model import (
+    ANSWERS,
+    INFO,
+    LOGITS,
+    MODEL,
+    TOKENIZER,
+    ExportInfo,
+    OnnxModel,
+    graph_inputs,
+    need,
+)
+from quickstudy.export.parity import Parity
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.card import exported_card
 from quickstudy.models.head import NetHead, head_name, head_of, head_tensors
@@ -29,15 +43,15 @@ from quickstudy.storage.manifest import write_manifest
 from quickstudy.tasks.split import Example
 
 OPSET = 20
-_TOLERANCE = 1e-4  # in probabilities, and in numbers relative to their size; int8 may differ more
+_TOLERANCE = 1e-4  # in logits or numbers, relative to the largest if that is above 1; int8 may differ more
 
 # Deprecation warnings about the exporter's own code, which users cannot change. Other warnings are still shown.
 _EXPORTER_WARNINGS = (r"`isinstance\(treespec, LeafSpec\)` is deprecated",)
 _NOISY = ("torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
 
 
-def export_onnx(model: AdaptedModel, folder: str | Path, *, int8: bool = False) -> Path:
-    """Write a model to a new folder for ONNX Runtime, whole or not at all, and return its path.
+def export_onnx(model: AdaptedModel, folder: str | Path, *, int8: bool = False) -> Parity:
+    """Write a model to a new folder for ONNX Runtime, whole or not at all, and return how near it is to the model.
 
     Args:
         model: A classifier or regressor in fp32, on any device.
@@ -50,21 +64,22 @@ def export_onnx(model: AdaptedModel, folder: str | Path, *, int8: bool = False) 
     need("onnx", "onnxscript", "onnxruntime")
     if model.partition.encoder.model.dtype != torch.float32:
         raise RunError("weights in half precision are not exported", fix="Load the model in fp32, then export it.")
-    target = Path(folder)
     graph = _Graph(model)
     length = graph.encoder.settings.max_length
     info = ExportInfo(model.label_names, model.kind, model.pair, graph.separate, length, model.method, int8)
-    with new_folder(target) as scratch:
+    with new_folder(Path(folder)) as scratch:
         _write_graph(graph, _probe(graph, model.pair), scratch / MODEL)
         graph.encoder.tokenizer.save_pretrained(scratch / TOKENIZER)
         write_record(scratch / INFO, info)
-        _check(graph, OnnxModel.load(scratch), model.pair)
+        parity = _compare(graph, OnnxModel.load(scratch), model.pair)
+        if not parity.holds:
+            raise _not_exported(graph, f"the logits of the exported graph differ by {parity.difference:.1e}")
         if int8:
             _quantize(scratch / MODEL)
-            OnnxModel.load(scratch)
+            parity = _compare(graph, OnnxModel.load(scratch), model.pair)
         write_text(scratch / "README.md", exported_card(model, int8=int8))
         write_manifest(scratch, [INFO, MODEL, TOKENIZER])
-    return target
+    return parity
 
 
 class _Graph(nn.Module):
@@ -80,14 +95,18 @@ class _Graph(nn.Module):
         self.target = model.target
         self.eval().requires_grad_(False)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return probabilities (B, N) or numbers (B, 1) of inputs in the order of `graph_inputs`, each (B, T)."""
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return answers and logits of inputs in the order of `graph_inputs`, each (B, T).
+
+        Answers are probabilities (B, N), or numbers (B, 1), of which the logits are a copy.
+        """
         if self.separate:
             half = len(inputs) // 2
             features = self.encoder.join_pair(self._vectors(inputs[:half]), self._vectors(inputs[half:]))
         else:
             features = self._vectors(inputs)
-        return self.target.answer(self.head(features))
+        logits = self.head(features)
+        return self.target.answer(logits), 1.0 * logits  # an output of its own, also where both are the same numbers
 
     def _vectors(self, inputs: tuple[Tensor, ...]) -> Tensor:
         named = dict(zip(("input_ids", "attention_mask", "token_type_ids"), inputs, strict=False))
@@ -117,7 +136,7 @@ def _write_graph(graph: _Graph, probe: Sequences, file: Path) -> None:
                 arguments,
                 str(file),
                 input_names=graph_inputs(separate=graph.separate, types=probe.types is not None),
-                output_names=["output"],
+                output_names=[ANSWERS, LOGITS],
                 dynamic_shapes={"inputs": (free,) * len(arguments)},
                 opset_version=OPSET,
                 dynamo=True,
@@ -146,17 +165,17 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _check(graph: _Graph, exported: OnnxModel, pair: bool) -> None:
-    """Raise `RunError` unless the file gives the outputs of the original model.
+def _compare(graph: _Graph, exported: OnnxModel, pair: bool) -> Parity:
+    """Return how near the logits of the file are to those of the original model.
 
-    The batch sizes and lengths that are checked differ from those of the export.
+    The batch sizes and lengths that are compared differ from those of the export.
     """
+    parities = []
     for texts in (_TEXTS[:1], _TEXTS[2:], _TEXTS * 2):
         examples = [Example(text, _TEXTS[i % 4] if pair else None) for i, text in enumerate(texts)]
         wanted = torch.cat([_run(graph, example) for example in examples])
-        difference = float((exported.outputs(examples) - wanted).abs().max())
-        if difference > _TOLERANCE * max(1.0, float(wanted.abs().max())):
-            raise _not_exported(graph, f"the exported graph differs by {difference:.1e}")
+        parities.append(Parity.between(exported.logits(examples), wanted, _TOLERANCE))
+    return reduce(or_, parities)
 
 
 @torch.no_grad()
@@ -164,8 +183,8 @@ def _run(graph: _Graph, example: Example) -> Tensor:
     sequences = graph.encoder.tokenize([example])
     rows = [[0], [1]] if graph.separate else [[0]]
     batches = [pad(sequences, row, graph.encoder.pad_id, torch.device("cpu")).inputs for row in rows]
-    output: Tensor = graph(*(tensor for inputs in batches for tensor in inputs.values()))
-    return output
+    logits: Tensor = graph(*(tensor for inputs in batches for tensor in inputs.values()))[1]
+    return logits
 
 
 def _not_exported(graph: _Graph, why: str) -> RunError:

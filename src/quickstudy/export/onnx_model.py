@@ -23,11 +23,13 @@ from quickstudy.models.record import read_record
 from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences, TokenCache, batches, pad
 from quickstudy.storage.manifest import check_manifest
+from quickstudy.storage.trust import check_folder
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text
 
 INFO, MODEL, TOKENIZER = "onnx.json", "model.onnx", "tokenizer"
+ANSWERS, LOGITS = "output", "logits"  # what a graph gives
 _NAMES = ("input_ids", "attention_mask", "token_type_ids")
 _PAIRS = 32  # separate pairs per call
 _CPU = torch.device("cpu")
@@ -106,6 +108,7 @@ class OnnxModel:
         source = Path(folder)
         if not is_exported(source):
             raise RunError("this is no exported model", where=str(source), fix="Make one with: quickstudy export")
+        check_folder(source, "exported model")
         check_manifest(source, "exported model", "Copy it again, or export again.")
         need("onnxruntime")
         try:
@@ -152,19 +155,35 @@ class OnnxModel:
         Raises:
             RunError: The model gives NaN or infinity.
         """
+        answers = self._run(examples, ANSWERS)
+        refuse_not_finite(answers)
+        return answers
+
+    def logits(self, texts: Iterable[Text]) -> Tensor:
+        """Return the logits, (B, N), or numbers, (B, 1); see `AdaptedModel.logits`.
+
+        Raises:
+            RunError: The model gives NaN or infinity, or it was exported by a version that did not write logits.
+        """
+        if LOGITS not in [output.name for output in self.session.get_outputs()]:
+            raise RunError("this exported model gives no logits", fix="Export it again.")
+        logits = self._run(checked_examples(texts, pair=self.pair), LOGITS)
+        refuse_not_finite(self.target.answer(logits))
+        return logits
+
+    def _run(self, examples: Iterable[Example], output: str) -> Tensor:
+        """Return one output of the graph, rows in the order of the examples; a text that comes twice runs once."""
         texts = [(e.text, e.text_pair) for e in examples]
         unique = list(dict.fromkeys(texts))
         sequences = self.tokens((Example(*key) for key in unique), separate=self.info.separate)
         outputs, rows = [], []
         for batch_rows, inputs in self._calls(sequences):
-            (output,) = self.session.run(None, inputs)
-            outputs.append(torch.from_numpy(output))
+            (values,) = self.session.run([output], inputs)
+            outputs.append(torch.from_numpy(values))
             rows.append(batch_rows)
         in_order = torch.cat(outputs)[torch.cat(rows).argsort()]
         place = {key: i for i, key in enumerate(unique)}
-        result = in_order[[place[key] for key in texts]]
-        refuse_not_finite(result)
-        return result
+        return in_order[[place[key] for key in texts]]
 
     def predict_proba(self, texts: Iterable[Text]) -> Tensor:
         """Return the probability of each label, (B, N); see `AdaptedModel.predict_proba`."""

@@ -9,13 +9,13 @@ single or read jointly. What is written is compared with the model, so an archit
 refused. The weights must stay in float32.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
 from quickstudy.errors import RunError
+from quickstudy.export.parity import Parity
 from quickstudy.export.pooling_layer import (
     Readout,
     Weights,
@@ -34,13 +34,6 @@ from quickstudy.storage.files import count_bytes, new_folder, write_text
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
 _TOLERANCE = 1e-5
 _PROBE = ("a short text", "another text, which is somewhat longer than the first", "a third: 1, 2, 3?")
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How near what was written is to the model: the largest difference of the logits of some texts."""
-
-    difference: float
 
 
 def export_transformers(model: AdaptedModel, out: Path) -> Parity:
@@ -144,7 +137,7 @@ def _compare(standard: PreTrainedModel, encoder: Encoder, head: LinearHead) -> P
     probe = encoder.tokenizer(list(_PROBE), padding=True, return_tensors="pt").to(encoder.device)
     states = encoder.model(**probe).last_hidden_state
     wanted = head(encoder.pool(states, probe["attention_mask"])).cpu()
-    difference = float((standard.eval().cpu()(**probe.to("cpu")).logits - wanted).abs().max())
-    if not difference <= _TOLERANCE * max(1.0, float(wanted.abs().max())):
-        raise _refusal(f"what was tried differs by {difference:.2g}")
-    return Parity(difference)
+    parity = Parity.between(standard.eval().cpu()(**probe.to("cpu")).logits, wanted, _TOLERANCE)
+    if not parity.holds:
+        raise _refusal(f"what was tried differs by {parity.difference:.2g}")
+    return parity

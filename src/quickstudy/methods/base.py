@@ -90,6 +90,11 @@ class MetaLearner(nn.Module, ABC):
         """Whether adapting reads the label texts of the target."""
         return False
 
+    @property
+    def weighs(self) -> bool:
+        """Whether examples can have different weights."""
+        return True
+
     def prepare(self, tasks: Sequence[Task]) -> None:
         """Get to know the meta-train tasks before the outer loop. Most methods need not."""
 

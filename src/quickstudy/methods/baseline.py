@@ -35,6 +35,10 @@ class Majority(HeadRule):
 class Nearest(HeadRule):
     """Looks for the nearest support example. The same example given twice changes nothing, so weights are refused."""
 
+    @property
+    def weighs(self) -> bool:
+        return False
+
     def head(self, rows: SupportRows, target: Target) -> NearestHead:
         refuse_weights(rows.weights, "nearest-neighbour")
         return NearestHead(rows.features, target.columns(rows.labels, rows.features))

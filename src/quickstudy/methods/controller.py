@@ -57,6 +57,10 @@ class Controller(MetaLearner):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
+    @property
+    def weighs(self) -> bool:
+        return False
+
     def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
         scale = episode.target.scale(episode.support.labels)
         phi, head = self._adapted(episode.support, scale.standardise(episode.support.labels), episode.target)

@@ -32,8 +32,14 @@ class HeadRule(nn.Module, ABC):
 
     A rule that treats all targets alike works on `target.columns(rows.labels, rows.features)`. A rule that treats
     classes and scores differently has the methods `for_classes` and `for_scores` of `ByTarget`, and lets the target
-    pick one: `return target.apply(self, rows)`. A rule that cannot weigh rows calls `refuse_weights`.
+    pick one: `return target.apply(self, rows)`. A rule that cannot weigh rows says so (`weighs`) and calls
+    `refuse_weights`.
     """
+
+    @property
+    def weighs(self) -> bool:
+        """Whether rows can have different weights."""
+        return True
 
     @abstractmethod
     def head(self, rows: SupportRows, target: Target) -> Head:
@@ -78,6 +84,10 @@ class FeatureMetaLearner(MetaLearner):
     @property
     def reads_names(self) -> bool:
         return self.gate is not None
+
+    @property
+    def weighs(self) -> bool:
+        return self.rule.weighs
 
     def episode_losses(self, episodes: Sequence[EncodedEpisode], progress: float) -> list[EpisodeLoss]:
         return [

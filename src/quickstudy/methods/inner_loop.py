@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from quickstudy.methods.setting import Count, NotNegative
+from quickstudy.methods.setting import AboveZero, NotNegative, Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,6 @@ class InnerLoop:
 
     adapts: str = "all"
     inner_lr: NotNegative = 0.05
-    head_lr: NotNegative | None = 3.0
-    inner_steps: Count = 5
-    adapt_steps: Count | None = None
+    head_lr: AboveZero | None = 3.0
+    inner_steps: Steps = 5
+    adapt_steps: Steps | None = None

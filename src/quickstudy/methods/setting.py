@@ -24,15 +24,18 @@ class Range:
 
     Attributes:
         zero: Whether 0 is one of them.
+        most: The largest of them.
     """
 
     zero: bool
+    most: float = math.inf
 
 
 NotNegative = Annotated[float, Range(zero=True)]
 AboveZero = Annotated[float, Range(zero=False)]
 Count = Annotated[int, Range(zero=True)]
-Positive = Annotated[int, Range(zero=False)]
+Steps = Annotated[int, Range(zero=False, most=10_000)]
+Width = Annotated[int, Range(zero=False, most=8_192)]  # of a network: more would take gigabytes
 
 _NOT_SETTINGS = {"encoder", "name"}  # parameters of a method's function that a recipe cannot set
 
@@ -46,6 +49,7 @@ class Setting:
         kinds: The types that it can have; empty if it is one of some words.
         words: The words that it can be; empty if it has a type.
         zero: Whether a number may be 0.
+        most: The largest that a number may be.
         default: Its value if the recipe says nothing.
         meaning: What it does, from the docstring.
         group: Name of the parameter that it is a field of; None if it is a parameter itself.
@@ -55,6 +59,7 @@ class Setting:
     kinds: tuple[type, ...]
     words: tuple[str, ...]
     zero: bool
+    most: float
     default: object
     meaning: str
     group: str | None = None
@@ -63,7 +68,7 @@ class Setting:
     def type_text(self) -> str:
         """Its type as it is written in a signature.
 
-        >>> Setting("c", (float, NoneType), (), False, 1.0, "How much an example can pull.").type_text
+        >>> Setting("c", (float, NoneType), (), False, math.inf, 1.0, "How much an example can pull.").type_text
         'float | None'
         """
         if self.words:
@@ -89,6 +94,8 @@ class Setting:
             fix = "Give a finite number that is not negative."
         elif value == 0 and not self.zero:
             fix = "Give a number above 0."
+        elif value > self.most:
+            fix = f"Give at most {self.most:,}."
         else:
             return
         raise RecipeError(f"{self.name} = {value!r} is not possible", fix=fix)
@@ -159,19 +166,24 @@ def _fields(group: str, kind: Any, default: Any) -> Iterator[Setting]:
 
 
 def _setting(name: str, hint: Any, default: object, meaning: str, group: str | None = None) -> Setting:
-    kinds, words, zero = _read_hint(hint)
-    return Setting(name, kinds, words, zero, default, meaning, group)
+    kinds, words, allowed = _read_hint(hint)
+    return Setting(name, kinds, words, allowed.zero, allowed.most, default, meaning, group)
 
 
-def _read_hint(hint: Any) -> tuple[tuple[type, ...], tuple[str, ...], bool]:
-    """Return the types of an annotation, its words, and whether a number may be 0."""
+def _read_hint(hint: Any) -> tuple[tuple[type, ...], tuple[str, ...], Range]:
+    """Return the types of an annotation, its words, and the range of a number."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return (), arguments, True
+        return (), arguments, Range(zero=True)
     if origin is Annotated:
-        kinds, words, zero = _read_hint(arguments[0])
-        return kinds, words, zero and all(each.zero for each in arguments[1:] if isinstance(each, Range))
+        kinds, words, allowed = _read_hint(arguments[0])
+        return kinds, words, _narrowed(allowed, *(each for each in arguments[1:] if isinstance(each, Range)))
     if origin in (Union, UnionType):
         members = [_read_hint(argument) for argument in arguments]
-        return tuple(kind for kinds, _, _ in members for kind in kinds), (), all(zero for _, _, zero in members)
-    return (hint,), (), True
+        kinds = tuple(kind for each, _, _ in members for kind in each)
+        return kinds, (), _narrowed(*(allowed for _, _, allowed in members))
+    return (hint,), (), Range(zero=True)
+
+
+def _narrowed(*ranges: Range) -> Range:
+    return Range(all(each.zero for each in ranges), min(each.most for each in ranges))

@@ -38,6 +38,10 @@ class SupportNetRule(HeadRule):
             nn.init.xavier_uniform_(self.net.answer.weight)  # type: ignore[arg-type, union-attr]
         self.prior = nn.Parameter(torch.tensor(float(prior)), requires_grad=prior > 0)
 
+    @property
+    def weighs(self) -> bool:
+        return self.net.weighs
+
     def head(self, rows: SupportRows, target: Target) -> NetHead:
         if not self.net.weighs:
             refuse_weights(rows.weights, self.net.kind)

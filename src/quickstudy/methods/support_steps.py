@@ -58,6 +58,10 @@ class SupportSteps(MetaLearner):
     def reads_names(self) -> bool:
         return self.learner.reads_names
 
+    @property
+    def weighs(self) -> bool:
+        return self.learner.weighs
+
     def episode_loss(self, episode: EncodedEpisode, progress: float) -> EpisodeLoss:
         raise RecipeError(f"{self.name} is not meta-trained", fix=f"Meta-train {self.learner.name}.")
 

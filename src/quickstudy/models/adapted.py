@@ -37,9 +37,11 @@ from quickstudy.models.target import Target, make_target
 from quickstudy.models.weights import find_not_finite
 from quickstudy.storage.files import new_folder, save_tensors, write_json, write_text
 from quickstudy.storage.manifest import check_manifest, write_manifest
+from quickstudy.storage.trust import check_folder
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 from quickstudy.tasks.text import Text, parse_texts
+from quickstudy.visible import visible
 
 _FILE, _HEAD, _ENCODER, _LEARNED = "adapted.json", "head.safetensors", "encoder", "learned.json"
 _CHUNK = 16384  # examples per pass when predicting; it bounds memory
@@ -214,7 +216,8 @@ class AdaptedModel:
         description = _Description(head_name(self.head), self.label_names, self.kind, self.pair, self.method, standard)
         write_record(folder / _FILE, description)
         modules = self._write_head_files(folder)
-        write_text(folder / "README.md", model_card(self, sequence_classifier=standard, modules=bool(modules)))
+        card = model_card(self, sequence_classifier=standard, modules=bool(modules))
+        write_text(folder / "README.md", visible(card))
         if self.learned:
             write_json(folder / _LEARNED, asdict(self.learned))
         write_manifest(folder, [_FILE, _HEAD, _ENCODER, *modules, *beside, *([_LEARNED] if self.learned else [])])
@@ -244,8 +247,9 @@ class AdaptedModel:
             int8 = "int8 is for exported models: quickstudy export MODEL --out FOLDER --int8"
             fix = int8 if precision == "int8" else did_you_mean(precision, PRECISIONS)
             raise RecipeError(f"there is no precision {precision!r}", fix=fix)
-        if not (source / _FILE).is_file():
+        if not is_model(source):
             raise RunError("this is not a model folder", where=str(source), fix="Make one with: quickstudy adapt")
+        check_folder(source, "model folder")
         check_manifest(source, "model folder", "Copy it again, or adapt again.")
         try:
             description = read_record(source / _FILE, _Description)
@@ -270,6 +274,17 @@ class AdaptedModel:
             for name, value in self.params.items():
                 weights[name].copy_(value)
         return merged
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model that `save` wrote."""
+    return (folder / _FILE).is_file()
+
+
+def start_of(folder: Path) -> tuple[str, ...]:
+    """Return the name of what a saved model was adapted from; nothing if the folder does not say."""
+    learned = _read_learned(folder / _LEARNED)
+    return (learned.prior,) if learned and learned.prior else ()
 
 
 def checked_examples(texts: Iterable[Text], *, pair: bool) -> list[Example]:

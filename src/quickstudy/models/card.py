@@ -77,6 +77,7 @@ def exported_card(model: Described, *, int8: bool) -> str:
     weights = "8 bits, so it is not quite the original model" if int8 else "32 bits"
     graph = [
         f"`model.onnx` is the whole model, from token ids to {output}. `tokenizer/` makes the token ids.",
+        *(["A second output, `logits`, holds what the softmax is taken of."] if model.kind != "regression" else []),
         f"The weights have {weights}.",
     ]
     return _card(model, "from quickstudy.export.onnx_model import OnnxModel", "OnnxModel.load", graph)

@@ -15,6 +15,7 @@ The encoder is always in eval mode, without dropout, so the meta-gradient is exa
 
 import copy
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,10 +35,12 @@ from quickstudy.models.record import read_record, write_record
 from quickstudy.models.run_lock import RunLock
 from quickstudy.models.sentence_files import write_sentence_files
 from quickstudy.models.tokens import Batch, Sequences, TokenCache
-from quickstudy.models.weights import find_not_finite, read_encoder, without_bars
+from quickstudy.models.weights import find_not_finite, not_loaded, read_encoder, without_bars
 from quickstudy.storage.files import write_json
 from quickstudy.storage.manifest import check_listed
 from quickstudy.tasks.split import Example
+
+_log = logging.getLogger(__name__)
 
 Pooling = Literal["mean", "cls", "pooler"]
 PairReading = Literal["joint", "separate"]
@@ -103,7 +106,10 @@ class Encoder(nn.Module):
         model, tokenizer = read_encoder(name, source, needs_pooler=pooled, saved=False)
         if pooled and getattr(model, "pooler", None) is None:
             raise RecipeError(f"the encoder {name!r} has no pooler", fix="Use pooling = 'mean' or 'cls'.")
-        return cls(model, tokenizer, _limited(settings, model, tokenizer))
+        limit = find_token_limit(model, tokenizer)
+        if limit is not None and limit < settings.max_length != EncoderSettings().max_length:
+            _log.warning("max_length = %d: this encoder reads %d tokens, and cuts there", settings.max_length, limit)
+        return cls._make(name, model, tokenizer, settings)
 
     @classmethod
     def restore(cls, folder: Path) -> Self:
@@ -116,7 +122,21 @@ class Encoder(nn.Module):
         """
         settings = _read_settings(folder / _SETTINGS_FILE)
         model, tokenizer = read_encoder(str(folder), str(folder), needs_pooler=True, saved=True)
-        return cls(model, tokenizer, _limited(settings, model, tokenizer))
+        return cls._make(str(folder), model, tokenizer, settings)
+
+    @classmethod
+    def _make(
+        cls, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: EncoderSettings
+    ) -> Self:
+        """Return an encoder that has read a text, so that a tokenizer or a configuration that is damaged is told."""
+        try:
+            encoder = cls(model, tokenizer, _limited(settings, model, tokenizer))
+            with torch.no_grad():
+                encoder(encoder.tokenize([Example("a text", "another" if settings.pair == "joint" else None)]))
+            encoder.forget_texts()
+        except Exception as error:  # damaged files fail in many ways
+            raise not_loaded(name, error) from error
+        return encoder
 
     def save(self, folder: Path) -> None:
         """Write the encoder to a folder that quickstudy, transformers and sentence-transformers open.
@@ -133,6 +153,8 @@ class Encoder(nn.Module):
             )
         with without_bars():
             self.model.save_pretrained(folder)
+        # A tokenizer saves the length at which it last cut a text: the file must not depend on which text that was.
+        self.tokenizer("", truncation=True, max_length=self.settings.max_length)
         self.tokenizer.save_pretrained(folder)
         write_record(folder / _SETTINGS_FILE, self.settings)
         _mark_without_classifier(folder / "config.json")

@@ -4,12 +4,12 @@ Fields may be text, a whole number, a truth value, a list of texts (`tuple[str, 
 (`Literal`).
 """
 
-import json
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from quickstudy.storage.files import write_json
+from quickstudy.storage.reading import read_json
 
 Record = TypeVar("Record")
 
@@ -30,11 +30,9 @@ def read_record(file: Path, kind: type[Record]) -> Record:
         ValueError: The file is missing or no JSON object, or a field is missing, unknown or of another type.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, RecursionError) as error:
-        raise ValueError(f"{file.name} cannot be read") from error
+        values = read_json(file)
     except ValueError as error:
-        raise ValueError(f"{file.name} is not valid JSON") from error
+        raise ValueError(f"{file.name}: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{file.name} holds no JSON object")
     types = get_type_hints(kind)

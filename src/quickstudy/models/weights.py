@@ -36,6 +36,7 @@ from transformers.utils import logging
 from quickstudy.errors import RunError
 
 _WITH_DECODER = {"t5", "mt5", "umt5"}  # `AutoModel` gives their decoder too, which is not used
+_MOST, _MOST_LAYERS = 10**7, 1_000  # of a size in a configuration, e.g. of the vocabulary, and of layers
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -58,7 +59,7 @@ def read_encoder(
         with without_bars():
             model, tokenizer, report = _open(source)
     except Exception as error:  # damaged files fail in many ways; each means that the encoder cannot be read
-        raise _not_loaded(name, error) from error
+        raise not_loaded(name, error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise _with_adapter(name)
     missing, unexpected = report["missing_keys"], report["unexpected_keys"]
@@ -76,6 +77,7 @@ def _open(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Mappin
     """Return model, tokenizer and the report of transformers on missing and unexpected weights."""
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     _refuse_downloaded_kernels(config)
+    _refuse_absurd_sizes(config.to_dict())
     auto = AutoModelForTextEncoding if config.model_type in _WITH_DECODER else AutoModel
     model, report = auto.from_pretrained(
         source,
@@ -149,7 +151,21 @@ def _refuse_downloaded_kernels(config: PretrainedConfig) -> None:
         raise ValueError(f"its configuration asks for code from the Hub ({kernel}): trust_remote_code")
 
 
-def _not_loaded(name: str, error: Exception) -> RunError:
+def _refuse_absurd_sizes(values: Mapping[str, object]) -> None:
+    """Refuse a configuration whose model could not be made: it would take all memory, or never end."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            _refuse_absurd_sizes(value)
+        elif isinstance(value, int) and not name.endswith("_id") and value > _most(name):
+            raise ValueError(f"its configuration claims {name} = {value:,}")
+
+
+def _most(name: str) -> int:
+    return _MOST_LAYERS if "layers" in name else _MOST
+
+
+def not_loaded(name: str, error: Exception) -> RunError:
+    """Return the error that says why an encoder could not be loaded."""
     message = str(error).strip() or type(error).__name__
     if "trust_remote_code" in message:
         return RunError(

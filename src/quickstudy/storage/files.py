@@ -1,8 +1,9 @@
 """Storage: files and folders that appear whole, under their final name, or not at all.
 
-Everything is written under a temporary name in the same folder and then renamed. When a write fails, the temporary
-file or folder is removed. A full disk gives one error, which says what could not be written, how much space it needs
-and how much is left.
+Everything is written in a temporary folder beside its place and then renamed. When a write fails, the temporary folder
+is removed. When its process is killed, it stays, and the next process that writes the same removes it
+(`remove_abandoned`). A full disk gives one error, which says what could not be written, how much space it needs and how
+much is left. A disk that reports an error while it is written gives one error too.
 """
 
 import errno
@@ -11,20 +12,22 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from glob import escape
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from quickstudy.errors import QuickstudyError, RunError
+from quickstudy.storage.lock import claim, is_abandoned, making, removing
 
 if TYPE_CHECKING:  # torch is imported by what needs it: reports are made without it
     from torch import Tensor
 
 # No space on the disk, no space left of the user's share of it, a file above the limit of its size.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNFINISHED = ".unfinished"  # how the names of temporary folders end
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY}  # there is something of that name
 
 
 @contextmanager
@@ -42,7 +45,12 @@ def new_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
     with _temporary_folder(target, size) as folder:
         yield folder
         _share_files(folder)
-        folder.replace(target)
+        try:
+            folder.replace(target)
+        except OSError as error:
+            if error.errno in _TAKEN:  # another process made it meanwhile
+                refuse_existing(target)
+            raise
 
 
 @contextmanager
@@ -65,10 +73,17 @@ def replaced_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
         _share_files(folder)
         shutil.rmtree(complete, ignore_errors=True)
         folder.replace(complete)
-    if target.exists():
-        shutil.rmtree(outdated, ignore_errors=True)
-        target.replace(outdated)
-    complete.replace(target)
+    with writing(target, size=size):
+        try:
+            if target.exists():
+                shutil.rmtree(outdated, ignore_errors=True)
+                target.replace(outdated)
+            complete.replace(target)
+        except BaseException:
+            if not target.exists() and outdated.exists():
+                outdated.replace(target)
+            shutil.rmtree(complete, ignore_errors=True)
+            raise
     shutil.rmtree(outdated, ignore_errors=True)
 
 
@@ -83,6 +98,36 @@ def surviving_folder(target: Path, file: str) -> Path | None:
     return next((folder for folder in candidates if (folder / file).is_file()), None)
 
 
+def settle_folder(target: Path, file: str) -> None:
+    """Put the folder that `replaced_folder` wrote last in its place, and remove what a killed process left beside it.
+
+    Args:
+        target: The folder that was to be replaced.
+        file: The name of a file in it, by which it is recognised.
+    """
+    last = surviving_folder(target, file)
+    if last and last != target:
+        shutil.rmtree(target, ignore_errors=True)
+        last.replace(target)
+    for leftover in (_complete(target), _outdated(target)):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path, name: str = "*") -> None:
+    """Remove the temporary folders of processes that have ended.
+
+    Args:
+        folder: Where to look.
+        name: Only those that were to become this file or folder; all by default.
+    """
+    if not any(folder.glob(f".{name}.*{UNFINISHED}")):
+        return
+    with removing(folder) as allowed:
+        for temporary in list(folder.glob(f".{name}.*{UNFINISHED}")) if allowed else ():
+            if temporary.is_dir() and not temporary.is_symlink() and is_abandoned(temporary):
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _complete(target: Path) -> Path:
     return target.with_name(f"{target.name}.new")
 
@@ -93,14 +138,7 @@ def _outdated(target: Path) -> Path:
 
 @contextmanager
 def _temporary_folder(target: Path, size: int | None) -> Iterator[Path]:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise RunError(
-            f"the folder cannot be made ({error.strerror})", where=str(target), fix="Choose another --out."
-        ) from error
-    with writing(target, size=size):
+    with writing(target, size=size), _new_temporary(target) as folder:
         try:
             folder.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
             yield folder
@@ -110,6 +148,32 @@ def _temporary_folder(target: Path, size: int | None) -> Iterator[Path]:
                 where = error.where.replace(str(folder), str(target))  # the user knows the folder by its final name
                 raise type(error)(error.what, where=where, fix=error.fix) from error
             raise
+
+
+@contextmanager
+def _new_temporary(target: Path) -> Iterator[Path]:
+    """Give a new temporary folder, and show other processes that it is in use."""
+    handle, nested = None, target.parent.name.endswith(UNFINISHED)  # within a folder that is claimed already
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not nested:
+            remove_abandoned(target.parent, escape(target.name))
+        with nullcontext() if nested else making(target.parent):
+            folder = Path(mkdtemp(prefix=f".{target.name}.", suffix=UNFINISHED, dir=target.parent))
+            if os.name == "posix":  # Windows opens no folders
+                handle = os.open(folder, os.O_RDONLY)
+                claim(handle)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise RunError(
+            f"the folder cannot be made ({error.strerror})", where=str(target), fix="Choose another --out."
+        ) from error
+    try:
+        yield folder
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _share_files(folder: Path) -> None:
@@ -149,15 +213,27 @@ def new_file(target: Path, *, size: int | None = None) -> Iterator[Path]:
     Raises:
         RunError: The disk is full.
     """
-    file = target.with_name(f".{target.name}.part")
-    with writing(target, size=size):
-        try:
-            yield file
-            _share_file(file)
-            file.replace(target)
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
+    with scratch_folder(target, size=size) as folder:
+        file = folder / target.name
+        yield file
+        _share_file(file)
+        file.replace(target)
+
+
+@contextmanager
+def scratch_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
+    """Give a temporary folder beside `target`, from which files are moved to their places; it is then removed.
+
+    Args:
+        target: What is written; it names the folder and stands in messages.
+        size: How many bytes it will hold, for the message on a full disk; None if that is not known.
+
+    Raises:
+        RunError: The folder cannot be made, or the disk is full.
+    """
+    with _temporary_folder(target, size) as folder:
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -212,12 +288,7 @@ def save_tensors(tensors: "Mapping[str, Tensor]", target: Path, metadata: Mappin
     from safetensors.torch import save_file
 
     with new_file(target, size=count_bytes(tensors)) as file:
-        try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file, metadata)
-        except SafetensorError as error:
-            if _system_error(error) in _FULL:
-                raise  # `new_file` says what is needed
-            raise RunError(f"this cannot be written ({error})", where=str(target), fix="Check permissions.") from error
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file, metadata)
 
 
 def count_bytes(tensors: "Mapping[str, Tensor]") -> int:
@@ -227,25 +298,33 @@ def count_bytes(tensors: "Mapping[str, Tensor]") -> int:
 
 @contextmanager
 def writing(target: Path, *, size: int | None = None) -> Iterator[None]:
-    """Turn the error of a full disk, whichever library raises it in the block, into one that says what needs space.
+    """Turn the error of a disk, whichever library raises it in the block, into one that says what could not be written.
 
     Args:
         target: What is written.
         size: How many bytes that is; None if it is not known.
 
     Raises:
-        RunError: The disk is full.
+        RunError: The disk is full, or cannot be written.
     """
     try:
         yield
+    except QuickstudyError:
+        raise
     except Exception as error:
         number = _system_error(error)
-        if number not in _FULL:
+        if number in _FULL:
+            raise RunError(
+                f"there is no space to write this ({os.strerror(number)}){_needed(target, size)}",
+                where=str(target),
+                fix="Free some space, or choose another place, and repeat the command.",
+            ) from error
+        if number is None or isinstance(error, FileNotFoundError):
             raise
         raise RunError(
-            f"there is no space to write this ({os.strerror(number)}){_needed(target, size)}",
+            f"this cannot be written ({os.strerror(number)})",
             where=str(target),
-            fix="Free some space, or choose another place, and repeat the command.",
+            fix="Check the disk and the permissions, or choose another place, and repeat the command.",
         ) from error
 
 

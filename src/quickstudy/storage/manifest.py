@@ -1,13 +1,13 @@
 """Manifest: the SHA-256 of every file that predictions follow from; written with the files, checked when they are read.
 
-    manifest.json    {"sha256": {"adapted.json": "9f86…", "encoder/model.safetensors": "60a9…", …}}
+    manifest.json    {"sha256": {"adapted.json": "9f86…", "encoder/model.safetensors": "60a9…", …}, "seal": "4a5f…"}
 
 A damaged disk, a cut-off copy or a mixed-up file changes predictions without a word. With a manifest it is an error
-that names the file. README.md is not in the manifest: a model card may be edited. Folders of versions that wrote no
-manifest are read unchecked. Checkpoints of the training keep their hashes in `state.json` and use the same functions.
+that names the file. `records` is a second list, of files that no prediction follows from; they are checked when they
+are read, and may be removed. README.md is not in the manifest: a model card may be edited. Folders of versions that
+wrote no manifest are read unchecked. Checkpoints keep their hashes in `state.json` and use the same functions.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import file_digest
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from quickstudy.errors import RunError
 from quickstudy.storage.files import write_json
+from quickstudy.storage.reading import read_json, seal, unseal
+from quickstudy.storage.trust import is_inside
 
 NAME = "manifest.json"
 
@@ -39,15 +41,17 @@ def find_changed(folder: Path, hashes: Mapping[str, str]) -> list[str]:
         return [name for name, is_same in zip(hashes, same, strict=True) if not is_same]
 
 
-def write_manifest(folder: Path, names: Iterable[str]) -> None:
+def write_manifest(folder: Path, names: Iterable[str], records: Iterable[str] = ()) -> None:
     """Write the manifest of a folder; call it after all other files are written.
 
     Args:
         folder: The folder of a model or a run.
         names: Files in it, and folders in it whose files all belong to the manifest.
+        records: Files that no prediction follows from.
     """
     files = sorted(name for given in names for name in _files_below(folder, given))
-    write_json(folder / NAME, {"sha256": hash_files(folder, files)})
+    lists = {"sha256": hash_files(folder, files), "records": hash_files(folder, records)}
+    write_json(folder / NAME, seal({key: hashes for key, hashes in lists.items() if hashes or key == "sha256"}))
 
 
 def check_manifest(folder: Path, what: str, fix: str) -> None:
@@ -67,6 +71,30 @@ def check_manifest(folder: Path, what: str, fix: str) -> None:
     if hashes is None:
         raise _broken(folder, what, f"{NAME} cannot be read", fix)
     _compare(folder, hashes, what, fix)
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Return the names of the files that the manifest of a folder lists.
+
+    Raises:
+        RunError: There is no manifest that can be read.
+    """
+    hashes = _read_hashes(folder)
+    if hashes is None:
+        raise RunError(f"there is no {NAME} that can be read", where=str(folder), fix="Save the model again.")
+    return list(hashes)
+
+
+def check_files(folder: Path, names: Iterable[str], what: str, fix: str) -> None:
+    """Compare some files of a folder with its manifest, if that lists them; see `check_manifest`."""
+    if not (folder / NAME).exists():
+        return
+    hashes, records = _read_hashes(folder), _read_hashes(folder, "records")
+    if hashes is None or records is None:
+        raise _broken(folder, what, f"{NAME} cannot be read", fix)
+    listed = hashes | {name: value for name, value in records.items() if (folder / name).exists()}
+    if changed := find_changed(folder, {name: listed[name] for name in names if name in listed}):
+        raise _broken(folder, what, f"{changed[0]} is missing or was changed after it was saved", fix)
 
 
 def check_listed(folder: Path, what: str, fix: str) -> None:
@@ -113,12 +141,15 @@ def _is_note(file: Path) -> bool:
     return file.suffix in ("", ".md") or file.name.startswith(".")
 
 
-def _read_hashes(folder: Path) -> dict[str, str] | None:
+def _read_hashes(folder: Path, key: str = "sha256") -> dict[str, str] | None:
     """Return the SHA-256 of each file by the folder's manifest; None if there is no manifest that can be read."""
     try:
-        hashes = json.loads((folder / NAME).read_text(encoding="utf-8"))["sha256"]
+        lists = unseal(read_json(folder / NAME))
+        hashes = lists[key] if key == "sha256" else lists.get(key, {})
+        if not all(is_inside(str(name)) for name in hashes):
+            raise ValueError("it names a file outside of the folder")
         return {str(name): str(value) for name, value in hashes.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

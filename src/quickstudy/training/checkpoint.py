@@ -8,7 +8,6 @@ A new checkpoint takes the place of the old one only when it is whole, and its h
 half-written or damaged checkpoint is refused, and training never starts from it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,11 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
-from quickstudy.storage.files import replaced_folder, save_tensors, surviving_folder, write_json
+from quickstudy.storage.files import finite, replaced_folder, save_tensors, surviving_folder, write_json
 from quickstudy.storage.manifest import find_changed, hash_files
+from quickstudy.storage.reading import read_json, seal, unseal
 from quickstudy.training.kept import is_better
 
-_WEIGHTS, _MOMENTS, _STATE = "meta_parameters.safetensors", "optimizer.safetensors", "state.json"
+_WEIGHTS, _MOMENTS = "meta_parameters.safetensors", "optimizer.safetensors"
+STATE = "state.json"  # by this file a checkpoint is recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +35,20 @@ class TrainState:
         best: The best meta-validation score so far; None without meta-validation.
         stale: Meta-validations since then.
         seconds: Seconds spent.
+        left_out: Episodes that were left out in each of the last outer steps; see `training.sick`.
     """
 
     step: int = 0
     best: float | None = None
     stale: int = 0
     seconds: float = 0.0
+    left_out: tuple[int, ...] = ()
 
     def validated(self, score: float) -> "TrainState":
         """Return the state after a meta-validation.
 
         >>> TrainState(best=0.5).validated(0.4).validated(0.4)
-        TrainState(step=0, best=0.5, stale=2, seconds=0.0)
+        TrainState(step=0, best=0.5, stale=2, seconds=0.0, left_out=())
         """
         if is_better(score, self.best):
             return replace(self, best=score, stale=0)
@@ -71,7 +74,7 @@ def save_checkpoint(
         if optimizer:
             save_tensors(_moments(optimizer), new / _MOMENTS)
         hashes = hash_files(new, sorted(file.name for file in new.iterdir()))
-        write_json(new / _STATE, {**asdict(state), "sha256": hashes})
+        write_json(new / STATE, seal(finite({**asdict(state), "sha256": hashes})))
 
 
 def load_checkpoint(
@@ -85,7 +88,7 @@ def load_checkpoint(
     Raises:
         RunError: The checkpoint is damaged.
     """
-    whole = surviving_folder(folder, _STATE)
+    whole = surviving_folder(folder, STATE)
     if whole is None:
         return None
     state = _checked_state(whole)
@@ -111,18 +114,19 @@ def read_state(folder: Path) -> TrainState | None:
     Raises:
         RunError: The checkpoint is damaged.
     """
-    whole = surviving_folder(folder, _STATE)
+    whole = surviving_folder(folder, STATE)
     return None if whole is None else _checked_state(whole)
 
 
 def _checked_state(folder: Path) -> TrainState:
     """Return the state of a checkpoint once the hashes of its files are checked."""
     try:
-        values = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        values = unseal(read_json(folder / STATE))
         hashes = dict(values.pop("sha256"))
+        values["left_out"] = tuple(values.get("left_out", ()))
         state = TrainState(**values)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise _damaged(folder / _STATE) from None
+        raise _damaged(folder / STATE) from None
     for name in find_changed(folder, hashes):
         raise _damaged(folder / name)
     return state

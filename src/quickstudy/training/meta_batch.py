@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from quickstudy.cost import free_mib
+from quickstudy.cost import free_mib, is_out_of_memory
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.convergence import Convergence, find_worst
@@ -91,11 +91,38 @@ class MetaBatch:
             if self.accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
             if not self._shrink():
-                raise RunError(
-                    "there is not enough memory for one episode",
-                    fix="Use shorter texts (outer.max_length), fewer examples (episodes.k_shot, n_query), "
-                    "fewer inner steps, or let less adapt (method.adapts).",
-                )
+                raise _too_large()
+
+    def add_healthy(self, totals: Tensor, step: int, position: float) -> tuple[str, ...]:
+        """Take the meta-gradient of the last step again, without the episodes whose loss or gradient is not finite.
+
+        Args:
+            totals: As in `add`, from zero; what is left out does not count.
+            step: Number of the step.
+            position: How far the training is.
+
+        Returns:
+            The tasks of the episodes that were left out.
+        """
+        params, sick = [p for p in self.learner.parameters() if p.requires_grad], []
+        kept: list[Tensor | None] = [None] * len(params)
+        for episode in self.episodes(step):
+            self.learner.zero_grad(set_to_none=True)
+            alone = torch.zeros_like(totals)
+            if not self._add(alone, position / self.steps, [episode]):
+                raise _too_large()
+            gradients = [p.grad for p in params]
+            if not alone.isfinite().all() or not all(g.isfinite().all() for g in gradients if g is not None):
+                sick.append(episode.task)
+                continue
+            totals += alone
+            kept = [
+                each if new is None else new if each is None else each + new
+                for each, new in zip(kept, gradients, strict=True)
+            ]
+        for parameter, gradient in zip(params, kept, strict=True):
+            parameter.grad = gradient
+        return tuple(sick)
 
     def _add(self, totals: Tensor, progress: float, episodes: list[EncodedEpisode]) -> bool:
         """Return whether there was enough memory. If not, what was added so far must be thrown away."""
@@ -112,7 +139,7 @@ class MetaBatch:
                 counts = [len(group) * float(result.loss.detach()), right, result.scored]
                 totals += torch.tensor(counts, device=totals.device)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return False  # from here on nothing refers to the graph
         return True
@@ -149,12 +176,15 @@ class MetaBatch:
         return range(first + self.accelerator.process_index, first + self.size, self.accelerator.num_processes)
 
 
+def _too_large() -> RunError:
+    return RunError(
+        "there is not enough memory for one episode",
+        fix="Use shorter texts (outer.max_length), fewer examples (episodes.k_shot, n_query), "
+        "fewer inner steps, or let less adapt (method.adapts).",
+    )
+
+
 def attention(accelerator: Accelerator) -> AbstractContextManager[None]:
     """Choose the attention kernel: the exact one on a processor in bf16, where the fused one has a slow gradient."""
     slow = accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16"
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    phrases = "DefaultCPUAllocator", "std::bad_alloc", "ALLOC_FAILED", "out of memory"  # in a plain RuntimeError
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(phrase in str(error) for phrase in phrases)

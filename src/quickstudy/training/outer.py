@@ -14,7 +14,7 @@ moments and a step number, and a resumed run is the same run. AdamW: Loshchilov 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from quickstudy.cost import peak_mib
-from quickstudy.errors import RunError
+from quickstudy.errors import RunError, TerminatedError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.convergence import warn_of
 from quickstudy.models.cut import layer_stack
@@ -36,7 +36,9 @@ from quickstudy.training.kept import is_better
 from quickstudy.training.language import LanguageModel
 from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.record import StepRecord
-from quickstudy.training.reduction import Reduction
+from quickstudy.training.reduction import TOTALS, Reduction
+from quickstudy.training.sick import WINDOW, note_left_out, say_left_out
+from quickstudy.training.stop import StopWish, noted_sigterm
 
 Validate = Callable[[MetaLearner], float]
 
@@ -72,17 +74,21 @@ def train(
         language: Masked-language modelling, which takes a share of the steps; None for none.
 
     Raises:
-        RunError: The loss or the meta-gradient is not finite, a checkpoint cannot be read or written, or the processes
-            read different checkpoints.
+        RunError: Too many episodes had to be left out (`max_left_out`), a checkpoint cannot be read or written, or the
+            processes read different checkpoints.
         ProcessError: Another process failed.
+        TerminatedError: SIGTERM came; the training was saved after the step that it was in.
     """
     if language:
         learner.add_module(LANGUAGE, language.head)  # its parameters are saved with those of the method
-    loop = _Loop(learner, sampler, settings, accelerator, folder, on_step, validate, budget or Steps(), language)
-    loop.begin()
-    while not loop.done:
-        loop.step()
-    loop.end()
+    with noted_sigterm() as wish:
+        loop = _Loop(
+            learner, sampler, settings, accelerator, folder, on_step, validate, budget or Steps(), wish, language
+        )
+        loop.begin()
+        while not loop.done:
+            loop.step()
+        loop.end()
     return learner
 
 
@@ -91,14 +97,18 @@ class _MetaGradient:
     """What is known of the meta-gradient of one step, over all processes.
 
     Attributes:
-        loss: Mean query loss of the meta-batch.
-        accuracy: Query accuracy; NaN if all episodes are regression.
+        loss: Mean query loss of the episodes that count; NaN if none does.
+        accuracy: Their query accuracy; NaN if all are regression.
         norm: Norm of the meta-gradient before clipping.
+        left_out: Tasks of the episodes that were left out.
+        stop: Whether a process was asked to stop.
     """
 
     loss: float
     accuracy: float
     norm: float
+    left_out: tuple[str, ...]
+    stop: bool
 
 
 class _Loop:
@@ -114,10 +124,12 @@ class _Loop:
         on_step: Callable[[StepRecord], None],
         validate: Validate | None,
         budget: Budget,
+        wish: StopWish,
         language: LanguageModel | None,
     ) -> None:
         self.learner, self.settings, self.accelerator = learner.to(accelerator.device), settings, accelerator
-        self.on_step, self.validate, self.budget, self.language = on_step, validate, budget, language
+        self.on_step, self.validate, self.budget, self.wish = on_step, validate, budget, wish
+        self.language = language
         self.last, self.best = folder / LAST, folder / BEST
         self.state = TrainState()
         self.held = Held()
@@ -157,9 +169,12 @@ class _Loop:
         began = time.perf_counter()
         rate = schedule(self._position, self.settings)
         gradient = self._meta_gradient(self.state.step)
-        self._update(rate)
+        if len(gradient.left_out) < self.settings.meta_batch_size:
+            self._update(rate)
         speed = self.settings.meta_batch_size / (time.perf_counter() - began)
-        self.state = replace(self.state, step=self.state.step + 1)
+        self.state = replace(
+            self.state, step=self.state.step + 1, left_out=note_left_out(self.state.left_out, gradient.left_out)
+        )
         self._position = self.budget.position(self.state.step)
         self._warn_of_convergence()
         due = self.settings.is_due(self.state.step) or self.done
@@ -173,10 +188,12 @@ class _Loop:
             if better:
                 self._save(self.best)
             self.on_step(self._record(gradient, rate, speed, score, perplexity))
-            if due:
+            if due or gradient.stop:
                 self._save(self.last, self.optimizer)
-        if due:
+        if due or gradient.stop:
             gather(None, self.held)  # the other processes wait for the checkpoint here, where they may wait long
+        if gradient.stop:
+            raise TerminatedError
 
     def end(self) -> None:
         """Take the best meta-parameters, if those are to be kept."""
@@ -189,21 +206,36 @@ class _Loop:
         broadcast(self.learner.parameters())
 
     def _meta_gradient(self, step: int) -> _MetaGradient:
-        """Leave the clipped meta-gradient of the whole meta-batch in `.grad`."""
-        size = self.settings.meta_batch_size
-        totals = torch.zeros(3, device=self.accelerator.device)  # loss · episodes, right query examples, scored ones
+        """Leave the clipped meta-gradient of the meta-batch in `.grad`; what is not finite is left out."""
+        size, sick = self.settings.meta_batch_size, tuple[str, ...]()
+        language = self.language if self.language and self.language.is_due(step) else None
+        totals = torch.zeros(TOTALS, device=self.accelerator.device)
         with self.held:
-            if self.language and self.language.is_due(step):
-                self.language.add(totals, step, self.accelerator, scale=size)
+            if language:
+                language.add(totals[:3], step, self.accelerator, scale=size)
             else:
-                self.meta_batch.add(totals, step, self._position)
-            norm_here = self.reduction.put(totals)
-            if norm_here is not None:  # checked before the sum, which would not tell whose gradient it was
-                self._check_finite(float(totals[0]) / size, norm_here, step)
-        loss, right, scored = self.reduction.sum(totals)
+                self.meta_batch.add(totals[:3], step, self._position)
+            totals[4] = float(self.wish.asked)
+            # Checked before the sum over processes, which would not tell whose gradient it was.
+            if not math.isfinite(self.reduction.put(totals)) or not totals.isfinite().all():
+                if language:
+                    raise self._diverged("the loss of masked-language modelling or its gradient is not finite", step)
+                sick = self.meta_batch.add_healthy(totals[:3].zero_(), step, self._position)
+                totals[3] = len(sick)
+                self.reduction.put(totals)
+        loss, right, scored, missing, stop = self.reduction.sum(totals)
+        if missing:
+            sick = tuple(name for names in gather(sick) for name in names)
+            self._check_left_out(sick, step)
+        count = size - len(sick)
+        for gradient in (p.grad for p in self.reduction.params if missing and count and p.grad is not None):
+            gradient.mul_(size / count)  # it is the mean over the episodes that count
         norm = float(nn.utils.clip_grad_norm_(self.reduction.params, self.settings.clip_norm))
-        self._check_finite(loss / size, norm, step)
-        return _MetaGradient(loss / size, right / scored if scored else math.nan, norm)
+        if count and not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._diverged(f"the meta-loss is {loss / count} and the norm of its gradient {norm}", step)
+        return _MetaGradient(
+            loss / count if count else math.nan, right / scored if scored else math.nan, norm, sick, bool(stop)
+        )
 
     def _update(self, rate: float) -> None:
         """Take AdamW's step with the rates of this step."""
@@ -213,13 +245,24 @@ class _Loop:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
-    def _check_finite(self, loss: float, norm: float, step: int) -> None:
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            saved = " The last good checkpoint is in the run folder." if step >= self.settings.validate_every else ""
-            raise RunError(
-                f"the meta-loss is {loss} and the norm of its gradient {norm} in outer step {step + 1}",
-                fix=f"Lower inner_lr, head_lr or outer_lr.{saved}",
+    def _check_left_out(self, sick: Sequence[str], step: int) -> None:
+        """Say which tasks were left out, and stop if that is too much, or if the meta-parameters are not finite."""
+        if self.accelerator.is_main_process:
+            say_left_out(sick)
+        if not all(p.isfinite().all() for p in self.reduction.params):
+            raise self._diverged(f"the meta-parameters hold NaN or infinity, and so does the loss of {sick[0]!r}", step)
+        recent = note_left_out(self.state.left_out, sick)
+        if sum(recent) > self.settings.max_left_out * WINDOW * self.settings.meta_batch_size:
+            names = ", ".join(sorted(set(sick)))
+            raise self._diverged(
+                f"{sum(recent)} episodes of {len(recent)} outer steps were left out, because their loss or gradient "
+                f"was NaN or infinite (now: {names})",
+                step,
             )
+
+    def _diverged(self, what: str, step: int) -> RunError:
+        saved = " The last good checkpoint is in the run folder." if step >= self.settings.validate_every else ""
+        return RunError(f"{what} in outer step {step + 1}", fix=f"Lower inner_lr, head_lr or outer_lr.{saved}")
 
     def _score(self, validate: Validate) -> float:
         """Validate in all processes at once, so that none waits long; the main process's score counts for all."""
@@ -261,6 +304,7 @@ class _Loop:
             waited=self.meta_batch.waited,
             inner_residual=convergence.inner if convergence else None,
             solve_residual=convergence.solve if convergence else None,
+            left_out=gradient.left_out,
         )
 
     def _save(self, folder: Path, optimizer: torch.optim.Optimizer | None = None) -> None:

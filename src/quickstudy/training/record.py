@@ -12,6 +12,7 @@ from typing import Any
 
 from quickstudy.errors import RunError
 from quickstudy.storage.files import append_line, finite, write_text
+from quickstudy.storage.reading import UnreadableError, parse_json, read_text, seal, unseal
 
 # None where the others are NaN
 _OPTIONAL = {
@@ -46,6 +47,7 @@ class StepRecord:
         mlm_loss: Mean loss of the masked tokens, in a step of masked-language modelling, which has no `loss` and no
             `accuracy`; None in a step of episodes.
         perplexity: Of masked tokens of held-out text after this step; None if it was not measured.
+        left_out: The task of each episode that was left out, because its loss or gradient was NaN or infinite.
     """
 
     step: int
@@ -62,6 +64,7 @@ class StepRecord:
     solve_residual: float | None = None
     mlm_loss: float | None = None
     perplexity: float | None = None
+    left_out: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the record as one line of JSON.
@@ -69,7 +72,10 @@ class StepRecord:
         >>> StepRecord(0, lr=0.0, seconds=1.5, validation=0.5).to_json()[:42]
         '{"step": 0, "loss": null, "accuracy": null'
         """
-        return json.dumps(finite(asdict(self)), allow_nan=False)
+        values = asdict(self)
+        if not self.left_out:
+            del values["left_out"]
+        return json.dumps(seal(finite(values)), ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> "StepRecord":
@@ -78,17 +84,21 @@ class StepRecord:
         Raises:
             ValueError: The line is no record.
         """
-        values = json.loads(line)
+        values = parse_json(line)
         if not isinstance(values, Mapping):
             raise ValueError("a record is a JSON object")
+        values = unseal(values)
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
         step = values.pop("step", None)
         if not isinstance(step, int) or isinstance(step, bool):
             raise ValueError(f"step = {step!r} is no whole number")
+        left_out = values.pop("left_out", [])
+        if not isinstance(left_out, list) or not all(isinstance(task, str) for task in left_out):
+            raise ValueError("left_out holds no names of tasks")
         numbers: dict[str, Any] = {
             field.name: _number(field.name, values[field.name]) for field in fields(cls) if field.name in values
         }
-        return cls(step, **numbers)
+        return cls(step, **numbers, left_out=tuple(left_out))
 
 
 def _number(name: str, value: object) -> float | None:
@@ -125,6 +135,21 @@ def read_log(log: Path) -> list[StepRecord]:
     return records
 
 
+def check_log(log: Path, step: int) -> None:
+    """Check that a log has a record of each step, up to the step that the last checkpoint has.
+
+    Raises:
+        RunError: Records are missing, or a line is no record.
+    """
+    steps = {record.step for record in read_log(log)}
+    if missing := sorted(set(range(1, step + 1)) - steps):
+        raise RunError(
+            f"the log has no record of step {missing[0]}, and the checkpoint is of step {step}",
+            where=str(log),
+            fix="Copy the run again, or start a new run.",
+        )
+
+
 def cut_log(log: Path, step: int) -> None:
     """Remove the records after a step: a resumed run writes them again.
 
@@ -142,7 +167,8 @@ def _whole_lines(log: Path) -> Sequence[str]:
         RunError: The file is not UTF-8.
     """
     try:
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-    except UnicodeDecodeError as error:
-        raise RunError(f"the log is damaged ({error})", where=str(log), fix="Copy the run again.") from error
-    return [line for line in lines if line.endswith("\n")]
+        *lines, _ = read_text(log).split("\n") if log.exists() else [""]
+    except UnreadableError as error:
+        place = f"{log}:{error.line}" if error.line else str(log)
+        raise RunError(f"the log is damaged ({error})", where=place, fix="Copy the run again.") from error
+    return lines

@@ -1,6 +1,6 @@
 """Reduction: the meta-gradients of all processes, added up in one flat buffer, once per outer step.
 
-    [ failed | loss, right query examples, scored ones | which meta-parameters have a gradient | gradients ]
+    [ failed | totals | which meta-parameters have a gradient | gradients ]        totals: see `TOTALS`
 
 One sum carries everything, so every process takes part in every step, whatever happens to it. A process that failed
 adds 1 to the first entry, and then all processes stop. A meta-parameter that has no gradient in any process keeps
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from quickstudy.processes import Held, all_reduce, gather, world_size
 
+# Sums over the episodes: losses, right query examples, scored ones, episodes left out; and processes asked to stop.
+TOTALS = 5
+
 
 class Reduction:
     """The flat buffer of a set of meta-parameters. A process that runs alone has none.
@@ -26,18 +29,14 @@ class Reduction:
 
     def __init__(self, params: Sequence[nn.Parameter], held: Held) -> None:
         self.params, self.held = params, held
-        self._sizes = [1, 3, len(params), *(p.numel() for p in params)]
+        self._sizes = [1, TOTALS, len(params), *(p.numel() for p in params)]
         dtype = reduce(torch.promote_types, (p.dtype for p in params))
         self._flat = torch.zeros(sum(self._sizes) if world_size() > 1 else 0, dtype=dtype, device=params[0].device)
 
-    def put(self, totals: Tensor) -> float | None:
-        """Copy this process's totals, (3,), and gradients into the buffer.
-
-        Returns:
-            The norm of the gradients; None for a process that runs alone.
-        """
+    def put(self, totals: Tensor) -> float:
+        """Copy this process's totals, (5,), and gradients into the buffer, and return the norm of the gradients."""
         if world_size() == 1:
-            return None
+            return float(nn.utils.get_total_norm([p.grad for p in self.params if p.grad is not None]))
         _, sums, has_gradient, *gradients = torch.split(self._flat, self._sizes)
         sums.copy_(totals)
         has_gradient.copy_(torch.tensor([float(p.grad is not None) for p in self.params]))
@@ -49,7 +48,7 @@ class Reduction:
         return float(self._flat[sum(self._sizes[:3]) :].norm())
 
     def sum(self, totals: Tensor) -> list[float]:
-        """Return the totals, (3,), of all processes, and leave the sum of their gradients in `.grad`.
+        """Return the totals, (5,), of all processes, and leave the sum of their gradients in `.grad`.
 
         Raises:
             ProcessError: One of the processes failed.

@@ -47,10 +47,10 @@ def load_fingerprints(file: Path) -> Fingerprints:
     Raises:
         ValueError: The file holds something else.
     """
-    known: Fingerprints = np.load(file, allow_pickle=False)
+    known: Fingerprints = np.load(file, mmap_mode="r", allow_pickle=False)  # mapped: it cannot claim more than it has
     if known.dtype != np.uint32 or known.ndim != 1:
         raise ValueError("it holds no fingerprints")
-    return known
+    return np.array(known)
 
 
 def find_known_rows(known: Fingerprints, evaluated: Iterable[PlannedTask], source: str) -> tuple[Overlap, ...]:

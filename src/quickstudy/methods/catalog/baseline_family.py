@@ -9,7 +9,7 @@ from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.label_names import LabelNames
 from quickstudy.methods.linear_probe import LinearProbe
 from quickstudy.methods.multi_task import MultiTask
-from quickstudy.methods.setting import AboveZero, Count, NotNegative
+from quickstudy.methods.setting import AboveZero, NotNegative, Steps
 from quickstudy.models.encoder import Encoder
 
 
@@ -109,8 +109,8 @@ def finetune(
     *,
     adapts: str = "all",
     lr: NotNegative = 5e-5,
-    head_lr: NotNegative = 0.05,
-    steps: Count = 30,
+    head_lr: AboveZero = 0.05,
+    steps: Steps = 30,
 ) -> MetaLearner:
     """Fine-tuning: Adam on the support set, for the encoder and a fresh head.
 

@@ -14,7 +14,7 @@ from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.methods.matching import Matching
 from quickstudy.methods.name_gate import Names, make_gate
 from quickstudy.methods.protonet import Prototypes
-from quickstudy.methods.setting import AboveZero, NotNegative, Positive
+from quickstudy.methods.setting import AboveZero, NotNegative, Width
 from quickstudy.methods.support_net_rule import SupportNetRule, answer_late
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.support_net import InContext, LSTMReader, Relation
@@ -136,9 +136,7 @@ def metaoptnet(
     return FeatureMetaLearner(encoder, rule, gate=make_gate(names), name="metaoptnet")
 
 
-def relation(
-    encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0, names: Names = "none"
-) -> MetaLearner:
+def relation(encoder: Encoder, *, hidden: Width = 64, prior: NotNegative = 10.0, names: Names = "none") -> MetaLearner:
     """Relation networks: a small network learns how to compare a text with the mean of a label.
 
     It starts as a prototypical network and learns a correction, so it can learn another distance than the Euclidean
@@ -168,7 +166,7 @@ def relation(
     return FeatureMetaLearner(encoder, rule, gate=make_gate(names), name="relation")
 
 
-def in_context(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 10.0) -> MetaLearner:
+def in_context(encoder: Encoder, *, hidden: Width = 64, prior: NotNegative = 10.0) -> MetaLearner:
     """In-context learning: a small set transformer reads the (text, label) pairs and answers in one pass.
 
     It can learn any way to read a support set, and it sees all examples at once. It starts as a prototypical network
@@ -197,7 +195,7 @@ def in_context(encoder: Encoder, *, hidden: Positive = 64, prior: NotNegative = 
 def lstm_reader(
     encoder: Encoder,
     *,
-    hidden: Positive = 64,
+    hidden: Width = 64,
     prior: NotNegative = 10.0,
     loss: Literal["query", "every-example"] = "query",
 ) -> MetaLearner:

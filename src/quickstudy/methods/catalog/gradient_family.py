@@ -16,7 +16,7 @@ from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.name_gate import Names, make_gate
-from quickstudy.methods.setting import AboveZero, Count, NotNegative, Positive
+from quickstudy.methods.setting import AboveZero, Count, NotNegative, Steps
 from quickstudy.methods.start import PositionStart, PrototypeStart, Word, make_start
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.parameter_filter import read_rank
@@ -109,9 +109,9 @@ def reptile(encoder: Encoder, inner: InnerLoop = InnerLoop(), *, start: Word = "
 def anil(
     encoder: Encoder,
     *,
-    head_lr: NotNegative = 3.0,
-    inner_steps: Count = 5,
-    adapt_steps: Count | None = None,
+    head_lr: AboveZero = 3.0,
+    inner_steps: Steps = 5,
+    adapt_steps: Steps | None = None,
     start: Word = "learned",
 ) -> MetaLearner:
     """ANIL: only the head adapts in the inner loop, and the encoder is trained for that.
@@ -144,8 +144,8 @@ def boil(
     *,
     adapts: str = "all",
     inner_lr: NotNegative = 0.05,
-    inner_steps: Count = 5,
-    adapt_steps: Count | None = None,
+    inner_steps: Steps = 5,
+    adapt_steps: Steps | None = None,
     order: Order = "second",
     start: Literal["learned", "prototypes"] = "learned",
     scale: AboveZero = 10.0,
@@ -193,7 +193,7 @@ def imaml(
     inner: InnerLoop = InnerLoop("layers:-1", inner_lr=0.3, head_lr=0.8, inner_steps=10),
     *,
     strength: AboveZero = 1.0,
-    cg_steps: Positive = 5,
+    cg_steps: Steps = 5,
     start: Word = "learned",
 ) -> MetaLearner:
     """iMAML: takes the meta-gradient from the optimality of the adapted parameters, so it does not look at the steps.

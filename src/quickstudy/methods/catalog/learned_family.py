@@ -18,7 +18,7 @@ from quickstudy.methods.generated_start import PROJECTION, GeneratedStart
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.name_gate import Names, make_gate
-from quickstudy.methods.setting import AboveZero, NotNegative, Positive
+from quickstudy.methods.setting import AboveZero, NotNegative, Width
 from quickstudy.methods.start import CorrectedStart, HeadStart, LearnedStart, Word, make_start
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.parameter_filter import list_shapes
@@ -105,7 +105,7 @@ def leopard(
     inner: InnerLoop = InnerLoop(head_lr=0.5),
     *,
     start: Literal["generated", "prototypes"] = "generated",
-    hidden: Positive = 128,
+    hidden: Width = 128,
     order: Order = "first",
     scale: AboveZero = 10.0,
     names: Names = "none",
@@ -151,7 +151,7 @@ def lstm_optimizer(
     encoder: Encoder,
     inner: InnerLoop = InnerLoop(adapts="head"),
     *,
-    hidden: Positive = 20,
+    hidden: Width = 20,
     order: Order = "first",
 ) -> MetaLearner:
     """LSTM optimizer: an LSTM takes the inner steps, and its cell state is the adapted parameters.
@@ -188,7 +188,7 @@ def learned_optimizer(
     encoder: Encoder,
     inner: InnerLoop = InnerLoop(adapts="head"),
     *,
-    hidden: Positive = 20,
+    hidden: Width = 20,
     order: Order = "first",
 ) -> MetaLearner:
     """Learned optimizer: two LSTM layers per coordinate correct the gradient; trained on the loss after every step.
@@ -219,7 +219,7 @@ def learned_optimizer(
     return GradientMetaLearner(encoder, inner, rule, order=order, objective=every_step, name="learned-optimizer")
 
 
-def lstm_controller(encoder: Encoder, *, hidden: Positive = 64, scale: AboveZero = 10.0) -> MetaLearner:
+def lstm_controller(encoder: Encoder, *, hidden: Width = 64, scale: AboveZero = 10.0) -> MetaLearner:
     """LSTM controller: an LSTM reads the support set and sets a gate and a shift for every branch of the encoder.
 
     The encoder adapts to a task in one pass, without gradient steps. It starts as a prototypical network, with all

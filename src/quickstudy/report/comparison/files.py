@@ -16,6 +16,7 @@ from quickstudy.evaluation.results_file import figure_rows, read_results
 from quickstudy.report.view import View, best_first
 from quickstudy.storage.files import new_file, write_text
 from quickstudy.storage.layout import RESULTS
+from quickstudy.storage.trust import check_folder
 
 _RENEW = "Give the same `quickstudy compare` again: cells that are computed already are used."
 
@@ -30,6 +31,7 @@ def read_comparison(folder: Path) -> View:
     if not file.is_file():
         fix = "Make one with: quickstudy compare ... --out FOLDER"
         raise RunError("this folder holds no comparison", where=str(folder), fix=fix)
+    check_folder(folder, "comparison")
     results = read_results(file, _RENEW)
     if not any(table.learners for table in results.tables):
         raise RunError("the comparison holds no figures", where=str(file), fix="Use other --shots or tasks.")

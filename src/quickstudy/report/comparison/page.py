@@ -28,6 +28,7 @@ from quickstudy.report.table import Table, means_table, pairs_table, score_name,
 from quickstudy.report.view import View
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import PLOTS, REPORT, RESULTS
+from quickstudy.visible import visible
 
 _CARDS = 6
 
@@ -52,7 +53,7 @@ def write_pages(folder: Path) -> Path:
     texts = {"report.md": markdown_text(view), "report.csv": csv_text(view)}
     texts[REPORT] = _page(view, folder / PLOTS)
     for name, text in texts.items():
-        write_text(folder / name, text)
+        write_text(folder / name, visible(text))
     return folder / REPORT
 
 

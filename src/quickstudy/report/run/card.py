@@ -14,6 +14,7 @@ from quickstudy.report.view import in_order
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import RunFiles
 from quickstudy.training.kept import KeptStep
+from quickstudy.visible import visible
 
 
 def write_card(folder: Path) -> Path:
@@ -52,7 +53,7 @@ def write_card(folder: Path) -> Path:
         "encoder carries whatever its pre-training and meta-training texts carried.",
         "",
     ]
-    write_text(RunFiles(folder).card, "\n".join(lines))
+    write_text(RunFiles(folder).card, visible("\n".join(lines)))
     return RunFiles(folder).card
 
 

@@ -1,6 +1,5 @@
 """Facts: what the page and the card of a run show, read from the files of its folder."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,9 @@ from quickstudy.evaluation.results import Curve, Results
 from quickstudy.evaluation.results_file import read_results
 from quickstudy.report.curve import curve_of
 from quickstudy.storage.layout import RunFiles
+from quickstudy.storage.manifest import check_files
+from quickstudy.storage.reading import UnreadableError, parse_toml, read_text
+from quickstudy.storage.trust import check_folder
 from quickstudy.training.kept import KeptStep, find_kept
 from quickstudy.training.record import read_log
 
@@ -71,10 +73,14 @@ def read_run(folder: Path) -> RunFacts:
     """
     files = RunFiles(folder)
     files.check_exist()
+    check_folder(folder, "run folder")
+    check_files(
+        folder, [file.name for file in (files.config, files.tasks, files.metrics)], "run folder", "Copy the run again."
+    )
     try:
-        text = files.config.read_text(encoding="utf-8")
-        recipe = tomllib.loads(text)
-    except ValueError as error:  # the errors of TOML and of UTF-8
+        text = read_text(files.config)
+        recipe = parse_toml(text)
+    except UnreadableError as error:
         raise RunError(
             f"the recipe is damaged ({error})", where=str(files.config), fix="Copy the run again."
         ) from error

@@ -22,6 +22,7 @@ from quickstudy.report.table import Table, means_table, pairs_table, score_name,
 from quickstudy.report.view import View, in_order
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import RunFiles
+from quickstudy.visible import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def write_report(folder: Path) -> Path:
         evaluation=_evaluation(in_order(run.results), files.plots) if run.results else None,
         training=_training(run, files.plots),
     )
-    write_text(files.report, text)
+    write_text(files.report, visible(text))
     return files.report
 
 

@@ -18,7 +18,7 @@ def row_weights(
     class_weight: Mapping[str, float] | str | None,
     sample_weight: Any,
 ) -> list[float] | None:
-    """Return the weight of each row; None if each counts once.
+    """Return the weight of each row; None if each counts once, as with `balanced` and classes of equal size.
 
     Args:
         positions: (B,) positions of the labels.
@@ -36,8 +36,12 @@ def row_weights(
         return None
     weights = np.ones(len(positions)) if sample_weight is None else _sample_weights(sample_weight, len(positions))
     if class_weight == "balanced":
+        if not weights.any() or not (weights >= 0).all():
+            return weights.tolist()  # type: ignore[no-any-return]  # who encodes the rows says what is wrong with them
         totals = np.bincount(positions, weights, minlength=len(names))
         present = totals > 0
+        if sample_weight is None and len(set(totals[present])) == 1:
+            return None
         factors = weights.sum() / (present.sum() * np.where(present, totals, 1.0))
     elif isinstance(class_weight, Mapping):
         factors = np.array([class_weight.get(name, 1.0) for name in names], dtype=np.float64)

@@ -1,0 +1,205 @@
+"""Kill trial: a meta-training is killed again and again, and must end as if nothing had happened.
+
+    python dev/kill_trial.py --kills 120                       about ten minutes on one core
+    python dev/kill_trial.py --kills 4 --methods protonet      the short form, which the tests run
+
+Each round kills a meta-training one to three times with SIGKILL and then lets it end. Half of the kills come at a
+random moment; the other half come while a file or a checkpoint is being written. Then the SHA-256 of the weights, of
+the optimizer and of the log (without its times) must be those of the training that was never killed, and the run
+folder must hold the same files. Exits with 1 if one of them differs.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from quickstudy import api, pretraining
+from quickstudy.storage.files import UNFINISHED
+from quickstudy.testing.tiny import tiny_encoder, word_task
+
+GRADIENT: dict[str, object] = {"inner_lr": 0.03, "head_lr": 3.0, "inner_steps": 1}
+METHODS: dict[str, dict[str, object]] = {
+    "protonet": {},
+    "r2d2": {},
+    "lstm-reader": {"hidden": 8},
+    "fomaml": GRADIENT,
+    "maml": GRADIENT,
+    "meta-sgd": GRADIENT,
+    "reptile": GRADIENT,
+    "multi-task": {},
+}
+# What differs from run to run: times, and the hashes of what holds them.
+TIMES = ("seconds", "episodes_per_second", "waited", "peak_mib", "seal", "records")
+LIMIT = 600.0  # seconds for one training
+
+
+def main() -> int:
+    """Run the trial, and print what was killed where."""
+    options = _options()
+    assert pretraining  # imported here, so that the processes of the trainings start with it
+    torch.set_num_threads(1)
+    chooser, moments, wrong = random.Random(options.seed), Counter[str](), []
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make_inputs(folder)
+        wholes = {method: _whole(folder, method) for method in options.methods}
+        while sum(moments.values()) < options.kills:
+            method = options.methods[sum(moments.values()) % len(options.methods)]
+            run, (seconds, facts) = folder / "killed", wholes[method]
+            for _ in range(min(chooser.choice((1, 1, 2, 3)), options.kills - sum(moments.values()))):
+                moment = kill_once(run, folder, method, chooser, seconds)
+                if moment is None:
+                    break
+                moments[moment] += 1
+            _finish(run, folder, method)
+            wrong += [f"{method}: {difference}" for difference in compare(facts, describe(run))]
+            wrong += [f"{method}: {path.name} is left beside the run" for path in folder.glob(f".*{UNFINISHED}")]
+            shutil.rmtree(run)
+            print(f"{sum(moments.values())} kills, {len(wrong)} differences", file=sys.stderr, flush=True)
+    print(f"{sum(moments.values())} kills of {len(options.methods)} methods: {dict(moments)}")
+    print(*wrong, f"{len(wrong)} differences", sep="\n")
+    return 1 if wrong else 0
+
+
+def make_inputs(folder: Path) -> None:
+    """Write a tiny encoder and the files of three tasks."""
+    (folder / "tiny").mkdir()
+    tiny_encoder().save(folder / "tiny")
+    for name in ("alpha", "beta", "gamma"):
+        rows = word_task(name).train_split
+        lines = [json.dumps({"text": rows[i].text, "label": f"class{rows[i].label}"}) for i in range(40)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
+
+
+def recipe(folder: Path, method: str) -> dict[str, Any]:
+    """Return the recipe of a method; it saves and validates every second step."""
+    return {
+        "name": "killed",
+        "encoder": {"name": str(folder / "tiny")},
+        "method": {"name": method, **METHODS.get(method, {})},
+        "tasks": {
+            "train": [str(folder / f"{name}.jsonl") for name in ("alpha", "beta")],
+            "validation": [str(folder / "gamma.jsonl")],
+        },
+        "episodes": {"n_way": 2, "k_shot": 2, "n_query": 2},
+        "outer": {
+            "outer_steps": 12,
+            "outer_lr": 1e-3,
+            "meta_batch_size": 2,
+            "validate_every": 2,
+            "validation_episodes": 4,
+        },
+    }
+
+
+def start(run: Path, folder: Path, method: str) -> int:
+    """Start a training in a process of its own, or go on with one, and return its process id."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (the process ends below)
+        api.pretrain(recipe(folder, method), run, resume=(run / "config.toml").exists())
+        os._exit(0)
+    except BaseException:
+        (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        os._exit(1)
+
+
+def kill_once(run: Path, folder: Path, method: str, chooser: random.Random, seconds: float) -> str | None:
+    """Start or go on with a training and kill it; return when that was, or None if it ended before."""
+    process, began = start(run, folder, method), time.monotonic()
+    at_write, wait = chooser.random() < 0.5, chooser.random() * seconds
+    while time.monotonic() - began < wait:
+        if os.waitpid(process, os.WNOHANG)[0]:
+            return None
+        time.sleep(0.001)
+    while at_write and not _writes(run) and not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        pass
+    moment = f"{'while writing' if _writes(run) else 'between writes'}, {_stage(run)}"
+    os.kill(process, signal.SIGKILL)
+    return moment if os.waitpid(process, 0)[1] == signal.SIGKILL else None
+
+
+def _writes(run: Path) -> bool:
+    return any(any(place.glob(f".*{UNFINISHED}")) for place in (run.parent, run, run / "checkpoints"))
+
+
+def _stage(run: Path) -> str:
+    if not run.exists():
+        return "before the run folder"
+    if (run / "meta_learner.safetensors").exists():
+        return "after the last step"
+    return "among the steps" if (run / "checkpoints" / "last").exists() else "before the first checkpoint"
+
+
+def _finish(run: Path, folder: Path, method: str) -> None:
+    process, began = start(run, folder, method), time.monotonic()
+    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+        if time.monotonic() - began > LIMIT:
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.005)
+    if ended[1]:
+        raise SystemExit(f"{method} did not end:\n{(folder / 'error.txt').read_text(encoding='utf-8')}")
+
+
+def _whole(folder: Path, method: str) -> tuple[float, dict[str, str]]:
+    """Return how long a training takes that is not killed, and what it leaves."""
+    run, began = folder / "killed", time.monotonic()
+    _finish(run, folder, method)
+    seconds, facts = time.monotonic() - began, describe(run)
+    shutil.rmtree(run)
+    return seconds, facts
+
+
+def describe(run: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files of a run that may not differ; an empty text for those that may."""
+    files = {path.relative_to(run).as_posix(): path for path in sorted(run.rglob("*"))}
+    return {name: sha256(_content(path)).hexdigest() if _counts(path) else "" for name, path in files.items()}
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix in (".safetensors", ".toml", ".jsonl", ".json")
+
+
+def _content(path: Path) -> bytes:
+    if path.name not in ("metrics.jsonl", "state.json", "manifest.json"):
+        return path.read_bytes()
+    text = path.read_text(encoding="utf-8")
+    records = [json.loads(each) for each in (text.splitlines() if path.suffix == ".jsonl" else [text])]
+    return json.dumps([{key: record[key] for key in record if key not in TIMES} for record in records]).encode()
+
+
+def compare(whole: dict[str, str], again: dict[str, str]) -> list[str]:
+    """Return what differs between two runs."""
+    return [
+        f"{name} {'differs' if name in whole and name in again else 'is in one of them only'}"
+        for name in sorted({*whole, *again})
+        if whole.get(name) != again.get(name)
+    ]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=120)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Terminal: the only place where lines are printed; what comes from data cannot steer the terminal."""
+
+import sys
+from typing import TextIO
+
+from quickstudy.visible import visible
+
+
+def say(text: str = "", *, file: TextIO | None = None) -> None:
+    """Print a line, with control characters made visible.
+
+    Args:
+        text: What to print.
+        file: Where; by default standard output.
+    """
+    print(visible(text), file=file or sys.stdout, flush=True)

@@ -1,0 +1,1 @@
+"""Publishing: run folders and models on the Hugging Face Hub."""
