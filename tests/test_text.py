@@ -20,7 +20,7 @@ from quickstudy.data.text.documents import read_documents
 from quickstudy.data.text.package_tasks import load_package_tasks
 from quickstudy.data.text.sentences import MASK, has_word, mask_word, split_sentences
 from quickstudy.data.text.store import SIDES, TextStore, sample_documents, side_of, write_store
-from quickstudy.data.text.table import exchange_spans
+from quickstudy.data.text.table import Table, exchange_spans, keep_usable
 from quickstudy.errors import DataError, RecipeError
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.mix import Mix
