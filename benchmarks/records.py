@@ -360,3 +360,26 @@ class SetFitSpeed:
         """Return SetFit's time over that of a learner, support set by support set."""
         setfit = {(row.task, row.draw): row.seconds_adapt for row in self.by_name()["setfit"]}
         return Spread.over(setfit[row.task, row.draw] / row.seconds_adapt for row in self.by_name()[name])
+
+
+# text_tasks.json
+
+
+@dataclass(frozen=True)
+class TextTasks:
+    """What was measured: of the first reading, and of drawing episodes."""
+
+    versions: dict[str, str]
+    megabytes: float
+    sentences: int
+    tasks: int
+    index_s: float
+    index_cpu_s: float
+    index_mib: float
+    open_s: float
+    episodes: int
+    episodes_per_s: float
+    episodes_per_cpu_s: float
+    sample_mib: float
+    imports_mib: float
+    same_again: bool

@@ -28,6 +28,35 @@ The section `[encoder]` has settings of its own, for every method:
 | `pooling` | `"mean"` | How token states become one vector: `mean`, `cls` or `pooler`. |
 | `pair` | by encoder | How two texts are read: `separate` (sentence encoders) or `joint` (all others). |
 | `normalize` | by encoder | Whether vectors have unit length, as those of sentence encoders do. |
+| `from_scratch` | none | A new encoder in place of `name`; see below and [pretraining.md](pretraining.md). |
+
+The section `[encoder.from_scratch]` makes a tokenizer and a small BERT:
+
+| setting of a new encoder | default | meaning |
+|---|---|---|
+| text | needed | The text that the tokenizer is trained on: a file, a folder, or `python-docs`. |
+| vocabulary | 8000 | Tokens of the vocabulary, 100 or more. |
+| layers | 4 | Transformer layers. |
+| hidden_size | 256 | Hidden size, a multiple of `heads`. |
+| heads | 4 | Attention heads of a layer. |
+
+The section `[tasks]` says what is drawn from, and how often:
+
+| setting of the tasks | default | meaning |
+|---|---|---|
+| train | needed | References to the tasks of meta-training. |
+| validation | none | References to the tasks of meta-validation. |
+| weights | all tasks alike | How often an episode is drawn from each reference in `train`: numbers of 0 or more. |
+| weights_end | as `weights` | The same at the end of the training. The weights move there in a straight line. |
+
+The section `[language]` adds masked-language modelling on text; see [pretraining.md](pretraining.md):
+
+| setting of masked-language modelling | default | meaning |
+|---|---|---|
+| text | that of the new encoder | A file, a folder, or `python-docs`. |
+| share | 0.5 | Which share of the outer steps it takes: above 0, at most 1. The others are of episodes. |
+| batch_size | 32 | Passages of a step. |
+| masked | 0.15 | Which share of the tokens is masked: above 0, below 1. |
 
 ## The inner loop
 

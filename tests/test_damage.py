@@ -16,7 +16,7 @@ import quickstudy
 from conftest import word_task, write_task
 from quickstudy.cli.main import main
 from quickstudy.comparison.compare import compare
-from quickstudy.data.table import find_cache_folder
+from quickstudy.data.cache import find_cache_folder
 from quickstudy.errors import RunError
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.report.run.facts import read_run

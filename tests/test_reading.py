@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from quickstudy.data.cache import find_cache_folder
 from quickstudy.data.columns import Columns
 from quickstudy.data.files import load_path
 from quickstudy.data.reading import read_rows
-from quickstudy.data.table import ArrowSplit, find_cache_folder, read_table
+from quickstudy.data.table import ArrowSplit, read_table
 from quickstudy.data.texts import read_texts
 from quickstudy.errors import DataError
 from quickstudy.tasks.split import Example

@@ -216,8 +216,8 @@ def test_a_name_that_the_system_refuses_is_no_crash() -> None:
         ("glue:xyz", "Choose one of: cola, mnli,"),
         ("few.csv?txt=note", "Did you mean 'text'?"),
         ("few.csv?kind=regresion", "Did you mean 'regression'?"),
-        ("sample", "Give a path, or samples, glue, glue:NAME or hub:ID."),
-        ("nothing/here.csv", "Give a path, or samples, glue, glue:NAME or hub:ID."),
+        ("sample", "Give a path, or samples, glue, glue:NAME, hub:ID, text:PATH or python-docs."),
+        ("nothing/here.csv", "Give a path, or samples, glue, glue:NAME, hub:ID, text:PATH or python-docs."),
     ],
 )
 def test_an_unknown_name_is_told_the_nearest_one(reference: str, message: str, tmp_path: Path) -> None:

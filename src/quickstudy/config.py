@@ -19,8 +19,10 @@ from quickstudy.settings import OuterSettings, Positive, Rate
 from quickstudy.storage.layout import RunFiles
 from quickstudy.storage.reading import UnreadableError, parse_toml, read_text
 
+SCRATCH = "scratch"  # the name of an encoder that is made for the run
 Size = Positive | tuple[Positive, Positive]
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 _UNKNOWN = {
     "extra_forbidden",
     "unexpected_keyword_argument",
@@ -36,6 +38,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class ScratchConfig(_Section):
+    """A new encoder: the text that its tokenizer is trained on, and its size; see `quickstudy.models.scratch`."""
+
+    text: str
+    vocabulary: Annotated[int, Field(ge=100)] = 8000
+    layers: Positive = 4
+    hidden_size: Positive = 256
+    heads: Positive = 4
+
+
 class EncoderConfig(_Section):
     """Which encoder, and how it reads texts; None stands for the default of that kind of encoder."""
 
@@ -44,6 +56,17 @@ class EncoderConfig(_Section):
     pair: Literal["joint", "separate"] | None = None
     normalize: bool | None = None
     max_length: Annotated[int, Field(ge=8)] = 128
+    from_scratch: ScratchConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_new(cls, values: Any) -> Any:
+        """Give a new encoder its name; it has no other."""
+        if not isinstance(values, Mapping) or values.get("from_scratch") is None:
+            return values
+        if values.get("name", SCRATCH) != SCRATCH:
+            raise ValueError(f"an encoder from scratch has no other name: leave out name = {values['name']!r}")
+        return {**values, "name": SCRATCH}
 
 
 class MethodConfig(BaseModel):
@@ -67,10 +90,28 @@ class MethodConfig(BaseModel):
 
 
 class TasksConfig(_Section):
-    """Task references (see `quickstudy.data.reference`) for meta-training and meta-validation."""
+    """Task references (see `quickstudy.data.reference`) for meta-training and meta-validation.
+
+    `weights` says how often an episode is drawn from each reference of `train`, and `weights_end` how often at the end
+    of the training; the weights move from one to the other in a straight line. Without them, all tasks count alike.
+    """
 
     train: Annotated[list[str], Field(min_length=1)]
     validation: list[str] = []
+    weights: list[Weight] | None = None
+    weights_end: list[Weight] | None = None
+
+
+class LanguageConfig(_Section):
+    """Masked-language modelling beside the episodes; see `quickstudy.training.language`.
+
+    The text is a file, a folder or `python-docs`; by default that of the new encoder.
+    """
+
+    text: str | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    batch_size: Positive = 32
+    masked: Annotated[float, Field(gt=0, lt=1)] = 0.15
 
 
 class NamesConfig(_Section):
@@ -109,6 +150,7 @@ class Recipe(_Section):
     tasks: TasksConfig
     episodes: EpisodesConfig = EpisodesConfig()
     outer: OuterSettings = OuterSettings()
+    language: LanguageConfig | None = None
     _origin: _Origin = PrivateAttr(_Origin(_in_memory))
 
     def place(self, key: str) -> str:

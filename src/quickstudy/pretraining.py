@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
@@ -14,7 +15,7 @@ from accelerate.utils import LoggerType
 
 from quickstudy.build import Built, build
 from quickstudy.config import Recipe, describe_differences
-from quickstudy.data.reference import with_whole_paths
+from quickstudy.data.reference import with_whole_paths, with_whole_source
 from quickstudy.errors import RecipeError, RunError
 from quickstudy.models.bundled import NAME as MINILM
 from quickstudy.processes import gather, is_main
@@ -106,7 +107,13 @@ def _with_whole_paths(recipe: Recipe) -> Recipe:
         str(Path(encoder.name).absolute()) if Path(encoder.name).is_dir() and encoder.name != MINILM else encoder.name
     )
     references = {key: [with_whole_paths(each) for each in getattr(tasks, key)] for key in ("train", "validation")}
-    changes = {"encoder": encoder.model_copy(update={"name": name}), "tasks": tasks.model_copy(update=references)}
+    changes: dict[str, Any] = {"tasks": tasks.model_copy(update=references)}
+    new, language = encoder.from_scratch, recipe.language
+    if new:
+        new = new.model_copy(update={"text": with_whole_source(new.text)})
+    if language and language.text:
+        changes["language"] = language.model_copy(update={"text": with_whole_source(language.text)})
+    changes["encoder"] = encoder.model_copy(update={"name": name, "from_scratch": new})
     return recipe.model_copy(update=changes)
 
 
@@ -144,6 +151,7 @@ def _meta_train(run: Run, built: Built, accelerator: Accelerator, on_step: OnSte
         on_step=_recorder(run, accelerator, on_step),
         validate=built.validate,
         budget=budget,
+        language=built.language,
     )
     if is_main():
         for tracker in accelerator.trackers:  # not end_training(): it would leave the group of processes
@@ -162,7 +170,15 @@ def _recorder(run: Run, accelerator: Accelerator, on_step: OnStep) -> OnStep:
             return
         append_record(run.files.metrics, record)
         on_step(record)
-        values = {"loss": record.loss, "accuracy": record.accuracy, "validation": record.validation}
+        values = {
+            "loss": record.loss,
+            "accuracy": record.accuracy,
+            "validation": record.validation,
+            "mlm_loss": record.mlm_loss,
+            "perplexity": record.perplexity,
+        }
+        if record.mlm_loss is not None:
+            del values["loss"], values["accuracy"]
         accelerator.log({key: value for key, value in values.items() if value is not None}, step=record.step)
 
     return record_step

@@ -227,8 +227,9 @@ class Run:
         if self.files.delta.is_file():
             raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
         names = {"train": sorted(self.meta_train_tasks()), "validation": sorted(self.meta_validation_tasks())}
-        changes = {"encoder": _on(self.recipe.encoder, base), "tasks": TasksConfig(**names)}  # no paths of this machine
-        recipe = self.recipe.model_copy(update=changes)
+        tasks = TasksConfig(train=names["train"], validation=names["validation"])
+        changes = {"encoder": _on(self.recipe.encoder, base), "tasks": tasks}  # no paths of this machine
+        recipe = hide_text_places(self.recipe.model_copy(update=changes))
         delta = Delta.between(build_encoder(recipe), learner.encoder, rank, strength)
         seen = take_fingerprints(load_tasks([*self.recipe.tasks.train, *self.recipe.tasks.validation]))
         with new_folder(folder) as new:
@@ -241,6 +242,17 @@ class Run:
             listed = (files.delta, files.seen, files.config, files.tasks, files.learned)
             write_manifest(new, [file.name for file in listed])
         return Run(folder, recipe)
+
+
+def hide_text_places(recipe: Recipe) -> Recipe:
+    """Return a recipe that names its text without labels, if it has some, without the folder that the text is in."""
+    new, language = recipe.encoder.from_scratch, recipe.language
+    if new:
+        new = new.model_copy(update={"text": Path(new.text).name})
+    if language and language.text:
+        language = language.model_copy(update={"text": Path(language.text).name})
+    encoder = recipe.encoder.model_copy(update={"from_scratch": new})
+    return recipe.model_copy(update={"encoder": encoder, "language": language})
 
 
 def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:

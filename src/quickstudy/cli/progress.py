@@ -76,7 +76,7 @@ class TrainingProgress(_Bar):
     def __init__(self, steps: int, *, quiet: bool) -> None:
         super().__init__("meta-training", steps, quiet=quiet)
         self._steps = steps
-        self._mean: float | None = None
+        self._means: dict[str, float] = {}  # of the losses so far, by their names
         self._began: tuple[int, float] | None = None  # step and seconds of the first record, for the time left
         self.best: float | None = None
 
@@ -88,17 +88,21 @@ class TrainingProgress(_Bar):
         if record.step == 0:
             self.show(0, score, f"step 0/{self._steps}{score}", important=True)
             return
-        self._mean = record.loss if self._mean is None else 0.95 * self._mean + 0.05 * record.loss
+        loss, name = (record.loss, "loss") if record.mlm_loss is None else (record.mlm_loss, "masked-language loss")
+        mean = self._means[name] = 0.95 * self._means.get(name, loss) + 0.05 * loss
         began = self._began = self._began or (record.step - 1, record.seconds)
         each = (record.seconds - began[1]) / max(1, record.step - began[0] - 1)
         left = each * (self._steps - record.step)
-        note = f"loss {record.loss:.3f} (mean {self._mean:.3f})  {record.episodes_per_second:.1f} episodes/s{score}"
+        speed = "" if record.mlm_loss is not None else f"  {record.episodes_per_second:.2f} episodes/s"
+        note = f"{name} {loss:.3f} (mean {mean:.3f}){speed}{score}"
         plain = (
-            f"step {record.step}/{self._steps}  loss {record.loss:.4f}  mean {self._mean:.4f}  "
-            f"lr {record.lr:.2e}  {record.episodes_per_second:.2f} episodes/s  left {left:.0f} s"
+            f"step {record.step}/{self._steps}  {name} {loss:.4f}  mean {mean:.4f}  "
+            f"lr {record.lr:.2e}{speed}  left {left:.0f} s"
         )
         if record.validation is not None:
             plain += f"  validation {100 * record.validation:.1f} %"
+        if record.perplexity is not None:
+            plain += f"  perplexity {record.perplexity:.1f}"
         self.show(record.step, note, plain, important=True)
 
 

@@ -14,7 +14,7 @@ from quickstudy.tasks.task import Task
 
 _LOOKED_AT = 500  # texts of a task whose length is counted
 _MOST_SHOTS, _MOST_QUERIES, _MOST_WAYS = 6, 4, 5
-_SOURCES = ("samples", "glue", "hub")  # references that are no paths
+_SOURCES = ("samples", "glue", "hub", "text", "python-docs")  # references that are no paths
 _VALIDATION_EVERY = 4  # a quarter of the tasks validate
 
 

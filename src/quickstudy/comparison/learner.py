@@ -21,7 +21,7 @@ from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
 
-from quickstudy.build import build_encoder, build_learner
+from quickstudy.build import build_encoder, build_learner, encoder_source
 from quickstudy.config import Recipe, load_recipe
 from quickstudy.errors import DataError, RecipeError, did_you_mean
 from quickstudy.evaluation.hashing import hash_of
@@ -80,7 +80,9 @@ class LearnerSpec:
         """What learners have in common that can share one encoder in memory."""
         if self.run:
             return str(self.run)
-        return f"encoder {self.encoder}" if self.recipe is None else self._recipe().encoder.model_dump_json()
+        if self.recipe is None:
+            return f"encoder {self.encoder}"
+        return f"{encoder_source(self._recipe())} {self._recipe().encoder.model_dump_json()}"
 
     def load_encoder(self) -> Encoder:
         """Return the untouched encoder."""
@@ -120,8 +122,8 @@ class LearnerSpec:
             encoder_only: Hash only the encoder and how it reads texts. Full fine-tuning depends on nothing else.
         """
         recipe = self._recipe() if self.recipe else None
-        encoder = _encoder_hashes(self.run, recipe.encoder.name if recipe else self.encoder)
-        reading = recipe.encoder.model_dump(exclude={"name"}) if recipe else {}
+        encoder = _encoder_hashes(self.run, self._encoder_source(recipe))
+        reading = recipe.encoder.model_dump(exclude={"name", "from_scratch"}) if recipe else {}
         if encoder_only:
             return hash_of([encoder, reading])
         method = self.method or self._recipe().method.name
@@ -133,6 +135,12 @@ class LearnerSpec:
 
     def _steps(self) -> dict[str, int]:
         return {f"{self.steps} steps": self.steps} if self.steps else {}
+
+    def _encoder_source(self, recipe: Recipe | None) -> str:
+        """Return where the untouched encoder is; of a run, only its name."""
+        if recipe is None:
+            return self.encoder
+        return recipe.encoder.name if self.run else encoder_source(recipe)
 
     def _recipe(self) -> Recipe:
         assert self.recipe is not None  # who asks knows that there is one

@@ -4,9 +4,14 @@
     samples:fin_company_tone        one bundled task           glue, glue:rte,sst2        all of GLUE, some of it
     glue:rte?path=data/glue         from a local folder        hub:ag_news?label=label    any Hub data set
     few.csv?text=note&label=code    a file                     corpora/                   a folder (see `files`)
+    text:notes/?tasks=smlmt,cloze   text without labels (see `text.corpus`): a file, a folder, or `python-docs`
+    python-docs:meta-test           which package does a sentence document (see `text.python_docs`)?
 
 | option after `?` | for | meaning |
 |---|---|---|
+| `tasks` | text | kinds of self-supervised tasks: `smlmt`, `clusters`, `pairs`, `order`, `cloze` |
+| `split` | text | which documents: `meta-train` (90 %, the default), `meta-validation` or `meta-test` |
+| `text` | text | name of the column of the texts in tables |
 | `text`, `pair`, `label` | Hub, files | names of the columns (see `columns`); `pair=none` takes no second text |
 | `kind` | Hub, files | `classification` or `regression` |
 | `lineage` | Hub, files | source of the texts, e.g. `imdb`; tasks of the same source are not held out from each other |
@@ -15,7 +20,8 @@
 | `path` | GLUE | a local folder |
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
@@ -27,12 +33,17 @@ from quickstudy.data.glue import GLUE, load_glue
 from quickstudy.data.hub import load_hub
 from quickstudy.data.samples import load_samples
 from quickstudy.data.source import explain_os_errors
+from quickstudy.data.text.corpus import load_text_tasks, open_corpus
+from quickstudy.data.text.package_tasks import load_package_tasks
+from quickstudy.data.text.python_docs import PYTHON_DOCS
+from quickstudy.data.text.store import SIDES, TextStore
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.task import Kind, Task
 
 _COLUMNS = ("text", "pair", "label", "kind", "lineage")
 _FILE = (*_COLUMNS, "bad")
-_OPTIONS = {"samples": (), "glue": ("path",), "hub": (*_COLUMNS, "config")}
+_TEXT = ("tasks", "split", "text")
+_OPTIONS = {"samples": (), "glue": ("path",), "hub": (*_COLUMNS, "config"), "text": _TEXT, PYTHON_DOCS: ()}
 
 
 def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[Task]:
@@ -50,12 +61,17 @@ def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[
     """
     if isinstance(references, str):
         references = [references]
-    tasks = [task for reference in references for task in _load_reference(reference, base)]
-    names = [task.name for task in tasks]
-    for name in names:
-        if names.count(name) > 1:
+    return [task for group in load_task_groups(references, base=base) for task in group]
+
+
+def load_task_groups(references: Iterable[str], *, base: Path = Path()) -> list[list[Task]]:
+    """Load the tasks that each of several references names; see `load_tasks`."""
+    groups = [_load_reference(reference, base) for reference in references]
+    counts = Counter(task.name for group in groups for task in group)
+    for name, count in counts.items():
+        if count > 1:
             raise DataError(f"task {name!r} is named twice", fix="Remove one of the references, or rename a file.")
-    return tasks
+    return groups
 
 
 def with_whole_paths(reference: str, base: Path = Path()) -> str:
@@ -74,9 +90,31 @@ def with_whole_paths(reference: str, base: Path = Path()) -> str:
         options = dict(parse_qsl(query, keep_blank_values=True))
         if "path" in options:
             query = urlencode({**options, "path": (base / options["path"]).absolute()}, safe="/")
+    elif source == "text":
+        target = f"text:{with_whole_source(target.partition(':')[2], base)}"
     elif source not in _OPTIONS:
         target = str((base / target).absolute())
     return f"{target}{question}{query}"
+
+
+def with_whole_source(reference: str, base: Path = Path()) -> str:
+    """Return the reference to a corpus that is the same from any folder; see `load_corpus`."""
+    source, question, query = reference.partition("?")
+    return reference if source == PYTHON_DOCS else f"{(base / source).absolute()}{question}{query}"
+
+
+def load_corpus(reference: str, *, base: Path = Path()) -> TextStore:
+    """Return the sentences of a corpus.
+
+    Args:
+        reference: A file, a folder or `python-docs`, with `?text=COLUMN` for the column of the texts in tables.
+        base: Folder that a relative path starts from.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    source, _, query = reference.partition("?")
+    return open_corpus(source, base, column=_options(reference, query, ("text",)).get("text", AUTO))
 
 
 def _load_reference(reference: str, base: Path) -> list[Task]:
@@ -95,6 +133,10 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
     if source == "glue":
         path = base / options["path"] if "path" in options else None
         return [load_glue(name, path) for name in chosen or GLUE], options
+    if source == PYTHON_DOCS:
+        return load_package_tasks(chosen), options
+    if source == "text":
+        return _load_text(target.partition(":")[2], options, reference, base), options
     kind = options.get("kind", "classification")
     if kind not in get_args(Kind):
         raise DataError(f"kind {kind!r} in {reference!r} is unknown", fix=did_you_mean(kind, get_args(Kind)))
@@ -108,9 +150,19 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
         if not path.exists():
             raise DataError(
                 f"{reference!r} is neither a file or folder nor a known source",
-                fix="Give a path, or samples, glue, glue:NAME or hub:ID.",
+                fix="Give a path, or samples, glue, glue:NAME, hub:ID, text:PATH or python-docs.",
             )
     return load_path(path, columns, cast(Kind, kind), skip_bad_rows="bad" in options), options
+
+
+def _load_text(source: str, options: Mapping[str, str], reference: str, base: Path) -> list[Task]:
+    if not source:
+        raise DataError(f"{reference!r} names no text", fix=f"Write text:FILE, text:FOLDER or text:{PYTHON_DOCS}.")
+    side = options.get("split", SIDES[0])
+    if side not in SIDES:
+        raise DataError(f"split={side} in {reference!r} is unknown", fix=did_you_mean(side, SIDES))
+    families = [family for family in options.get("tasks", "").split(",") if family]
+    return load_text_tasks(source, base, families=families, side=side, column=options.get("text", AUTO))
 
 
 def _options(reference: str, query: str, allowed: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ not. Behind it stands the hash of the Arrow file itself, so that a damaged one i
 """
 
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from quickstudy.data.bad_rows import BadRows
+from quickstudy.data.cache import find_cache_folder
 from quickstudy.data.columns import AUTO, Columns, choose_columns, say_choice
 from quickstudy.data.reading import read_column_names, read_rows
 from quickstudy.data.source import explain_os_errors, find_format
@@ -77,16 +77,6 @@ class ArrowSplit:
         row = self._dataset[index]
         pair = self._columns.text_pair
         return Example(row[self._columns.text], row[pair] if pair else None, self.labels[index].item())
-
-
-def find_cache_folder() -> Path:
-    """Return the folder of checked tables.
-
-    It is $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy.
-    """
-    if "QUICKSTUDY_CACHE" in os.environ:
-        return Path(os.environ["QUICKSTUDY_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
 
 
 def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool = False) -> datasets.Dataset:

@@ -25,7 +25,7 @@ from quickstudy.export.onnx_model import is_exported
 from quickstudy.models.adapted import is_model, start_of
 from quickstudy.models.bundled import public_name
 from quickstudy.report.run.card import write_card
-from quickstudy.runs import Run
+from quickstudy.runs import Run, hide_text_places
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import RunFiles, find_run_folder
 from quickstudy.storage.manifest import NAME, check_manifest, listed_files, write_manifest
@@ -121,7 +121,8 @@ def _public_recipe(run: Run) -> Recipe:
     name = public_name(run.recipe.encoder.name)
     name = Path(name).name if name.count("/") > 1 else name  # an id on the Hub has one
     encoder = run.recipe.encoder.model_copy(update={"name": name})
-    return run.recipe.model_copy(update={"encoder": encoder, "tasks": TasksConfig(**names)})
+    tasks = TasksConfig(train=names["train"], validation=names["validation"])
+    return hide_text_places(run.recipe.model_copy(update={"encoder": encoder, "tasks": tasks}))
 
 
 def _copy(source: Path, folder: Path, names: list[str]) -> None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from quickstudy.errors import DataError
 from quickstudy.seeding import rng
 from quickstudy.tasks.episode import Episode, EpisodeSpec, bounds
+from quickstudy.tasks.mix import Mix
 from quickstudy.tasks.name_mix import NameMix
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Task
@@ -43,6 +44,7 @@ class EpisodeSampler:
         weighting: How often each task is drawn.
         temperature: For `weighting="temperature"`; 1 is like `size`, and a large number is like `uniform`.
         names: In which share of the episodes label texts are missing, wrong, or say nothing.
+        mix: How often each of several groups of tasks is drawn from; by default there is a single group.
 
     Raises:
         DataError: There are no tasks, or a task cannot give the smallest episode that `spec` allows.
@@ -65,16 +67,19 @@ class EpisodeSampler:
         weighting: Weighting = "uniform",
         temperature: float = 2.0,
         names: NameMix = NameMix(),
+        mix: Mix | None = None,
     ) -> None:
         if not tasks:
             raise DataError("there is no task to draw episodes from")
-        self.tasks, self.spec, self.seed, self.split, self.names = tuple(tasks), spec, seed, split, names
+        self.tasks, self.spec, self.seed, self.split = tuple(tasks), spec, seed, split
+        self.names, self.mix = names, mix
         self._sources = [_source(task, split, spec) for task in self.tasks]
         self.weights = _weights([len(task.split(split)) for task in self.tasks], weighting, temperature)
 
     def __getitem__(self, index: int) -> Episode:
         random = rng(self.seed, "episode", self.split, index)
-        position = int(random.choice(len(self.tasks), p=self.weights))
+        weights = self.mix.weights(self.weights, index) if self.mix else self.weights
+        position = int(random.choice(len(self.tasks), p=weights))
         n, k, q = (_draw(random, size) for size in (self.spec.n_way, self.spec.k_shot, self.spec.n_query))
         episode = self._sources[position].draw(random, n, k, q)
         texts = self.names.draw(episode.label_texts, rng(self.seed, "names", self.split, index))
@@ -99,7 +104,9 @@ class _ClassRows:
     def __init__(self, task: Task, split: str, spec: EpisodeSpec) -> None:
         self._task, self._split, labels = task, task.split(split), task.split(split).labels
         self._texts = task.label_texts
-        self._rows = [np.flatnonzero(labels == label) for label in range(len(task.label_names))]
+        # One sort for all labels: to look for each label in turn takes minutes where there are thousands of them.
+        ends = np.cumsum(np.bincount(labels.astype(np.int64), minlength=len(task.label_names)))
+        self._rows = np.split(np.argsort(labels, kind="stable"), ends[:-1])
         self._least_shots = bounds(spec.k_shot)[0]
         self._usable = [label for label, rows in enumerate(self._rows) if len(rows) > self._least_shots]
         n_way, k_shot = bounds(spec.n_way)[0], self._least_shots

@@ -8,6 +8,7 @@ step begins again with half as many at once. A single episode takes the next way
 
 import gc
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
@@ -37,6 +38,7 @@ class MetaBatch:
         steps: Outer steps.
         accelerator: Device, precision and processes.
         max_length: Tokens per sequence; longer ones are cut. By default those that the encoder reads.
+        skips: Whether a step is no step of episodes, so that none are made ahead for it.
 
     Attributes:
         at_once: How many episodes are worked on at once.
@@ -52,9 +54,10 @@ class MetaBatch:
         steps: int,
         accelerator: Accelerator,
         max_length: int | None = None,
+        skips: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self.learner, self.sampler, self.size, self.steps = learner, sampler, size, steps
-        self.accelerator = accelerator
+        self.accelerator, self._skips = accelerator, skips
         self._reader = learner.encoder if max_length is None else learner.encoder.shortened(max_length)
         self.at_once = learner.episodes_at_once or max(1, len(self._indices(0)))
         self.waited = 0.0
@@ -127,7 +130,7 @@ class MetaBatch:
         try:
             for start in range(0, len(episodes), self.at_once):
                 group = episodes[start : start + self.at_once]
-                with self.accelerator.autocast(), _attention(self.accelerator):
+                with self.accelerator.autocast(), attention(self.accelerator):
                     result = self.learner.meta_loss(group, progress)
                 self.accelerator.backward(result.loss * (len(group) / self.size))
                 self.convergence = find_worst([self.convergence, result.convergence])
@@ -159,8 +162,9 @@ class MetaBatch:
         ready, future = self._ahead or (None, None)
         episodes = future.result() if future and ready == step else self.episodes(step)
         self.waited = time.perf_counter() - tick
-        if step + 1 < self.steps:
-            self._ahead = step + 1, self._pool.submit(self.episodes, step + 1)
+        following = next((later for later in range(step + 1, self.steps) if not self._skips(later)), None)
+        if following is not None:
+            self._ahead = following, self._pool.submit(self.episodes, following)
         return episodes
 
     def episodes(self, step: int) -> list[EncodedEpisode]:
@@ -180,7 +184,7 @@ def _too_large() -> RunError:
     )
 
 
-def _attention(accelerator: Accelerator) -> AbstractContextManager[None]:
+def attention(accelerator: Accelerator) -> AbstractContextManager[None]:
     """Choose the attention kernel: the exact one on a processor in bf16, where the fused one has a slow gradient."""
     slow = accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16"
     return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()

@@ -7,9 +7,9 @@
 Several processes share the episodes of a meta-batch by index, and add up their gradients in one flat buffer once per
 step. The model is never wrapped, because the hooks of wrapped models do not fire inside a functional inner loop. What
 one process does alone runs under `held`, so that its errors are raised where all processes meet. The main process's
-scores count for all, so all stop at the same step. The sampler and the schedule are pure functions of the step. So a
-checkpoint needs only parameters, moments and a step number, and a resumed run is the same run. AdamW: Loshchilov and
-Hutter 2019, arXiv:1711.05101.
+scores count for all, so all stop at the same step. The sampler, the schedule and the passages of masked-language
+modelling, which can take a share of the steps, are pure functions of the step. So a checkpoint needs only parameters,
+moments and a step number, and a resumed run is the same run. AdamW: Loshchilov and Hutter 2019, arXiv:1711.05101.
 """
 
 import math
@@ -33,6 +33,7 @@ from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.budget import Budget, Steps
 from quickstudy.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from quickstudy.training.kept import is_better
+from quickstudy.training.language import LanguageModel
 from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.record import StepRecord
 from quickstudy.training.reduction import TOTALS, Reduction
@@ -42,6 +43,7 @@ from quickstudy.training.stop import StopWish, noted_sigterm
 Validate = Callable[[MetaLearner], float]
 
 LAST, BEST = "last", "best"  # the names of the two checkpoints
+LANGUAGE = "language"  # the name of the language head among the modules of a learner
 
 
 def train(
@@ -54,6 +56,7 @@ def train(
     on_step: Callable[[StepRecord], None],
     validate: Validate | None = None,
     budget: Budget | None = None,
+    language: LanguageModel | None = None,
 ) -> MetaLearner:
     """Meta-train, and leave the learner with its best or last meta-parameters, the same in all processes.
 
@@ -68,6 +71,7 @@ def train(
         validate: Gives a score of the learner; higher is better.
         budget: How much the loop may spend; by default `outer_steps` steps. A budget of time is that of one process,
             and a training with it begins anew.
+        language: Masked-language modelling, which takes a share of the steps; None for none.
 
     Raises:
         RunError: Too many episodes had to be left out (`max_left_out`), a checkpoint cannot be read or written, or the
@@ -75,8 +79,12 @@ def train(
         ProcessError: Another process failed.
         TerminatedError: SIGTERM came; the training was saved after the step that it was in.
     """
+    if language:
+        learner.add_module(LANGUAGE, language.head)  # its parameters are saved with those of the method
     with noted_sigterm() as wish:
-        loop = _Loop(learner, sampler, settings, accelerator, folder, on_step, validate, budget or Steps(), wish)
+        loop = _Loop(
+            learner, sampler, settings, accelerator, folder, on_step, validate, budget or Steps(), wish, language
+        )
         loop.begin()
         while not loop.done:
             loop.step()
@@ -117,18 +125,20 @@ class _Loop:
         validate: Validate | None,
         budget: Budget,
         wish: StopWish,
+        language: LanguageModel | None,
     ) -> None:
         self.learner, self.settings, self.accelerator = learner.to(accelerator.device), settings, accelerator
         self.on_step, self.validate, self.budget, self.wish = on_step, validate, budget, wish
+        self.language = language
         self.last, self.best = folder / LAST, folder / BEST
         self.state = TrainState()
         self.held = Held()
         self.optimizer = _optimizer(learner, settings)
         params = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.reduction = Reduction(params, self.held)
-        self.meta_batch = MetaBatch(
-            learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator, settings.max_length
-        )
+        size, steps = settings.meta_batch_size, settings.outer_steps
+        skips = language.is_due if language else lambda _: False
+        self.meta_batch = MetaBatch(learner, sampler, size, steps, accelerator, settings.max_length, skips)
         self._began = time.perf_counter()
         self._position = 0.0  # how far the loop is before its next step
         self._warned = False
@@ -169,6 +179,7 @@ class _Loop:
         self._warn_of_convergence()
         due = self.settings.is_due(self.state.step) or self.done
         score = self._score(self.validate) if self.validate and due else None
+        perplexity = self._perplexity(self.language) if self.language and due else None
         better = score is not None and is_better(score, self.state.best)
         if score is not None:
             self.state = self.state.validated(score)
@@ -176,7 +187,7 @@ class _Loop:
         with self.held:
             if better:
                 self._save(self.best)
-            self.on_step(self._record(gradient, rate, speed, score))
+            self.on_step(self._record(gradient, rate, speed, score, perplexity))
             if due or gradient.stop:
                 self._save(self.last, self.optimizer)
         if due or gradient.stop:
@@ -197,12 +208,18 @@ class _Loop:
     def _meta_gradient(self, step: int) -> _MetaGradient:
         """Leave the clipped meta-gradient of the meta-batch in `.grad`; what is not finite is left out."""
         size, sick = self.settings.meta_batch_size, tuple[str, ...]()
+        language = self.language if self.language and self.language.is_due(step) else None
         totals = torch.zeros(TOTALS, device=self.accelerator.device)
         with self.held:
-            self.meta_batch.add(totals[:3], step, self._position)
+            if language:
+                language.add(totals[:3], step, self.accelerator, scale=size)
+            else:
+                self.meta_batch.add(totals[:3], step, self._position)
             totals[4] = float(self.wish.asked)
             # Checked before the sum over processes, which would not tell whose gradient it was.
             if not math.isfinite(self.reduction.put(totals)) or not totals.isfinite().all():
+                if language:
+                    raise self._diverged("the loss of masked-language modelling or its gradient is not finite", step)
                 sick = self.meta_batch.add_healthy(totals[:3].zero_(), step, self._position)
                 totals[3] = len(sick)
                 self.reduction.put(totals)
@@ -254,22 +271,34 @@ class _Loop:
             score = validate(self.learner)
         return gather(score, self.held)[0]
 
+    def _perplexity(self, language: LanguageModel) -> float:
+        """Measure it in all processes at once; the main process's counts."""
+        value = math.nan
+        with self.held:
+            value = language.perplexity(self.accelerator)
+        return gather(value, self.held)[0]
+
     def _warn_of_convergence(self) -> None:
         convergence = self.meta_batch.convergence
         if convergence and convergence.is_poor and not self._warned:
             self._warned = True
             warn_of(convergence)
 
-    def _record(self, gradient: _MetaGradient, rate: float, speed: float, score: float | None) -> StepRecord:
+    def _record(
+        self, gradient: _MetaGradient, rate: float, speed: float, score: float | None, perplexity: float | None
+    ) -> StepRecord:
         convergence = self.meta_batch.convergence
+        masked = self.language is not None and self.language.is_due(self.state.step - 1)
         return StepRecord(
             step=self.state.step,
-            loss=gradient.loss,
-            accuracy=gradient.accuracy,
+            loss=math.nan if masked else gradient.loss,
+            accuracy=math.nan if masked else gradient.accuracy,
+            mlm_loss=gradient.loss if masked else None,
+            perplexity=perplexity,
             lr=self.settings.outer_lr * rate,
             grad_norm=gradient.norm,
             seconds=self.state.seconds,
-            episodes_per_second=speed,
+            episodes_per_second=math.nan if masked else speed,
             validation=score,
             peak_mib=peak_mib(self.accelerator.device),
             waited=self.meta_batch.waited,
@@ -308,7 +337,7 @@ def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Paramete
         trains: `all`, `layers` or `none`; see `OuterSettings`.
 
     Returns:
-        The encoder's meta-parameters, and those that the method has beside the encoder.
+        The encoder's meta-parameters, and those that the method has beside the encoder, without the language head's.
     """
     encoder = learner.encoder.model
     prefix = f"{layer_stack(encoder)[0]}." if trains == "layers" else ""
@@ -316,13 +345,18 @@ def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Paramete
         parameter.requires_grad_(trains != "none" and name.startswith(prefix))
     in_encoder = {id(parameter) for parameter in encoder.parameters()}
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    return trained, [parameter for parameter in learner.parameters() if id(parameter) not in in_encoder]
+    beside = {name: parameter for name, parameter in learner.named_parameters() if id(parameter) not in in_encoder}
+    return trained, [parameter for name, parameter in beside.items() if not name.startswith(f"{LANGUAGE}.")]
 
 
 def _optimizer(learner: MetaLearner, settings: OuterSettings) -> torch.optim.AdamW:
-    """Return AdamW with a group of the encoder's meta-parameters, and one of those beside it, which do not decay."""
+    """Return AdamW with a group of the encoder's meta-parameters, and one of those beside it, which do not decay.
+
+    A language head is trained like the encoder.
+    """
     encoder, beside = meta_parameters(learner, settings.trains)
-    groups = [{"params": encoder, "lr": settings.outer_lr, "peak_lr": settings.outer_lr}]
+    head = [parameter for name, parameter in learner.named_parameters() if name.startswith(f"{LANGUAGE}.")]
+    groups = [{"params": encoder + head, "lr": settings.outer_lr, "peak_lr": settings.outer_lr}]
     if beside:
         rate = settings.method_lr
         groups.append({"params": beside, "lr": rate, "peak_lr": rate, "weight_decay": 0.0})

@@ -14,7 +14,15 @@ from quickstudy.errors import RunError
 from quickstudy.storage.files import append_line, finite, write_text
 from quickstudy.storage.reading import UnreadableError, parse_json, read_text, seal, unseal
 
-_OPTIONAL = {"validation", "peak_mib", "inner_residual", "solve_residual"}  # None where the others are NaN
+# None where the others are NaN
+_OPTIONAL = {
+    "validation",
+    "peak_mib",
+    "inner_residual",
+    "solve_residual",
+    "mlm_loss",
+    "perplexity",
+}
 _RENAMED = {"tasks_per_second": "episodes_per_second"}  # names of 0.1.0
 
 
@@ -36,6 +44,9 @@ class StepRecord:
         inner_residual: How far iMAML's inner loop is from its minimum, in the worst episode of the main process; see
             `methods.convergence`. None for other methods.
         solve_residual: What iMAML's conjugate gradients leave over, likewise.
+        mlm_loss: Mean loss of the masked tokens, in a step of masked-language modelling, which has no `loss` and no
+            `accuracy`; None in a step of episodes.
+        perplexity: Of masked tokens of held-out text after this step; None if it was not measured.
         left_out: The task of each episode that was left out, because its loss or gradient was NaN or infinite.
     """
 
@@ -51,6 +62,8 @@ class StepRecord:
     waited: float = 0.0
     inner_residual: float | None = None
     solve_residual: float | None = None
+    mlm_loss: float | None = None
+    perplexity: float | None = None
     left_out: tuple[str, ...] = ()
 
     def to_json(self) -> str:

@@ -44,6 +44,7 @@ def write_card(folder: Path) -> Path:
         "## Measured",
         "",
         *_kept_lines(run.kept),
+        *_perplexity_lines(run.perplexity),
         *_measured(run),
         "",
         "## Limits",
@@ -62,6 +63,12 @@ def _kept_lines(kept: KeptStep | None) -> list[str]:
         return []
     warning = ["", f"**Warning:** {kept.warning}"] if kept.warning else []
     return [f"Kept: {kept.describe()}.", *warning, ""]
+
+
+def _perplexity_lines(perplexity: float | None) -> list[str]:
+    if perplexity is None:
+        return []
+    return [f"Perplexity of masked tokens of held-out text, after the last step: {perplexity:.1f}.", ""]
 
 
 def _measured(run: RunFacts) -> list[str]:

@@ -53,6 +53,7 @@ class RunFacts:
         curve: The meta-training; None before the first outer step.
         kept: The outer step whose meta-parameters the run ends with; None before the first one.
         results: Of the evaluation; None before it.
+        perplexity: Of masked tokens of held-out text, at the last step that it was measured after; None if it was not.
     """
 
     name: str
@@ -61,6 +62,7 @@ class RunFacts:
     curve: Curve | None
     kept: KeptStep | None
     results: Results | None
+    perplexity: float | None = None
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -91,4 +93,5 @@ def read_run(folder: Path) -> RunFacts:
         curve=curve_of(records) if records else None,
         kept=find_kept(records, str(recipe.get("outer", {}).get("keep", "best"))),
         results=read_results(files.results, renew) if files.results.is_file() else None,
+        perplexity=next((record.perplexity for record in reversed(records) if record.perplexity is not None), None),
     )

@@ -1,0 +1,50 @@
+"""Cache: the folder where checked tables, corpora and new encoders are kept, and how a folder in it is made once."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from quickstudy.data.source import explain_os_errors
+from quickstudy.errors import QuickstudyError
+from quickstudy.storage.files import new_folder
+
+
+def find_cache_folder() -> Path:
+    """Return the folder of the cache.
+
+    It is $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy.
+    """
+    if "QUICKSTUDY_CACHE" in os.environ:
+        return Path(os.environ["QUICKSTUDY_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
+
+
+@contextmanager
+def usable_cache(folder: Path) -> Iterator[None]:
+    """Turn an error of the operating system in the cache folder into a `DataError` that says what to do."""
+    fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
+    with explain_os_errors(folder, "the cache folder cannot be used", fix):
+        yield
+
+
+def make_once(name: str, write: Callable[[Path], None]) -> Path:
+    """Return a folder in the cache, which is made if it is not there.
+
+    Args:
+        name: Its name, which follows from what is in it.
+        write: Writes its files into a new folder, which appears in the cache when it is whole.
+
+    Raises:
+        QuickstudyError: The cache cannot be used, or what `write` raises.
+    """
+    folder = find_cache_folder() / name
+    if folder.exists():
+        return folder
+    try:
+        with usable_cache(folder.parent), new_folder(folder) as new:
+            write(new)
+    except QuickstudyError:
+        if not folder.exists():  # another process was ready first
+            raise
+    return folder

@@ -1,0 +1,1 @@
+"""Text without labels as a source of tasks."""
