@@ -105,7 +105,7 @@ def in_process(step: str, file: Path, episodes: int) -> dict[str, Any]:
     """Run a step in a process of its own, on one thread, and return what it measured."""
     command = [sys.executable, __file__, str(file), "--step", step, "--episodes", str(episodes)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(command, env=os.environ | threads, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | threads, check=True, stdout=subprocess.PIPE, text=True)
     values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return values
 

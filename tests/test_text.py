@@ -20,7 +20,7 @@ from quickstudy.data.text.documents import read_documents
 from quickstudy.data.text.package_tasks import load_package_tasks
 from quickstudy.data.text.sentences import MASK, has_word, mask_word, split_sentences
 from quickstudy.data.text.store import SIDES, TextStore, sample_documents, side_of, write_store
-from quickstudy.data.text.table import exchange_spans
+from quickstudy.data.text.table import Table, exchange_spans, keep_usable
 from quickstudy.errors import DataError, RecipeError
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.mix import Mix
@@ -334,3 +334,16 @@ def test_a_mix_draws_its_groups_as_often_as_it_says() -> None:
 def test_impossible_weights_are_refused(start: tuple[float, ...], end: tuple[float, ...] | None) -> None:
     with pytest.raises(RecipeError):
         Mix((1, 1), start, end)
+
+
+def test_a_long_sentence_is_cut_and_a_short_one_left_out() -> None:
+    words = [f"W{i}" for i in range(203)]
+    pieces = list(split_sentences("Too short. " + " ".join(words)))
+    assert [len(piece.split()) for piece in pieces] == [80, 80, 43]
+    assert " ".join(pieces).split() == words
+
+
+def test_the_word_mask_is_no_label_because_it_stands_in_every_mask(tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("The mask fell again.\n\nThe fee fell again.", encoding="utf-8")
+    table = Table("t", "masked", ("mask", "fee"), np.array([[0], [1]]), np.array([0, 1]), "?")
+    assert keep_usable(table, store_of(tmp_path / "m.txt")).labels.tolist() == [1]

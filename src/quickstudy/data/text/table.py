@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from quickstudy.data.text.sentences import MASK, mask_word
+from quickstudy.data.text.sentences import MASK, has_word, mask_word
 from quickstudy.data.text.store import TextStore
 from quickstudy.seeding import derive_seed, rng
 from quickstudy.tasks.split import Example
@@ -85,7 +85,8 @@ def keep_usable(table: Table, store: TextStore) -> Table:
     for row in range(len(split)):
         example = split[row]
         key = blake2b(f"{example.text}\0{example.text_pair}".encode(), digest_size=8).digest()
-        if key not in seen and _shows_label(table.form, example, store, table.rows[row]):
+        name = table.label_names[int(table.labels[row])]
+        if key not in seen and _shows_label(table.form, example, name, store, table.rows[row]):
             seen.add(key)
             kept.append(row)
     return replace(table, rows=table.rows[kept], labels=table.labels[kept])
@@ -127,9 +128,9 @@ def exchange_spans(sentence: str) -> str:
     return " ".join([*words[:first], *words[middle:last], *words[first:middle], *words[last:]])
 
 
-def _shows_label(form: Form, example: Example, store: TextStore, numbers: Iterable[int]) -> bool:
+def _shows_label(form: Form, example: Example, name: str, store: TextStore, numbers: Iterable[int]) -> bool:
     if form == "masked":
-        return MASK in example.text
+        return MASK in example.text and not has_word(example.text, name)  # the word "mask" stands in the mask
     if form == "spans":
         sentence = store[int(next(iter(numbers)))]
         return sentence.count(" ") + 1 >= SPAN_WORDS and exchange_spans(sentence) != sentence
