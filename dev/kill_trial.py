@@ -11,6 +11,7 @@ folder must hold the same files. Exits with 1 if one of them differs.
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -20,13 +21,14 @@ import time
 import traceback
 from collections import Counter
 from hashlib import sha256
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from quickstudy import api, pretraining
+from quickstudy import api
 from quickstudy.storage.files import UNFINISHED
 from quickstudy.testing.tiny import tiny_encoder, word_task
 
@@ -44,17 +46,23 @@ METHODS: dict[str, dict[str, object]] = {
 # What differs from run to run: times, and the hashes of what holds them.
 TIMES = ("seconds", "episodes_per_second", "waited", "peak_mib", "seal", "records")
 LIMIT = 600.0  # seconds for one training
+# A clean process that has imported everything and done nothing forks the trainings: a process that has already computed
+# has threads, whose locks a fork of it may wait for without end.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["quickstudy.pretraining", "quickstudy.api"])
 
 
 def main() -> int:
     """Run the trial, and print what was killed where."""
     options = _options()
-    assert pretraining  # imported here, so that the processes of the trainings start with it
     torch.set_num_threads(1)
     chooser, moments, wrong = random.Random(options.seed), Counter[str](), []
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make_inputs(folder)
+        first = CONTEXT.Process(target=int)  # the imports of the clean process are not to be timed below
+        first.start()
+        first.join()
         wholes = {method: _whole(folder, method) for method in options.methods}
         while sum(moments.values()) < options.kills:
             method = options.methods[sum(moments.values()) % len(options.methods)]
@@ -106,11 +114,10 @@ def recipe(folder: Path, method: str) -> dict[str, Any]:
     }
 
 
-def start(run: Path, folder: Path, method: str) -> int:
-    """Start a training in a process of its own, or go on with one, and return its process id."""
-    process = os.fork()
-    if process:
-        return process
+def train(run: Path, folder: Path, method: str) -> None:
+    """Run a training, or go on with one; the process ends with it."""
+    torch.set_num_threads(1)
+    os.environ["QUICKSTUDY_CACHE"] = str(folder / "cache")
     try:
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (the process ends below)
         api.pretrain(recipe(folder, method), run, resume=(run / "config.toml").exists())
@@ -120,19 +127,27 @@ def start(run: Path, folder: Path, method: str) -> int:
         os._exit(1)
 
 
+def start(run: Path, folder: Path, method: str) -> ForkServerProcess:
+    """Start a training in a process of its own, or go on with one."""
+    process = CONTEXT.Process(target=train, args=(run, folder, method))
+    process.start()
+    return process
+
+
 def kill_once(run: Path, folder: Path, method: str, chooser: random.Random, seconds: float) -> str | None:
     """Start or go on with a training and kill it; return when that was, or None if it ended before."""
     process, began = start(run, folder, method), time.monotonic()
     at_write, wait = chooser.random() < 0.5, chooser.random() * seconds
     while time.monotonic() - began < wait:
-        if os.waitpid(process, os.WNOHANG)[0]:
+        if not process.is_alive():
             return None
         time.sleep(0.001)
-    while at_write and not _writes(run) and not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    while at_write and not _writes(run) and process.is_alive():
         pass
     moment = f"{'while writing' if _writes(run) else 'between writes'}, {_stage(run)}"
-    os.kill(process, signal.SIGKILL)
-    return moment if os.waitpid(process, 0)[1] == signal.SIGKILL else None
+    process.kill()
+    process.join()
+    return moment if process.exitcode == -signal.SIGKILL else None
 
 
 def _writes(run: Path) -> bool:
@@ -148,13 +163,15 @@ def _stage(run: Path) -> str:
 
 
 def _finish(run: Path, folder: Path, method: str) -> None:
-    process, began = start(run, folder, method), time.monotonic()
-    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
-        if time.monotonic() - began > LIMIT:
-            os.kill(process, signal.SIGKILL)
-        time.sleep(0.005)
-    if ended[1]:
-        raise SystemExit(f"{method} did not end:\n{(folder / 'error.txt').read_text(encoding='utf-8')}")
+    process = start(run, folder, method)
+    process.join(LIMIT)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    if process.exitcode:
+        error = folder / "error.txt"
+        why = error.read_text(encoding="utf-8") if error.exists() else f"exit code {process.exitcode}"
+        raise SystemExit(f"{method} did not end:\n{why}")
 
 
 def _whole(folder: Path, method: str) -> tuple[float, dict[str, str]]:
