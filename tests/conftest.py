@@ -7,11 +7,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any Hugging Face import: 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from quickstudy.methods.catalog import METHODS
 from quickstudy.models.encoder import Encoder
@@ -24,6 +25,18 @@ torch.set_num_threads(1)  # tiny models: threads that wait for each other cost m
 
 COLUMNS = ("identity", "gradcheck", "contract", "real text", "control")
 PROVES = "proves"  # the marker, and the property of a test's report that takes its proofs to the process that prints
+
+
+class KilledError(Exception):
+    """Stands for a kill signal: leaves the training at once."""
+
+
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """No device or precision that an accelerator of another test chose; its state outlives it."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 import quickstudy
-from conftest import word_task, write_task
+from conftest import KilledError, word_task, write_task
 from quickstudy.cli.main import main
 from quickstudy.comparison.compare import compare
 from quickstudy.data.cache import find_cache_folder
@@ -28,16 +28,7 @@ from quickstudy.storage.trust import check_folder
 DAMAGE_TRIAL = Path(__file__).parent.parent / "dev" / "damage_trial.py"
 DEEP = "[" * 5000 + "]" * 5000
 
-
-class KilledError(Exception):
-    """Stands for a kill signal: leaves the training at once."""
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture(scope="module")

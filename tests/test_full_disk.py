@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 import quickstudy
 from conftest import tiny_encoder, word_task
@@ -28,6 +27,8 @@ from quickstudy.storage.files import append_line, new_folder, replaced_folder, s
 KIB = 1024
 PAGE = 4 * KIB  # a file takes whole pages
 Leave = Callable[[int], AbstractContextManager[None]]
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,6 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
 def small_disk(tmp_path: Path) -> Iterator[Disk]:
     """A real disk."""
     yield from _disk(tmp_path / "disk", _mounted)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

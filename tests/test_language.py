@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from transformers import AutoModel, AutoTokenizer
 
 import quickstudy
-from conftest import tiny_encoder
+from conftest import KilledError, tiny_encoder
 from quickstudy.build import build, encoder_source
 from quickstudy.cli.progress import TrainingProgress
 from quickstudy.config import check_recipe, dump_recipe, load_recipe
@@ -33,16 +31,7 @@ from text_files import write_corpus
 
 SIZE = {"vocabulary": 300, "layers": 2, "hidden_size": 32, "heads": 2}
 
-
-class KilledError(Exception):
-    """Stands for a kill signal."""
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture(scope="module")

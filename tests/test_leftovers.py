@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate.state import AcceleratorState
 
 import quickstudy
-from conftest import word_task, write_task
+from conftest import KilledError, word_task, write_task
 from quickstudy.comparison.compare import compare
 from quickstudy.errors import RunError
 from quickstudy.runs import Run
@@ -23,16 +22,7 @@ from quickstudy.training.record import StepRecord
 
 KILL_TRIAL = Path(__file__).parent.parent / "dev" / "kill_trial.py"
 
-
-class KilledError(Exception):
-    """Stands for a kill signal: leaves the training at once."""
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
@@ -37,6 +36,8 @@ from quickstudy.storage.reading import unseal
 from quickstudy.tasks.split import Split
 
 STEPS = 4
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @dataclass
@@ -63,13 +64,6 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Done(int(stop.value.code or 0), out, err)
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)  # one may be left from tests that ask for the processor
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from conftest import tiny_encoder, word_task, write_task
 from quickstudy.errors import RunError, TerminatedError
@@ -35,12 +33,7 @@ from quickstudy.training.stop import noted_sigterm
 TASKS = [word_task(f"task{number}", seed=number) for number in range(8)]
 SETTINGS = OuterSettings(outer_steps=24, outer_lr=1e-2, meta_batch_size=4, warmup_steps=2, validate_every=4)
 
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, tasks: set[str], value: float, where: str = "loss") -> None:

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from conftest import score_task, tiny_encoder, word_task
+from conftest import KilledError, score_task, tiny_encoder, word_task
 from quickstudy.errors import RunError
 from quickstudy.evaluation.episodic import episodic_score
 from quickstudy.methods.base import MetaLearner
@@ -40,16 +39,7 @@ GRADIENT = {"inner_lr": 0.03, "head_lr": 3.0, "inner_steps": 2}
 METHODS = {"maml": GRADIENT, "fomaml": GRADIENT, "protonet": {"scale": 2.0}}
 SHORT = OuterSettings(outer_steps=6, outer_lr=1e-3, meta_batch_size=2, warmup_steps=2, trains="all", validate_every=2)
 
-
-class KilledError(Exception):
-    """Stands for a kill signal: leaves the loop at once, from wherever it is."""
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)  # it outlives an Accelerator, and other tests may use a GPU
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 
 @pytest.fixture(scope="module")
