@@ -1,8 +1,8 @@
 """Tournament: all methods with equal processor time, meta-trained on many data sets and scored on others.
 
     python benchmarks/tournament.py DATA --stage first --core-seconds 300 --out FOLDER
-    python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2
-    python benchmarks/tournament.py DATA --stage final --core-seconds 1800 --out FOLDER --seeds 0,1,2 --tables
+    python benchmarks/tournament.py DATA --stage final --core-seconds 600 --out FOLDER --seeds 0,1,2
+    python benchmarks/tournament.py DATA --stage final --core-seconds 600 --out FOLDER --seeds 0,1,2 --tables
 
 The last prints what there is, and `--publish FOLDER` writes it where it can be shown. The figures of each finished run
 are one small file in `--figures` (by default FOLDER/figures). They are all that the tables need, so a tournament can go
@@ -67,13 +67,14 @@ OUTER = {
     "validate_every": 1_000_000,
     "keep": "last",
 }
+IN_FINAL = {"outer_lr": 5e-5, "mixed_precision": "bf16", "max_length": 64}  # more steps in the same time; for all
 OF_METHOD = ("method_lr", "schedule")  # settings of the outer loop that belong to a method
 BASELINES = ("majority", "nearest-neighbour", "linear-probe", "protonet")
 CONTROL = "multi-task"
 FINE_TUNING = {"name": "finetune", "adapts": "layers:-1"}
 SHOTS = (4, 16)
 LIMIT = 150  # scored rows of a task
-DRAWS = {"first": 2, "final": 4}
+DRAWS = 2
 PER_KIND = 2  # validation sets of each kind that the first stage scores
 MOST_LABELS = 20  # of a set that the first stage scores, for its time
 GO_ON = 8
@@ -138,7 +139,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--stage", choices=tuple(DRAWS), required=True)
+    parser.add_argument("--stage", choices=("first", "final"), required=True)
     parser.add_argument("--core-seconds", type=float, default=300)
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
     parser.add_argument("--methods", type=lambda text: text.split(","), help="Default: all, or those that go on.")
@@ -174,10 +175,15 @@ def prepare(options: argparse.Namespace) -> None:
     (options.out / "logs").mkdir(parents=True, exist_ok=True)
     (options.out / "runs").mkdir(exist_ok=True)
     options.figures.mkdir(parents=True, exist_ok=True)
-    asked = {"core seconds": options.core_seconds, "sets": options.sets, "split": hash_of(repr(read_split()))}
+    asked = {
+        "core seconds": options.core_seconds,
+        "outer": common(options),
+        "sets": options.sets,
+        "split": hash_of(repr(read_split())),
+    }
     file = options.out / "asked.json"
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) != asked:
-        raise SystemExit(f"{file} says that this tournament has another budget or another split")
+        raise SystemExit(f"{file} says that this tournament has another budget, rate or split")
     write_text(file, json.dumps(asked))
     recipe = recipe_of(options, "finetune", 0)
     write_text(options.out / "finetune.toml", dump_recipe(recipe))
@@ -242,7 +248,7 @@ def score(options: argparse.Namespace, learners: Sequence[str | Path], *, write_
     print(f"scored on {len(tasks)} tasks: {', '.join(task.name for task in tasks)}", flush=True)
     comparison = options.out / "comparison"
     (comparison / CELLS).mkdir(parents=True, exist_ok=True)
-    plan = plan_comparison([str(name) for name in learners], tasks, comparison, protocol(options), "minilm")
+    plan = plan_comparison([str(name) for name in learners], tasks, comparison, protocol(), "minilm")
     run_missing(plan, 1, None, lambda done, of, what: print(f"{done} of {of}: {what}", flush=True))
     spent = replace(write_to, evaluation_core_seconds=time.process_time() - began)
     name = spent.method if spent.method == "baselines" else f"{spent.method} {spent.seed}"
@@ -263,8 +269,8 @@ def baselines(options: argparse.Namespace) -> list[str]:
     return [*BASELINES, *([str(options.out / "finetune.toml")] if options.stage == "final" else [])]
 
 
-def protocol(options: argparse.Namespace) -> Protocol:
-    return Protocol(shots=SHOTS, draws=DRAWS[options.stage], limit=LIMIT)
+def protocol() -> Protocol:
+    return Protocol(shots=SHOTS, draws=DRAWS, limit=LIMIT)
 
 
 def recipe_of(options: argparse.Namespace, method: str, seed: int) -> Recipe:
@@ -281,9 +287,14 @@ def recipe_of(options: argparse.Namespace, method: str, seed: int) -> Recipe:
             "method": settings,
             "tasks": {"train": train},
             "episodes": EPISODES,
-            "outer": OUTER | outer,
+            "outer": common(options) | outer,
         }
     )
+
+
+def common(options: argparse.Namespace) -> dict[str, object]:
+    """Return the settings of the outer loop that are the same for all methods of a stage."""
+    return OUTER | (IN_FINAL if options.stage == "final" else {})
 
 
 def scored_tasks(options: argparse.Namespace) -> list[Task]:
@@ -316,8 +327,8 @@ def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
     assert len({figures.commit for figures in there.values()}) == 1, "these figures are not from one commit"
     learners = {name: learner for figures in there.values() for name, learner in figures.learners.items()}
     draws = [draw for figures in there.values() for draw in figures.draws]
-    planned = plan_tasks(protocol(options), scored_tasks(options))
-    results = results_of(protocol(options), learners, planned, draws, texts=False)
+    planned = plan_tasks(protocol(), scored_tasks(options))
+    results = results_of(protocol(), learners, planned, draws, texts=False)
     tables = tables_of(results.draws, read_split(), SHOTS, control=CONTROL)
     write(options.out / "tables.json", tables)
     write(options.out / "spent.json", Budgets(tuple(took)))
