@@ -49,7 +49,7 @@ mutants: $(READY)
 # The prior that is shipped: two hours on one core. It needs the data sets of recipes/prior.toml below `data/`. An
 # interrupted training goes on where it was.
 FIT_HEAD := --set encoder.name=runs/prior/encoder --set method.name=r2d2 --set method.intercept=free \
-	--set outer.trains=none --set outer.outer_steps=300 --set outer.mixed_precision=no --set 'episodes.k_shot=[1, 16]'
+	--set method.calibration=leave-one-out --set outer.trains=none --set outer.outer_steps=300 --set outer.mixed_precision=no --set 'episodes.k_shot=[1, 16]'
 prior: $(READY)
 	$(BIN)/quickstudy pretrain recipes/prior.toml --out runs/prior $(if $(wildcard runs/prior),--resume)
 	rm -rf runs/prior-head src/quickstudy/priors/minilm

@@ -38,7 +38,8 @@ weight matrix the best approximation of rank 32, in half precision. The untouche
 change is added to it. No other encoder accepts the change.
 
 The head is ridge regression with a free intercept. Label names count as further examples, and a meta-learned gate says
-how much: more if there are few examples and if the names explain them well.
+how much: more if there are few examples and if the names explain them well. How sure the answers are is set for each
+task, by leaving out each example once.
 
 ```bash
 quickstudy adapt --data few.csv --out model/

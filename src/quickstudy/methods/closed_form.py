@@ -10,6 +10,15 @@ R2D2: Bertinetto et al. 2019, arXiv:1805.08136. λ and α are learned. The paper
 all labels, so it changes no prediction. A free intercept is another thing: each label has a bias that is not
 penalised, so the solution is that of features and labels from which their means are taken.
 
+The factor α is learned on the numbers of labels and examples that meta-training has. A task may need another one, so α
+can be calibrated when the head is made: of the log-likelihood of the support rows, each left out once, and a normal
+prior of log α around its learned value, the sum is made as large as possible. What ridge regression predicts for a row
+that is left out follows from one solution (Allen 1974, doi:10.2307/1267500):
+
+    y_i - f̂_{-i}(x_i) = (y_i - f̂(x_i)) / (1 - h_i),        h_i = w_i / Σ w + w_i x̃_i^T (X̃^T D X̃ + λ I)^-1 x̃_i
+
+Here x̃ is a feature without the mean, and without an intercept x̃ is the feature itself and w_i / Σ w is left out.
+
 MetaOptNet: Lee et al. 2019, arXiv:1904.03758. It is the multi-class support vector machine of Crammer and Singer in
 its dual, which has as many rows as there are examples. The authors' code adds the identity to K, which the paper does
 not have. The solution is found without a graph, by alternating
@@ -21,9 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.feature import HeadRule
-from quickstudy.models.head import LinearHead, ridge
+from quickstudy.models.head import Head, LinearHead, ridge
 from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
+
+_PRIOR_WIDTH = 0.35  # standard deviation of log α around its learned value
+_FACTORS: Tensor = 2.0 ** (torch.arange(-12, 25) / 4)  # of the learned α, that are tried: 1/8 to 64
 
 
 class Ridge(HeadRule):
@@ -33,11 +45,14 @@ class Ridge(HeadRule):
         penalty: Initial λ, learned.
         scale: Initial factor α of the logits, learned.
         intercept: Whether each label has a bias that is not penalised.
+        calibrated: Whether `calibrate` chooses α by leaving each example out once.
     """
 
-    def __init__(self, penalty: float = 1.0, scale: float = 10.0, *, intercept: bool = False) -> None:
+    def __init__(
+        self, penalty: float = 1.0, scale: float = 10.0, *, intercept: bool = False, calibrated: bool = False
+    ) -> None:
         super().__init__()
-        self.intercept = intercept
+        self.intercept, self.calibrated = intercept, calibrated
         self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
@@ -56,6 +71,40 @@ class Ridge(HeadRule):
 
     def for_scores(self, rows: SupportRows) -> LinearHead:
         return _without_bias(ridge(rows.features, rows.labels.unsqueeze(-1), self.log_penalty.exp(), rows.weights))
+
+    @torch.no_grad()
+    def calibrate(self, head: Head, rows: SupportRows, examples: int, target: Target) -> Head:
+        if not (self.calibrated and target.label_names and isinstance(head, LinearHead)):
+            return head
+        factor = self._best_factor(rows, examples, len(head.bias))
+        return LinearHead(factor * head.weight, factor * head.bias)
+
+    def _best_factor(self, rows: SupportRows, examples: int, n_way: int) -> Tensor:
+        """Return the factor of the learned α, (); 1 if no example can be left out."""
+        labels = rows.labels[:examples]
+        known = torch.bincount(rows.labels, minlength=n_way)[labels] > 1  # by another row, once the example is left out
+        logits = self.log_scale.exp() * self.leave_one_out(rows, n_way)[:examples][known]
+        factors = _FACTORS.to(logits)
+        answers = torch.log_softmax(factors[:, None, None] * logits, dim=-1)
+        likelihood = answers.gather(-1, labels[known].expand(len(factors), -1).unsqueeze(-1)).squeeze(-1)
+        prior = -(factors.log() / _PRIOR_WIDTH).square() / 2
+        return factors[(likelihood @ rows.counts[:examples][known] + prior).argmax()]
+
+    def leave_one_out(self, rows: SupportRows, n_way: int) -> Tensor:
+        """Return what the regression on all other rows predicts for each row, (B, N), without the factor α."""
+        counts = rows.counts
+        one_hot: Tensor = nn.functional.one_hot(rows.labels, n_way).to(rows.features)
+        share = counts / counts.sum() if self.intercept else torch.zeros_like(counts)
+        features, base = rows.features - share @ rows.features, share @ one_hot
+        # In terms of rows times the root of their weight, the hat matrix is symmetric, and a weight of 0 is allowed.
+        root = counts.sqrt().unsqueeze(-1)
+        kernel = features @ features.T * root.T
+        gram = root * kernel
+        system = gram + self.log_penalty.exp() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        hat = torch.linalg.solve(system, gram)
+        fitted = kernel @ torch.linalg.solve(system, root * (one_hot - base)) + base
+        left_out: Tensor = one_hot - (one_hot - fitted) / (1 - hat.diagonal() - share).unsqueeze(-1)
+        return left_out
 
 
 class SupportVectors(HeadRule):

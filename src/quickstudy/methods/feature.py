@@ -50,6 +50,17 @@ class HeadRule(nn.Module, ABC):
             target: What the task asks for.
         """
 
+    def calibrate(self, head: Head, rows: SupportRows, examples: int, target: Target) -> Head:
+        """Return the head with probabilities that suit this support set; by default as the rule made it.
+
+        Args:
+            head: What `head` made of the rows.
+            rows: Features, labels and weights of the support set.
+            examples: How many of the rows, the first ones, are examples. The others are label names.
+            target: What the task asks for.
+        """
+        return head
+
 
 SupportLoss = Callable[[Head, Tensor, Target], Tensor]  # of a head, and the labels (B,) in standard units
 
@@ -103,7 +114,8 @@ class FeatureMetaLearner(MetaLearner):
         names = target.encode_names(self.encoder, pair=support.pair) if self.gate else NO_SEQUENCES
         texts = concatenate([support.sequences, names]) if len(names) else support.sequences
         features = self.encoder(texts, cache=cache).split([len(support.labels), len(names)])
-        head = self.head(features[0], scale.standardise(support.labels), support.weights, features[1], target)
+        rows = self._rows(features[0], scale.standardise(support.labels), support.weights, features[1])
+        head = self.rule.calibrate(self.rule.head(rows, target), rows, len(support.labels), target)
         return self.make_model(support, target, scale.rescale(head))
 
     def head(self, features: Tensor, labels: Tensor, weights: Tensor | None, names: Tensor, target: Target) -> Head:

@@ -73,6 +73,7 @@ def r2d2(
     penalty: AboveZero = 1.0,
     scale: AboveZero = 10.0,
     intercept: Literal["none", "free"] = "none",
+    calibration: Literal["none", "leave-one-out"] = "none",
     names: Names = "none",
 ) -> MetaLearner:
     """R2D2: ridge regression on the support set, differentiated through its solution.
@@ -88,6 +89,8 @@ def r2d2(
         penalty: Initial penalty λ, learned.
         scale: Initial factor α of the logits, learned.
         intercept: Whether each label has a bias that is not penalised: `none` (as in the paper) or `free`.
+        calibration: How α is set for a task: `none` takes it as it was learned (as in the paper), `leave-one-out` finds
+            the one that gives the best probabilities to support rows that are left out.
         names: Whether label names are further rows of the support set: `none` (as in the paper) or `gated`.
 
     >>> from quickstudy.testing import tiny_encoder, tiny_support
@@ -97,7 +100,7 @@ def r2d2(
 
     Bertinetto et al. 2019, arXiv:1805.08136.
     """
-    rule = Ridge(penalty, scale, intercept=intercept == "free")
+    rule = Ridge(penalty, scale, intercept=intercept == "free", calibrated=calibration == "leave-one-out")
     return FeatureMetaLearner(encoder, rule, gate=make_gate(names), name="r2d2")
 
 
