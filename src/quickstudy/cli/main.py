@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 doctor says that quickstudy cannot work here, 2 something 
 traceback), 130 interrupted, 143 terminated.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -60,6 +61,7 @@ def main() -> None:
         sys.exit(2)
     finally:
         log.removeHandler(notes)
+        gc.freeze()  # Python's last search for garbage takes half a second, and the memory is given back in any case
 
 
 class _Notes(logging.Handler):
