@@ -102,18 +102,18 @@ def test_the_list_of_verbs_needs_no_settings_library() -> None:
     assert loaded & {"numpy", "pydantic", "torch"} == set()
 
 
-def test_imports_are_not_interrupted_by_searches_for_garbage(run_folder: Path, tmp_path: Path) -> None:
-    """All searches through the oldest objects are those that Python makes at its end."""
+def test_a_command_never_searches_all_objects_for_garbage(run_folder: Path, tmp_path: Path) -> None:
     code = (
-        "import gc, sys\nfrom quickstudy.cli.main import main\n"
-        "try:\n    main()\nfinally:\n    print(gc.get_stats()[2]['collections'], gc.isenabled(), gc.get_freeze_count())"
+        "import atexit, gc\nfrom quickstudy.cli.main import main\n"
+        "atexit.register(lambda: print(gc.get_stats()[2]['collections'], gc.isenabled(), gc.get_freeze_count()))\n"
+        "main()"
     )
     data = str(ROOT / "examples" / "complaints.csv")
     _, run = _timed("-c", code, "adapt", str(run_folder), "--data", data, "--out", str(tmp_path / "model"))
     assert run.returncode == 0, run.stderr
     searches, enabled, frozen = run.stdout.splitlines()[-1].split()
     assert (searches, enabled) == ("0", "True")
-    assert int(frozen) > 100_000
+    assert int(frozen) > 100_000  # the search at Python's end passes over them
 
 
 def test_quick_imports_leave_the_search_for_garbage_as_it_was() -> None:
