@@ -1,8 +1,8 @@
 """Importing: large packages are imported without searches for garbage in between.
 
 Python searches for garbage after every 700 new objects that stay, and every tenth search goes through older objects
-too. PyTorch and transformers make half a million objects while they are imported, and nearly all of them stay. Half
-of the time of their import goes into searches that find nothing.
+too. PyTorch and transformers make more than half a million while they are imported, and nearly all stay. A third of
+the time of their import goes into searches that find next to nothing.
 """
 
 import gc

@@ -58,7 +58,7 @@ class CheckedRow(NamedTuple):
 class MappedTable:
     """The rows of an Arrow file, mapped into memory. It is pickled as the name of its file.
 
-    `datasets.Dataset` does the same, but it takes as long to import as the rest of an adaptation.
+    `datasets.Dataset` does the same, but its import, with that of pandas, takes about as long as an adaptation.
 
     Args:
         file: What `pyarrow.ipc.new_stream` wrote.
@@ -355,7 +355,7 @@ def _record_batch(rows: Sequence[CheckedRow], schema: pa.Schema) -> pa.RecordBat
     return pa.record_batch(columns, schema=schema)
 
 
-# `pa.array` and `to_numpy` do what these functions do, but they import pandas, which takes longer than the rest.
+# `pa.array` and `to_numpy` do what these functions do, but they import pandas.
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
