@@ -65,6 +65,7 @@ trials: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/adapt_predict.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/setfit_speed.py
 	$(BIN)/python benchmarks/prediction.py --onnx

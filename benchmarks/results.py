@@ -23,6 +23,7 @@ from records import (
     Spread,
     read,
 )
+from startup import StartUp
 
 HERE = Path(__file__).parent
 HEAD = """# Results
@@ -154,6 +155,16 @@ def adapt_predict(file: Path) -> str:
     return titled("Adapt and predict", file, text, result.versions)
 
 
+def startup(file: Path) -> str:
+    result = read(file, StartUp)
+    lines = ["| what | on the processor, s (least to most) | wall, s |", "|---|---|---|"]
+    lines += [
+        f"| {row.what} {row.source} | {row.processor_s.text()} | {row.wall_s.median:.2f} |" for row in result.rows
+    ]
+    text = f"Median of {result.rounds} rounds with one thread; {result.cores} cores, on which {result.load:.1f} "
+    return titled("Start-up", file, f"{text}processes ran or waited.\n\n" + "\n".join(lines) + "\n", result.versions)
+
+
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "peers": peers,
     "gpu": gpu,
@@ -162,6 +173,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "costs": costs,
     "processes": processes,
     "adapt_predict": adapt_predict,
+    "startup": startup,
 }
 
 

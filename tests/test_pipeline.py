@@ -25,13 +25,13 @@ from conftest import score_task, tiny_encoder, word_task
 from quickstudy.cli.main import main
 from quickstudy.errors import NothingLearnedWarning, RecipeError, RunError
 from quickstudy.evaluation.results_file import read_results
+from quickstudy.full_settings import FullSettings
 from quickstudy.methods.catalog import METHODS
 from quickstudy.methods.setting import read_settings
 from quickstudy.models.encoder import Encoder
 from quickstudy.report.table import means_table, tasks_table
 from quickstudy.report.view import in_order
 from quickstudy.runs import Run
-from quickstudy.settings import FullSettings
 from quickstudy.storage.reading import unseal
 from quickstudy.tasks.split import Split
 

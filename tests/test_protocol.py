@@ -23,11 +23,11 @@ from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.record import Costs, Footprint
 from quickstudy.evaluation.saved_draws import load_protocol, save_draws
 from quickstudy.evaluation.trial import Trial, trials_hash
+from quickstudy.full_settings import FullSettings
 from quickstudy.methods.catalog import make
 from quickstudy.methods.label_names import LabelNames
 from quickstudy.models.batch import encode_set
 from quickstudy.models.target import Classes, Scores
-from quickstudy.settings import FullSettings
 from quickstudy.tasks.split import Example, ListSplit
 from quickstudy.tasks.task import Task
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -134,15 +135,25 @@ def test_regression_labels_are_floats(kind: str, tmp_path: Path) -> None:
 def test_the_cache_is_memory_mapped_and_used_again(tmp_path: Path) -> None:
     path = write_csv_rows(tmp_path, AWKWARD)
     first = read_table(path, Columns(), "classification")
-    assert type(first.data).__name__ == "MemoryMappedTable"
     [cached] = find_cache_folder().iterdir()
-    assert Path(first.cache_files[0]["filename"]) == cached
     before = cached.stat()
     path.touch()  # a new time, the same content
+    allocated = pa.total_allocated_bytes()
     again = read_table(path, Columns(), "classification")
-    assert again.to_dict() == first.to_dict()
+    assert pa.total_allocated_bytes() == allocated
+    assert pa.ipc.open_stream(cached.read_bytes()).read_all().column("text").to_pylist() == [t for t, _ in AWKWARD]
+    assert [again[i] for i in range(len(again))] == [first[i] for i in range(len(first))]
     assert [cached] == list(find_cache_folder().iterdir())
     assert (cached.stat().st_ino, cached.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_table_is_pickled_as_the_name_of_its_file(tmp_path: Path) -> None:
+    rows = [(f"text {i}", "ab"[i % 2]) for i in range(2000)]
+    table = read_table(write_csv_rows(tmp_path, rows), Columns(), "classification")
+    content = pickle.dumps(table)
+    assert len(content) < 1000
+    again = pickle.loads(content)
+    assert [again[i] for i in range(len(again))] == [{"text": text, "label": label} for text, label in rows]
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ to anyone, and asks the libraries below not to either: they read these variables
 """
 
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from quickstudy._version import __version__ as __version__
+from quickstudy.importing import quick_imports
 
 for _name, _value in (
     ("HF_HUB_DISABLE_TELEMETRY", "1"),  # huggingface_hub, transformers and datasets: what they tell with a download
@@ -83,7 +85,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        if _HOME[name] not in sys.modules:
+            with quick_imports():
+                import_module(_HOME[name])
+        return getattr(sys.modules[_HOME[name]], name)
     raise AttributeError(f"module 'quickstudy' has no attribute {name!r}")
 
 

@@ -20,6 +20,7 @@ from quickstudy.config import Recipe, check_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
 from quickstudy.data.table import parse_label
 from quickstudy.errors import DataError, NothingLearnedWarning, RecipeError, RunError, did_you_mean
+from quickstudy.full_settings import FullSettings
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.support_steps import after_steps
 from quickstudy.models.adapted import AdaptedModel
@@ -27,7 +28,6 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.models.tokens import describe_cut
 from quickstudy.processes import is_main, together
 from quickstudy.runs import Run
-from quickstudy.settings import FullSettings
 from quickstudy.storage.layout import PRIOR, PRIOR_FOLDER, RunFiles, choose_run_folder
 from quickstudy.tasks.label_text import NameReading
 from quickstudy.tasks.split import ListSplit

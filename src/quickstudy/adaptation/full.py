@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from quickstudy.full_settings import FullSettings
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
 from quickstudy.models.encoder import Encoder
@@ -19,7 +20,6 @@ from quickstudy.models.partition import Partition
 from quickstudy.models.scale import Scale
 from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences
-from quickstudy.settings import FullSettings
 from quickstudy.tasks.split import Example, Split
 from quickstudy.tasks.task import Task
 

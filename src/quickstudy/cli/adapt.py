@@ -1,5 +1,6 @@
 """The verb `adapt`: turn a run and labelled texts into a model of one task."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -14,7 +15,8 @@ from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, print_json
 from quickstudy.cli.terminal import say
 from quickstudy.errors import DataError
-from quickstudy.settings import FullSettings
+from quickstudy.full_settings import FullSettings
+from quickstudy.importing import quick_imports
 from quickstudy.storage.layout import PRIOR
 
 if TYPE_CHECKING:
@@ -63,8 +65,6 @@ def adapt(
     as_json: Json = False,
 ) -> None:
     """Make a classifier of your task from a few labels (step 4)."""
-    import time
-
     from quickstudy.storage.files import refuse_existing
 
     refuse_existing(out)
@@ -73,7 +73,8 @@ def adapt(
     described = read_descriptions(label_descriptions) if label_descriptions else None
     if full:
         _refuse_with_full(names=bool(names or described), steps=bool(steps), weights=bool(class_weight))
-    from quickstudy import api  # before the clock starts, which is to show the time of adapting
+    with quick_imports():
+        from quickstudy import api  # before the clock starts, which is to show the time of adapting
 
     with _labelled_data(data) as place:
         reference = _reference(place, choices, regression, skip_bad_rows)

@@ -9,6 +9,7 @@ from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
 from quickstudy.cli.terminal import say
 from quickstudy.errors import DataError
+from quickstudy.importing import quick_imports
 
 _LEARNERS = "Run folders, recipe files (untouched) or names of methods; with :no-names or :opaque-names behind them."
 _PROTOCOLS = "standard (published draws, else few-shot), few-shot, fixed-draws, episodic, full, or a draws.json."
@@ -36,12 +37,13 @@ def compare(
 ) -> None:
     """Compare runs and methods on held-out tasks; what is finished is never computed again (step 5)."""
     counts = tuple(parse_shots(shots)) if shots else None
-    from quickstudy.cli.progress import CellProgress
-    from quickstudy.cli.tables import print_comparison
-    from quickstudy.comparison.compare import compare as run_comparison
-    from quickstudy.evaluation.protocol import Protocol
-    from quickstudy.evaluation.results_file import plain_results
-    from quickstudy.evaluation.saved_draws import load_protocol
+    with quick_imports():
+        from quickstudy.cli.progress import CellProgress
+        from quickstudy.cli.tables import print_comparison
+        from quickstudy.comparison.compare import compare as run_comparison
+        from quickstudy.evaluation.protocol import Protocol
+        from quickstudy.evaluation.results_file import plain_results
+        from quickstudy.evaluation.saved_draws import load_protocol
 
     given = {"shots": counts, "draws": draws, "seed": seed, "limit": limit, "n_way": n_way, "n_query": n_query}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

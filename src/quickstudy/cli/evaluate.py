@@ -8,6 +8,7 @@ import typer
 from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import AllowOverlap, HeldOutTasks, Json, Limit, parse_shots, print_json
 from quickstudy.cli.terminal import say
+from quickstudy.importing import quick_imports
 
 
 def evaluate(
@@ -23,11 +24,12 @@ def evaluate(
 ) -> None:
     """Measure a run on held-out tasks, beside two baselines on identical draws (step 5)."""
     counts = parse_shots(shots)
-    from quickstudy import api
-    from quickstudy.cli.progress import DrawProgress
-    from quickstudy.cli.tables import print_evaluation
-    from quickstudy.evaluation.results_file import plain_results
-    from quickstudy.storage.layout import RunFiles
+    with quick_imports():
+        from quickstudy import api
+        from quickstudy.cli.progress import DrawProgress
+        from quickstudy.cli.tables import print_evaluation
+        from quickstudy.evaluation.results_file import plain_results
+        from quickstudy.storage.layout import RunFiles
 
     way_on = "nothing was written; give the same command again"
     with interruptible(lambda: way_on), DrawProgress(quiet=as_json) as progress:

@@ -9,6 +9,7 @@ from quickstudy.cli.ending import say_next
 from quickstudy.cli.options import Json, print_json
 from quickstudy.cli.terminal import say
 from quickstudy.errors import RecipeError
+from quickstudy.importing import quick_imports
 
 _RANK = 32
 _OF_RUNS = "compact"
@@ -51,7 +52,8 @@ def export(
     if wrong := next((name for name in given if given[name] and _FORMS[name] != form), None):
         raise RecipeError(f"--{wrong} is for --to {_FORMS[wrong]}", fix=f"Leave out --{wrong}.")
     if form == _OF_RUNS:
-        from quickstudy.runs import Run
+        with quick_imports():
+            from quickstudy.runs import Run
 
         small = Run.open(model).compact(out, rank or _RANK, base=base, strength=1.0 if strength is None else strength)
         _say_compact(small.files.delta.stat().st_size, out, as_json=as_json)
@@ -62,9 +64,10 @@ def export(
 
 
 def _export_onnx(model: Path, out: Path, *, int8: bool, as_json: bool) -> None:
-    from quickstudy.export.onnx_file import export_onnx
-    from quickstudy.export.onnx_model import MODEL
-    from quickstudy.models.adapted import AdaptedModel
+    with quick_imports():
+        from quickstudy.export.onnx_file import export_onnx
+        from quickstudy.export.onnx_model import MODEL
+        from quickstudy.models.adapted import AdaptedModel
 
     parity = export_onnx(AdaptedModel.load(model), out, int8=int8)
     size = (out / MODEL).stat().st_size
@@ -78,8 +81,9 @@ def _export_onnx(model: Path, out: Path, *, int8: bool, as_json: bool) -> None:
 
 
 def _export_transformers(model: Path, out: Path, *, as_json: bool) -> None:
-    from quickstudy.export.transformers_folder import export_transformers
-    from quickstudy.models.adapted import AdaptedModel
+    with quick_imports():
+        from quickstudy.export.transformers_folder import export_transformers
+        from quickstudy.models.adapted import AdaptedModel
 
     parity = export_transformers(AdaptedModel.load(model), out)
     if as_json:

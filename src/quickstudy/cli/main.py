@@ -6,6 +6,8 @@ Exit codes: 0 done, 1 doctor says that quickstudy cannot work here, 2 something 
 traceback), 130 interrupted, 143 terminated.
 """
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -49,6 +51,7 @@ def main() -> None:
     notes, log = _Notes(), logging.getLogger("quickstudy")
     log.addHandler(notes)
     log.setLevel(logging.INFO)
+    atexit.register(gc.freeze)  # at its end Python searches for garbage, for half a second, and finds none
     try:
         app()
     except QuickstudyError as error:

@@ -14,6 +14,7 @@ from quickstudy.cli.options import Json, PairColumn, SkipBadRows, TextColumn, pr
 from quickstudy.cli.prediction import Prediction
 from quickstudy.cli.terminal import say
 from quickstudy.errors import DataError, RecipeError
+from quickstudy.importing import quick_imports
 
 if TYPE_CHECKING:
     from quickstudy.data.columns import Columns
@@ -137,8 +138,9 @@ def _write(
 
 
 def _load(folder: Path, precision: str) -> "AdaptedModel | OnnxModel":
-    from quickstudy.export.onnx_model import OnnxModel, is_exported
-    from quickstudy.models.adapted import AdaptedModel
+    with quick_imports():
+        from quickstudy.export.onnx_model import OnnxModel, is_exported
+        from quickstudy.models.adapted import AdaptedModel
 
     if not is_exported(folder):
         return AdaptedModel.load(folder, precision=precision)

@@ -13,6 +13,7 @@ from quickstudy.cli.ending import interruptible, say_next
 from quickstudy.cli.options import Json, print_json
 from quickstudy.cli.terminal import say
 from quickstudy.errors import NothingLearnedWarning, RecipeError
+from quickstudy.importing import quick_imports
 
 if TYPE_CHECKING:
     from quickstudy.runs import Run
@@ -44,7 +45,8 @@ def pretrain(
     folder = choose_run_folder(out, recipe, asked.name)
     quiet = as_json or not is_main()
     with interruptible(lambda: _way_on(folder)), TrainingProgress(asked.outer.outer_steps, quiet=quiet) as progress:
-        from quickstudy import api
+        with quick_imports():
+            from quickstudy import api
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NothingLearnedWarning)  # said below, in the words of the command line
@@ -98,8 +100,9 @@ def _explain(recipe: Path, settings: Sequence[str], runs: object, as_json: bool)
         )
     from dataclasses import asdict
 
-    from quickstudy import api
-    from quickstudy.cli.tables import print_explanation
+    with quick_imports():
+        from quickstudy import api
+        from quickstudy.cli.tables import print_explanation
 
     explanation = api.explain(recipe, overrides=settings)
     if as_json:

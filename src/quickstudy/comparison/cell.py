@@ -17,7 +17,7 @@ from quickstudy.evaluation.record import Draw, Shots
 from quickstudy.evaluation.results import Learner
 from quickstudy.evaluation.results_file import CELLS, read_draws
 from quickstudy.evaluation.trial import PlannedTask, trials_hash
-from quickstudy.settings import FullSettings
+from quickstudy.full_settings import FullSettings
 
 _log = logging.getLogger(__name__)
 

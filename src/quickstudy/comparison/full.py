@@ -10,8 +10,8 @@ from quickstudy.cost import measure
 from quickstudy.evaluation.evaluate import footprint, scored_draw
 from quickstudy.evaluation.record import Costs, Draw
 from quickstudy.evaluation.trial import Trial
+from quickstudy.full_settings import FullSettings
 from quickstudy.methods.base import MetaLearner
-from quickstudy.settings import FullSettings
 from quickstudy.tasks.split import ListSplit
 from quickstudy.tasks.task import Task
 

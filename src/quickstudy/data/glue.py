@@ -147,7 +147,7 @@ def _local_splits(name: str, glue: GlueTask, path: Path) -> dict[str, Split]:
 
 def _local_split(glue: GlueTask, file: Path) -> Split:
     table = read_table(file, glue.columns, glue.kind)
-    named = not set(glue.labels).isdisjoint(table.unique("label"))
+    named = not set(glue.labels).isdisjoint(table.column("label").unique().to_pylist())
     return make_split(table, glue.labels if named else [str(i) for i in range(len(glue.labels))], file)
 
 

@@ -7,8 +7,8 @@ left out too.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,13 +19,20 @@ from quickstudy.errors import DataError, did_you_mean
 from quickstudy.tasks.split import SPLIT_NAMES, Split, SubsetSplit
 from quickstudy.tasks.task import Kind, Task
 
+if TYPE_CHECKING:
+    import datasets
 
-def fetch(repository: str, config: str | None = None) -> datasets.DatasetDict:
+# `datasets` brings pandas along: it is imported when a data set of the Hub is asked for.
+
+
+def fetch(repository: str, config: str | None = None) -> "datasets.DatasetDict":
     """Return all splits of a Hub data set, downloaded or from the local cache, or of a saved one in a local folder.
 
     Raises:
         DataError: No such data set, or the Hub is out of reach.
     """
+    import datasets
+
     try:
         return datasets.load_dataset(repository, config)
     except Exception as error:  # the Hub's client raises many kinds of errors; each means that there are no data
@@ -71,18 +78,18 @@ def load_hub(
     return Task(name, splits, tuple(labels), kind, columns.text_pair is not None)
 
 
-def read_labels(rows: datasets.Dataset, column: str, names: Sequence[str], kind: Kind) -> np.ndarray:
+def read_labels(rows: "datasets.Dataset", column: str, names: Sequence[str], kind: Kind) -> np.ndarray:
     """Return (B,) label positions or scores of a column; -1 or NaN where there is no label."""
     if kind == "regression":
         return np.asarray(_cast(rows, column, pa.float64()).to_numpy(), dtype=np.float64)
-    if isinstance(rows.features[column], datasets.ClassLabel):
+    if _class_names(rows, column) is not None:
         positions = rows.data.column(column)
     else:
         positions = pc.index_in(_cast(rows, column, pa.string()), value_set=pa.array(names, pa.string()))
     return np.asarray(pc.fill_null(positions, -1).to_numpy(), dtype=np.int64)
 
 
-def _usable_rows(rows: datasets.Dataset, columns: Columns, names: Sequence[str], kind: Kind) -> Split | None:
+def _usable_rows(rows: "datasets.Dataset", columns: Columns, names: Sequence[str], kind: Kind) -> Split | None:
     """Return the rows that have a text and a label; None if there are none."""
     labels = read_labels(rows, columns.label, names, kind)
     usable = np.isfinite(labels) if kind == "regression" else labels >= 0
@@ -94,7 +101,7 @@ def _usable_rows(rows: datasets.Dataset, columns: Columns, names: Sequence[str],
     return SubsetSplit(whole, np.flatnonzero(usable)) if usable.any() else None
 
 
-def _select_columns(rows: datasets.Dataset, columns: Columns, reference: str, split: str) -> datasets.Dataset:
+def _select_columns(rows: "datasets.Dataset", columns: Columns, reference: str, split: str) -> "datasets.Dataset":
     """Return the rows with the needed columns alone; other columns (images, long documents) are never decoded."""
     needed = dict.fromkeys(name for name in (columns.text, columns.text_pair, columns.label) if name)
     for name in needed:
@@ -106,15 +113,23 @@ def _select_columns(rows: datasets.Dataset, columns: Columns, reference: str, sp
     return rows.select_columns(list(needed))
 
 
-def _label_names(splits: Mapping[str, datasets.Dataset], column: str) -> list[str]:
-    feature = next(iter(splits.values())).features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        return list(feature.names)
+def _label_names(splits: Mapping[str, "datasets.Dataset"], column: str) -> list[str]:
+    names = _class_names(next(iter(splits.values())), column)
+    if names is not None:
+        return names
     texts = (_cast(rows, column, pa.string()) for rows in splits.values())
     return sort_labels(value for column in texts for value in pc.unique(column).to_pylist() if value is not None)
 
 
-def _has_text(rows: datasets.Dataset, column: str) -> np.ndarray:
+def _class_names(rows: "datasets.Dataset", column: str) -> list[str] | None:
+    """Return the label names that a data set publishes; None if it names none."""
+    from datasets import ClassLabel
+
+    feature = rows.features[column]
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
+
+
+def _has_text(rows: "datasets.Dataset", column: str) -> np.ndarray:
     """Return (B,) whether a row's text is there and not blank."""
     values = rows.data.column(column)
     if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
@@ -124,7 +139,7 @@ def _has_text(rows: datasets.Dataset, column: str) -> np.ndarray:
     return ~np.asarray(pc.fill_null(blank, True).to_numpy(), dtype=bool)
 
 
-def _cast(rows: datasets.Dataset, column: str, kind: pa.DataType) -> pa.ChunkedArray:
+def _cast(rows: "datasets.Dataset", column: str, kind: pa.DataType) -> pa.ChunkedArray:
     values = rows.data.column(column)
     try:
         return pc.cast(values, kind)

@@ -1,9 +1,9 @@
 """Table: a data file, checked row by row and kept as an Arrow file that is mapped into memory.
 
 The checked rows are written to the cache folder once for each content of a file and each choice of columns. After that
-`datasets` maps the Arrow file into memory, so a million rows take the memory of their labels (8 bytes each) and
-nothing else. The name in the cache is a hash of the file's bytes: a changed file is read again, an unchanged file is
-not. Behind it stands the hash of the Arrow file itself, so that a damaged one is noticed and written again.
+the Arrow file is mapped into memory, so a million rows take the memory of their labels (8 bytes each) and nothing else.
+The name in the cache is a hash of the file's bytes: a changed file is read again, an unchanged file is not. Behind it
+stands the hash of the Arrow file itself, so that a damaged one is noticed and written again.
 """
 
 import math
@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,30 +55,65 @@ class CheckedRow(NamedTuple):
     label: str | float | None
 
 
-class ArrowSplit:
-    """Rows of a `datasets.Dataset` as `Example`s; a row is read from disk when it is asked for.
+class MappedTable:
+    """The rows of an Arrow file, mapped into memory. It is pickled as the name of its file.
+
+    `datasets.Dataset` does the same, but its import, with that of pandas, takes about as long as an adaptation.
 
     Args:
-        dataset: The rows.
+        file: What `pyarrow.ipc.new_stream` wrote.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with pa.ipc.open_stream(pa.memory_map(str(file))) as stream:
+            self._table = stream.read_all()
+
+    def __reduce__(self) -> tuple[type["MappedTable"], tuple[Path]]:
+        return MappedTable, (self._file,)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]:
+        return {name: self._table.column(name)[index].as_py() for name in self.column_names}
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self._table.column_names)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column, (B,)."""
+        return self._table.column(name)
+
+
+class _Rows(Protocol):
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+class ArrowSplit:
+    """Rows of a `MappedTable` or of a `datasets.Dataset` as `Example`s; a row is read when it is asked for.
+
+    Args:
+        rows: The rows.
         columns: The columns of the texts; `text_pair` is None for single texts.
         labels: (B,) label positions (int64) or scores (float64).
     """
 
-    def __init__(
-        self, dataset: datasets.Dataset, columns: Columns, labels: NDArray[np.int64] | NDArray[np.float64]
-    ) -> None:
-        self._dataset, self._columns, self.labels = dataset, columns, labels
+    def __init__(self, rows: _Rows, columns: Columns, labels: NDArray[np.int64] | NDArray[np.float64]) -> None:
+        self._rows, self._columns, self.labels = rows, columns, labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int, /) -> Example:
-        row = self._dataset[index]
+        row = self._rows[index]
         pair = self._columns.text_pair
         return Example(row[self._columns.text], row[pair] if pair else None, self.labels[index].item())
 
 
-def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool = False) -> datasets.Dataset:
+def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool = False) -> MappedTable:
     """Read and check a data file.
 
     Args:
@@ -89,7 +123,7 @@ def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool 
         skip_bad_rows: Leave out rows that cannot be used, and say how many they are.
 
     Returns:
-        A memory-mapped data set with the columns `text`, `text_pair` (only for pairs) and `label`.
+        A table with the columns `text`, `text_pair` (only for pairs) and `label`.
 
     Raises:
         DataError: The file cannot be read, a column is missing, a text is empty, a label is missing or no number; with
@@ -111,7 +145,7 @@ def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool 
                 target = _write_arrow(rows, kind, folder, key.hexdigest())
             except RunError as error:
                 raise DataError(f"{what}: {error.what}", where=str(folder), fix=fix) from error
-        return datasets.Dataset.from_file(str(target))
+        return MappedTable(target)
 
 
 def _find_whole(folder: Path, key: str) -> Path | None:
@@ -127,7 +161,7 @@ def _cache_name(key: str, file: Path) -> str:
     return f"{key}-{hash_file(file)[:_DIGITS]}{_ARROW}"
 
 
-def make_split(table: datasets.Dataset, values: Sequence[str], path: Path) -> ArrowSplit:
+def make_split(table: MappedTable, values: Sequence[str], path: Path) -> ArrowSplit:
     """Return a table of `read_table` as a split.
 
     Args:
@@ -139,24 +173,24 @@ def make_split(table: datasets.Dataset, values: Sequence[str], path: Path) -> Ar
         DataError: A label is not among the values; with `file:line`.
     """
     columns = Columns("text", "text_pair" if "text_pair" in table.column_names else None, "label")
-    labels = _positions(table, values, path) if values else table.data.column("label").to_numpy()
+    labels = _positions(table, values, path) if values else _numbers(table.column("label"))
     return ArrowSplit(table, columns, labels)
 
 
-def _positions(table: datasets.Dataset, values: Sequence[str], path: Path) -> NDArray[np.int64]:
-    column = table.data.column("label")
-    positions = pc.index_in(column, value_set=pa.array(values, type=column.type))
+def _positions(table: MappedTable, values: Sequence[str], path: Path) -> NDArray[np.int64]:
+    column = table.column("label")
+    positions = pc.index_in(column, value_set=_array(values, column.type))
     if positions.null_count:
         row = positions.is_null().to_pylist().index(True)
         label = column[row].as_py()
         where, _ = next(islice(read_rows(path), row, None))  # the cache keeps no line numbers
         raise DataError(f"label {label!r} is not among the known labels", where=where, fix=did_you_mean(label, values))
-    return np.asarray(positions.to_numpy(), dtype=np.int64)
+    return np.asarray(_numbers(positions), dtype=np.int64)
 
 
-def list_labels(tables: Sequence[datasets.Dataset]) -> list[str]:
+def list_labels(tables: Sequence[MappedTable]) -> list[str]:
     """Return the different labels of tables, in the order of `sort_labels`."""
-    return sort_labels({value for table in tables for value in pc.unique(table.data.column("label")).to_pylist()})
+    return sort_labels({value for table in tables for value in pc.unique(table.column("label")).to_pylist()})
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
@@ -317,5 +351,22 @@ def _write_arrow(rows: Iterator[CheckedRow], kind: Kind, folder: Path, key: str)
 
 
 def _record_batch(rows: Sequence[CheckedRow], schema: pa.Schema) -> pa.RecordBatch:
-    columns = [pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in schema]
+    columns = [_array([getattr(row, field.name) for row in rows], field.type) for field in schema]
     return pa.record_batch(columns, schema=schema)
+
+
+# `pa.array` and `to_numpy` do what these functions do, but they import pandas.
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return texts or numbers as an array."""
+    if pa.types.is_floating(kind):
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, dtype=np.float64))])
+    texts = [value.encode() for value in values]
+    starts = np.cumsum([0, *map(len, texts)], dtype=np.int64 if pa.types.is_large_string(kind) else np.int32)
+    return pa.Array.from_buffers(kind, len(texts), [None, pa.py_buffer(starts), pa.py_buffer(b"".join(texts))])
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """Return the numbers of a column in which none is missing."""
+    return np.concatenate([np.from_dlpack(chunk) for chunk in column.chunks])

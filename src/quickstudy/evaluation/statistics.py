@@ -33,7 +33,6 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
-from scipy.stats import rankdata, studentized_range
 
 from quickstudy.evaluation.record import DrawsMean, TasksMean
 
@@ -162,6 +161,8 @@ def average_ranks(scores: Mapping[str, Values]) -> tuple[dict[str, float], float
     learners = list(scores)
     tasks = [task for task in scores[learners[0]] if all(task in scores[name] for name in learners)]
     table = np.array([[np.mean(scores[name][task]) for name in learners] for task in tasks])
+    from scipy.stats import rankdata, studentized_range  # a table of predictions need not wait for them
+
     ranks = rankdata(-table, axis=1).mean(axis=0)
     k = len(learners)
     q = float(studentized_range.ppf(_LEVEL, k, np.inf)) / 2**0.5

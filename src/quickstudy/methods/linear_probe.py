@@ -9,7 +9,6 @@ regression with penalty 1 / C, in the units of the task. The weights w_i are 1 u
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from quickstudy.methods.base import EpisodeLoss, MetaLearner
 from quickstudy.models.adapted import AdaptedModel
@@ -54,6 +53,8 @@ class LinearProbe(MetaLearner):
 
     def for_classes(self, rows: SupportRows, n_way: int) -> tuple[NDArray[np.float64], ...]:
         """Return W (N, F) and b (N,) of a logistic regression."""
+        from sklearn.linear_model import LogisticRegression  # it takes long, and the other methods do without
+
         fitted = LogisticRegression(C=self.c, max_iter=2000).fit(*_arrays(rows))
         if len(fitted.classes_) > 2:
             return fitted.coef_, fitted.intercept_
@@ -63,6 +64,8 @@ class LinearProbe(MetaLearner):
 
     def for_scores(self, rows: SupportRows) -> tuple[NDArray[np.float64], ...]:
         """Return W (1, F) and b (1,) of a ridge regression."""
+        from sklearn.linear_model import Ridge
+
         fitted = Ridge(alpha=1 / self.c).fit(*_arrays(rows))
         return fitted.coef_[None], np.array([fitted.intercept_])
 

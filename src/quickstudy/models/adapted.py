@@ -12,7 +12,7 @@ Several threads may predict with one model, and with several models of one encod
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -204,14 +204,14 @@ class AdaptedModel:
         return target
 
     def _write(self, folder: Path, beside: Iterable[str]) -> None:
-        merged = self.merged_encoder()
-        standard = (
-            isinstance(self.head, LinearHead)
-            and bool(self.label_names)
-            and save_sequence_classifier(merged, self.head, self.label_names, self.pair, folder / _ENCODER)
-        )
-        if not standard:
-            merged.save(folder / _ENCODER)
+        with self._whole_encoder() as whole:
+            standard = (
+                isinstance(self.head, LinearHead)
+                and bool(self.label_names)
+                and save_sequence_classifier(whole, self.head, self.label_names, self.pair, folder / _ENCODER)
+            )
+            if not standard:
+                whole.save(folder / _ENCODER)
         save_tensors(head_tensors(self.head), folder / _HEAD)
         description = _Description(head_name(self.head), self.label_names, self.kind, self.pair, self.method, standard)
         write_record(folder / _FILE, description)
@@ -221,6 +221,15 @@ class AdaptedModel:
         if self.learned:
             write_json(folder / _LEARNED, asdict(self.learned))
         write_manifest(folder, [_FILE, _HEAD, _ENCODER, *modules, *beside, *([_LEARNED] if self.learned else [])])
+
+    @contextmanager
+    def _whole_encoder(self) -> Iterator[Encoder]:
+        """Give an encoder with φ merged in, for reading alone: a copy only if there is a φ."""
+        if self.params:
+            yield self.merged_encoder()
+            return
+        with self.partition.encoder.run_lock.shared():
+            yield self.partition.encoder
 
     def _write_head_files(self, folder: Path) -> list[str]:
         """Write the head for sentence-transformers, if it has linear layers only, and return the names of the files."""

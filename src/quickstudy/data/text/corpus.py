@@ -24,7 +24,6 @@ from quickstudy.data.text.python_docs import PACKAGE_SHARES, PYTHON_DOCS, read_p
 from quickstudy.data.text.sentence_tables import order_tables, pair_tables
 from quickstudy.data.text.store import SHARES, SIDES, Side, TextStore, sample_documents, write_store
 from quickstudy.data.text.table import Ints, Table, TextSplit, balance, keep_usable
-from quickstudy.data.text.word_tables import cloze_tables, cluster_tables, smlmt_tables
 from quickstudy.errors import DataError, did_you_mean
 from quickstudy.storage.files import write_json
 from quickstudy.storage.manifest import hash_file
@@ -142,6 +141,9 @@ def _read_tables(folder: Path, side: Side) -> list[tuple[str, Table]]:
 
 def _tables(store: TextStore, numbers: Ints, documents: Ints) -> Iterator[tuple[str, Table]]:
     """Yield the tables that some sentences give, each with its family."""
+    # scikit-learn takes long to import, and only a corpus that is read for the first time needs it
+    from quickstudy.data.text.word_tables import cloze_tables, cluster_tables, smlmt_tables
+
     sentences = _Sentences(store, numbers)
     families: Mapping[str, Callable[[], Iterator[Table]]] = {
         "smlmt": lambda: smlmt_tables(sentences, numbers),
