@@ -198,6 +198,29 @@ def test_an_index_is_made_once_and_again_when_the_text_changes(tmp_path: Path, m
     assert open_corpus(str(file)).folder != first
 
 
+@pytest.mark.parametrize("damage", ["a sentence", "cut", "a table", "gone", "the seal"])
+def test_a_damaged_index_is_made_again_and_said(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_corpus(tmp_path / "c.txt", 60)
+
+    def content() -> dict[str, bytes]:
+        return {each.name: each.read_bytes() for each in open_corpus(str(file)).folder.iterdir()}
+
+    before, folder = content(), open_corpus(str(file)).folder
+    assert not caplog.messages
+    text = folder / "sentences.txt"
+    if damage == "a sentence":
+        text.write_bytes(text.read_bytes().replace(b"bridge", b"brigde", 1))
+    elif damage == "cut":
+        text.write_bytes(text.read_bytes()[:-10])
+    elif damage == "a table":
+        (folder / "meta-train.npz").write_bytes(b"")
+    else:
+        (folder / ("sides.bin" if damage == "gone" else "manifest.json")).unlink()
+    assert content() == before
+    assert "missing or was changed; all of it is made again" in caplog.text
+    assert load_tasks(f"text:{file}")
+
+
 @SHARED
 @given(
     words=st.lists(st.sampled_from(["red", "Fee", "fee", "3", "3.5", "3,000", "the-fee", "fee's", "İx"]), min_size=1)

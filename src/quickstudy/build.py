@@ -27,7 +27,7 @@ from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Task
 from quickstudy.training.language import LanguageModel, LanguageSettings
 
-_SCRATCH_FORMAT = 1  # raise it when a new encoder is made in another way
+_SCRATCH_FORMAT = 2  # raise it when a new encoder is made in another way
 _TOKENIZER_SENTENCES = 400_000  # about; more change a vocabulary hardly
 
 _log = logging.getLogger(__name__)
