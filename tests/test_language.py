@@ -225,6 +225,21 @@ def test_masked_language_modelling_continues_an_encoder_that_is_there(
     assert all(record.mlm_loss is not None for record in run.metrics())
 
 
+def test_a_head_learns_at_its_own_rate(corpus_file: Path, tmp_path: Path) -> None:
+    settings = recipe_of(corpus_file, outer_steps=20, validate_every=10, outer_lr=1e-12, warmup_steps=0)
+    perplexities = {}
+    for name, rate in (("like the encoder", None), ("faster", 3e-2)):
+        language = {"share": 1.0, "batch_size": 8} | ({"head_lr": rate} if rate else {})
+        run = quickstudy.pretrain(settings | {"language": language}, tmp_path / name)
+        perplexities[name] = [record.perplexity for record in run.metrics() if record.perplexity is not None]
+        untouched = Encoder.load(encoder_source(run.recipe)).model.state_dict()
+        for key, weights in run.learner().encoder.model.state_dict().items():
+            torch.testing.assert_close(weights, untouched[key], msg=key)
+    first, last = perplexities["like the encoder"]
+    assert last == pytest.approx(first, rel=1e-6)
+    assert perplexities["faster"][-1] < 0.7 * last
+
+
 @pytest.mark.parametrize("trains", ["all", "layers"])
 def test_an_explanation_counts_steps_of_masked_language_modelling(corpus_file: Path, trains: str) -> None:
     settings = recipe_of(corpus_file, trains=trains, outer_steps=12)
@@ -266,6 +281,7 @@ def test_the_command_line_explains_both_kinds_of_steps(corpus_file: Path, capsys
         ("encoder", {"from_scratch": {"text": "CORPUS", "hidden_size": 30, "heads": 4}}, "among 4 heads"),
         ("encoder", {"from_scratch": {"text": "CORPUS", "layer": 4}}, "unknown setting 'encoder.from_scratch"),
         ("language", {"share": 0.0}, "should be greater than 0"),
+        ("language", {"head_lr": 0.0}, "should be greater than 0"),
         ("language", {"text": "CORPUS?label=x"}, "option 'label'"),
         ("tasks", {"train": ["text:CORPUS"], "weights": [1.0, 2.0]}, "2 weights for 1 references"),
         ("tasks", {"train": ["text:CORPUS"], "weights_end": [1.0]}, "no weights"),

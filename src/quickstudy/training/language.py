@@ -46,6 +46,8 @@ class LanguageSettings:
         masked: Which share of the tokens is masked.
         max_length: Tokens of a passage.
         held_out: Passages that the perplexity is measured on.
+        head_lr: Peak learning rate of the head, above 0; None: that of the encoder. The head begins at random. Beside
+            an encoder that is there already it needs a higher rate, or the encoder follows a head that knows nothing.
     """
 
     share: float = 0.5
@@ -53,6 +55,7 @@ class LanguageSettings:
     masked: float = 0.15
     max_length: int = 128
     held_out: int = 256
+    head_lr: float | None = None
 
 
 class LanguageModel:
