@@ -57,7 +57,7 @@ The section `[language]` adds masked-language modelling on text; see [pretrainin
 | share | 0.5 | Which share of the outer steps it takes: above 0, at most 1. The others are of episodes. |
 | batch_size | 32 | Passages of a step. |
 | masked | 0.15 | Which share of the tokens is masked: above 0, below 1. |
-| head_lr | as `outer_lr` | Peak rate of the head, which begins at random. Beside a trained encoder, 0.001 is good. |
+| head_lr | as `outer_lr` | Peak rate of the head, which begins at random, beside an encoder that needs a low rate. |
 
 ## The inner loop
 

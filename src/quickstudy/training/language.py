@@ -46,8 +46,8 @@ class LanguageSettings:
         masked: Which share of the tokens is masked.
         max_length: Tokens of a passage.
         held_out: Passages that the perplexity is measured on.
-        head_lr: Peak learning rate of the head, above 0; None: that of the encoder. The head begins at random. Beside
-            an encoder that is there already it needs a higher rate, or the encoder follows a head that knows nothing.
+        head_lr: Peak learning rate of the head, above 0; None: that of the encoder. The head begins at random, and an
+            encoder that is there already needs a low rate, at which the head would learn little.
     """
 
     share: float = 0.5
