@@ -33,6 +33,7 @@ from experiment import (
     add_scoring,
     agree,
     begin,
+    call,
     collect,
     commit,
     finish,
@@ -281,4 +282,4 @@ def differences(draws: Sequence[Draw], options: argparse.Namespace) -> Iterator[
 
 
 if __name__ == "__main__":
-    main()
+    call(main)

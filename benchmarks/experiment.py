@@ -34,6 +34,7 @@ from quickstudy.comparison.plan import Plan
 from quickstudy.comparison.pool import run_missing
 from quickstudy.config import Recipe, dump_recipe, load_recipe
 from quickstudy.data.reference import load_tasks
+from quickstudy.errors import QuickstudyError, RunError
 from quickstudy.evaluation.draws import most_shots
 from quickstudy.evaluation.hashing import hash_of
 from quickstudy.evaluation.plan import plan_tasks
@@ -52,8 +53,6 @@ UNTRAINED = "baselines"  # the run that meta-trains nothing
 TOLERANCE = 0.03
 PER_KIND = 2  # validation sets of each kind that are scored
 MOST_LABELS = 20  # of a validation set that is scored, for its time
-
-Work = Callable[[argparse.Namespace, str], None]
 
 
 @dataclass(frozen=True)
@@ -129,15 +128,27 @@ def protocol(options: argparse.Namespace) -> Protocol:
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Return what was asked, with whole paths."""
     options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.error(f"{options.data} is no folder: give that of the data sets of split.json")
     options.figures = (options.figures or options.out / "figures").resolve()
     options.data, options.out = options.data.resolve(), options.out.resolve()
     return options
 
 
+def call(main: Callable[[], None]) -> None:
+    """Call the main function of a script; what is wrong with its input ends it with a message and the code 2."""
+    try:
+        main()
+    except QuickstudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def begin(options: argparse.Namespace) -> None:
     """Make the folder of an experiment; one that is there must be gone on with."""
     if options.out.exists() and not options.resume:
-        raise SystemExit(f"{options.out} is there already: go on with --resume, or choose another --out")
+        fix = "Go on with --resume, or choose another --out."
+        raise RunError("this experiment is there already", where=str(options.out), fix=fix)
     for folder in (options.out / "logs", options.out / "runs", options.figures):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -146,7 +157,8 @@ def agree(options: argparse.Namespace, asked: Mapping[str, object]) -> None:
     """Keep what was asked for, or check that it is what was asked for before."""
     file, text = options.out / "asked.json", json.dumps(asked)
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) != json.loads(text):
-        raise SystemExit(f"{file} says that this experiment was asked for in another way; choose another --out")
+        fix = f"Ask for what {file.name} says, or choose another --out."
+        raise RunError("this experiment was asked for in another way", where=str(file), fix=fix)
     write_text(file, text)
 
 
@@ -242,7 +254,7 @@ def collect(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Figu
     files = {name: figures_file(options, name) for name in names}
     there = {name: read(file, Figures) for name, file in files.items() if file.exists()}
     if not there:
-        raise SystemExit(f"there are no figures in {options.figures}")
+        raise RunError("there are no figures", where=str(options.figures), fix="See the logs of the runs, in OUT/logs.")
     assert len({figures.commit for figures in there.values()}) == 1, "these figures are not from one commit"
     assert len({figures.asked for figures in there.values()}) == 1, "these figures were asked for in several ways"
     return there

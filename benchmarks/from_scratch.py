@@ -32,6 +32,7 @@ from experiment import (
     add_scoring,
     agree,
     begin,
+    call,
     collect,
     figures_file,
     finish,
@@ -59,6 +60,7 @@ from quickstudy.build import build
 from quickstudy.comparison.learner import LearnerSpec, named_learner
 from quickstudy.config import Recipe, dump_recipe, load_recipe
 from quickstudy.data.text.python_docs import PYTHON_DOCS
+from quickstudy.errors import RecipeError, RunError
 from quickstudy.evaluation.hashing import hash_of
 from quickstudy.evaluation.leakage.search import texts_of
 from quickstudy.evaluation.plan import plan_tasks
@@ -81,11 +83,13 @@ class Steps:
     """How many steps each arm takes, and what that follows from.
 
     Attributes:
+        budget: The processor seconds that `language-episodes` is meant to take.
         operations: Of a step of masked-language modelling, and of a step of episodes.
         core_seconds: The same in processor seconds.
         of_arm: Steps of each arm.
     """
 
+    budget: float
     operations: dict[str, float]
     core_seconds: dict[str, float]
     of_arm: dict[str, int]
@@ -141,9 +145,13 @@ def asked(options: argparse.Namespace) -> dict[str, object]:
     file = options.figures / "steps.json"
     if not file.exists():
         write(file, count_steps(recipe_of(options, 0, 0), options.core_seconds))
+    steps = read(file, Steps)
+    if steps.budget != options.core_seconds:
+        fix = f"Give --core-seconds {steps.budget:g}, or another --figures."
+        raise RunError("these steps are for another budget", where=str(file), fix=fix)
     names = ("core_seconds", "sets", "side", "shots", "draws", "limit", "settings", "encoder", "precision")
     asked = {name: getattr(options, name) for name in names} | {"split": hash_of(repr(read_split())), "text": text}
-    return {**asked, "recipe": hash_of(options.recipe.read_text("utf-8")), "steps": read(file, Steps).of_arm}
+    return {**asked, "recipe": hash_of(options.recipe.read_text("utf-8")), "steps": steps.of_arm}
 
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:
@@ -189,7 +197,7 @@ def count_steps(recipe: Recipe, core_seconds: float) -> Steps:
     built = build(recipe)
     language, outer = built.language, recipe.outer
     if language is None:
-        raise SystemExit("the recipe has no section [language]")
+        raise RecipeError("there is no section [language]", where=recipe.place("language"), fix="Add one.")
     meta_parameters(built.learner, outer.trains)
     accelerator = Accelerator(mixed_precision=outer.mixed_precision)
     built.learner.to(accelerator.device)
@@ -213,7 +221,7 @@ def count_steps(recipe: Recipe, core_seconds: float) -> Steps:
     share, many = language.settings.share, {LANGUAGE: 0, EPISODES: 0}
     many[EPISODES] = max(1, round(core_seconds / (share * seconds["language"] + (1 - share) * seconds["episodes"])))
     many[LANGUAGE] = round(many[EPISODES] * (share + (1 - share) * operations["episodes"] / operations["language"]))
-    return Steps(operations, seconds, many)
+    return Steps(core_seconds, operations, seconds, many)
 
 
 def tfidf_draws(planned: Sequence[PlannedTask]) -> tuple[PlainDraw, ...]:
@@ -237,4 +245,4 @@ def tfidf_score(trial: Trial) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    call(main)

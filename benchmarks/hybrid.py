@@ -1,8 +1,8 @@
 """Hybrid: do tasks from text without labels help, beside labelled tasks? With equal processor time.
 
-    python benchmarks/hybrid.py DATA --out FOLDER --core-seconds 600 --shares 0.1,0.3     # validation sets: which share
-    python benchmarks/hybrid.py DATA --out FOLDER2 --core-seconds 1800 --seeds 0,1,2 --shares 0.1 --side test
-    python benchmarks/hybrid.py DATA --out FOLDER2 --core-seconds 1800 --seeds 0,1,2 --shares 0.1 --side test --tables
+    python benchmarks/hybrid.py DATA --out FOLDER --core-seconds 600 --shares 10,30    # validation sets: which share
+    python benchmarks/hybrid.py DATA --out FOLDER2 --core-seconds 1800 --seeds 0,1,2 --shares 10 --side test
+    python benchmarks/hybrid.py DATA --out FOLDER2 --core-seconds 1800 --seeds 0,1,2 --shares 10 --side test --tables
 
     supervised    meta-training on the train sets of split.json
     hybrid-30     the same, and 30 % of its episodes are from text without labels, by `tasks.weights`
@@ -25,6 +25,7 @@ from experiment import (
     add_scoring,
     agree,
     begin,
+    call,
     collect,
     finish,
     make_parser,
@@ -58,7 +59,7 @@ def main() -> None:
     if options.single:
         work(options, options.single)
         return
-    arms = [SUPERVISED, *(f"hybrid-{round(100 * share)}" for share in options.shares)]
+    arms = [SUPERVISED, *(f"hybrid-{share}" for share in options.shares)]
     entries = [f"{arm} {seed}" for seed in options.seeds for arm in arms]
     if not options.tables:
         begin(options)
@@ -76,7 +77,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--side", choices=("validation", "test"), default="validation", help="Sets that are scored.")
-    parser.add_argument("--shares", type=lambda text: [float(share) for share in text.split(",")], default=[0.3])
+    parser.add_argument("--shares", type=percents, default=[30], help="Percent of the episodes that are from text.")
     parser.add_argument("--text-tasks", default="smlmt,clusters", help="Kinds of tasks from text.")
     parser.add_argument("--method", default="protonet")
     parser.add_argument("--encoder", default="minilm")
@@ -85,6 +86,18 @@ def parse_options() -> argparse.Namespace:
     add_text(parser, default=TRAIN_SETS)
     add_scoring(parser, shots=(4, 16), draws=2)
     return parse(parser)
+
+
+def percents(text: str) -> list[int]:
+    """Return the numbers of a list of percents.
+
+    >>> percents("10,30")
+    [10, 30]
+    """
+    shares = [int(share) for share in text.split(",")]
+    if not all(0 < share < 100 for share in shares):
+        raise ValueError("a percent is a whole number from 1 to 99")
+    return shares
 
 
 def asked(options: argparse.Namespace) -> dict[str, object]:
@@ -141,4 +154,4 @@ def weights(recipe: Recipe) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    call(main)

@@ -32,6 +32,7 @@ from experiment import (
     Spent,
     agree,
     begin,
+    call,
     collect,
     finish,
     make_parser,
@@ -206,4 +207,4 @@ def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    call(main)

@@ -22,6 +22,7 @@ from conftest import tiny_encoder
 from quickstudy.build import encoder_source
 from quickstudy.config import load_recipe
 from quickstudy.data.reference import load_task_groups, load_tasks
+from quickstudy.errors import RunError
 from quickstudy.evaluation.plan import plan_tasks
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.models.encoder import Encoder
@@ -94,7 +95,7 @@ def call(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     return run
 
 
-HYBRID = ("--shots", "2", "--draws", 2, "--limit", 20, "--shares", "0.25", "--text-tasks", "smlmt")
+HYBRID = ("--shots", "2", "--draws", 2, "--limit", 20, "--shares", "25", "--text-tasks", "smlmt")
 
 
 def test_hybrid_compares_arms_and_computes_each_run_once(
@@ -105,13 +106,13 @@ def test_hybrid_compares_arms_and_computes_each_run_once(
     assert "600 raw texts of 2 sets; 0 dropped" in printed
     assert "Gain over supervised at 2 shots, in points, with the 95 % interval over 2 tasks" in printed
     assert "| hybrid-25 | 0 |" in printed
-    with pytest.raises(SystemExit, match="is there already"):
+    with pytest.raises(RunError, match="is there already"):
         call(hybrid, *HYBRID)
     assert call(hybrid, *HYBRID, "--resume", "--seeds", "0,1") == ["supervised 1", "hybrid-25 1"]
     (tmp_path / "out" / "figures" / "hybrid-25-1.json").unlink()
     with pytest.raises(SystemExit, match="not finished: hybrid-25 1"):
         call(hybrid, *HYBRID, "--tables", "--seeds", "0,1")
-    with pytest.raises(SystemExit, match="asked for in another way"):
+    with pytest.raises(RunError, match="asked for in another way"):
         call(hybrid, *HYBRID, "--resume", "--limit", 10)
 
 
@@ -250,6 +251,8 @@ def test_from_scratch_gives_both_arms_the_same_operations(
         assert kept.perplexity < 400
         assert kept.spent.outer_steps == steps.of_arm[arm]
     assert call(from_scratch, *SCRATCH, "--resume") == []
+    with pytest.raises(RunError, match="for another budget"):
+        call(from_scratch, *SCRATCH, "--resume", "--core-seconds", 7)
 
 
 def test_the_arms_of_from_scratch_begin_alike(data: Path, tmp_path: Path, call: Call) -> None:
@@ -262,6 +265,31 @@ def test_the_arms_of_from_scratch_begin_alike(data: Path, tmp_path: Path, call: 
     one, other = (encoder_source(from_scratch.recipe_of(options, 1, steps)) for steps in (5, 9))
     assert one == other
     assert Encoder.load(one).model.config.num_hidden_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere",), "nowhere is no folder"),
+        ((".", "--shares", "0"), "--shares: invalid percents value: '0'"),
+        ((".", "--side", "train"), "invalid choice: 'train'"),
+        ((".",), "out: this experiment is there already\n  Go on with --resume"),
+    ],
+)
+def test_bad_input_ends_with_a_message(
+    words: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(sys, "argv", ["hybrid.py", *words, "--out", "out"])
+    with pytest.raises(SystemExit) as stop:
+        experiment.call(hybrid.main)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
