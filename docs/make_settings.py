@@ -34,7 +34,7 @@ The section `[encoder.from_scratch]` makes a tokenizer and a small BERT:
 
 | setting of a new encoder | default | meaning |
 |---|---|---|
-| text | needed | The text that the tokenizer is trained on: a file, a folder, or `python-docs`. |
+| text | needed | The text that the tokenizer is trained on: a file, a folder, `python-docs`, or `hub:ID`. |
 | vocabulary | 8000 | Tokens of the vocabulary, 100 or more. |
 | layers | 4 | Transformer layers. |
 | hidden_size | 256 | Hidden size, a multiple of `heads`. |
@@ -53,10 +53,11 @@ The section `[language]` adds masked-language modelling on text; see [pretrainin
 
 | setting of masked-language modelling | default | meaning |
 |---|---|---|
-| text | that of the new encoder | A file, a folder, or `python-docs`. |
+| text | that of the new encoder | A file, a folder, `python-docs`, or `hub:ID`. |
 | share | 0.5 | Which share of the outer steps it takes: above 0, at most 1. The others are of episodes. |
 | batch_size | 32 | Passages of a step. |
 | masked | 0.15 | Which share of the tokens is masked: above 0, below 1. |
+| head_lr | as `outer_lr` | Peak rate of the head, which begins at random, beside an encoder that needs a low rate. |
 
 ## The inner loop
 

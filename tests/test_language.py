@@ -16,6 +16,7 @@ import quickstudy
 from conftest import KilledError, tiny_encoder
 from quickstudy.build import build, encoder_source
 from quickstudy.cli.progress import TrainingProgress
+from quickstudy.cli.tables import print_explanation
 from quickstudy.config import check_recipe, dump_recipe, load_recipe
 from quickstudy.data.reference import load_corpus, load_tasks
 from quickstudy.data.text.passages import Passages
@@ -25,6 +26,7 @@ from quickstudy.models.scratch import train_tokenizer
 from quickstudy.runs import Run, hide_text_places
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.training.explain import explain
 from quickstudy.training.language import LanguageModel, LanguageSettings
 from quickstudy.training.record import StepRecord, read_log
 from text_files import write_corpus
@@ -223,6 +225,54 @@ def test_masked_language_modelling_continues_an_encoder_that_is_there(
     assert all(record.mlm_loss is not None for record in run.metrics())
 
 
+def test_a_head_learns_at_its_own_rate(corpus_file: Path, tmp_path: Path) -> None:
+    settings = recipe_of(corpus_file, outer_steps=20, validate_every=10, outer_lr=1e-12, warmup_steps=0)
+    perplexities = {}
+    for name, rate in (("like the encoder", None), ("faster", 3e-2)):
+        language = {"share": 1.0, "batch_size": 8} | ({"head_lr": rate} if rate else {})
+        run = quickstudy.pretrain(settings | {"language": language}, tmp_path / name)
+        perplexities[name] = [record.perplexity for record in run.metrics() if record.perplexity is not None]
+        untouched = Encoder.load(encoder_source(run.recipe)).model.state_dict()
+        for key, weights in run.learner().encoder.model.state_dict().items():
+            torch.testing.assert_close(weights, untouched[key], msg=key)
+    first, last = perplexities["like the encoder"]
+    assert last == pytest.approx(first, rel=1e-6)
+    assert perplexities["faster"][-1] < 0.7 * last
+
+
+@pytest.mark.parametrize("trains", ["all", "layers"])
+def test_an_explanation_counts_steps_of_masked_language_modelling(corpus_file: Path, trains: str) -> None:
+    settings = recipe_of(corpus_file, trains=trains, outer_steps=12)
+    settings["language"]["share"] = 0.75
+    explained = quickstudy.api.explain(settings)
+    cost = explained.language
+    assert cost is not None
+    assert (cost.share, cost.passages) == (0.75, 8)
+    assert cost.plan.tokens == 8 * 32  # passages fill the length that is asked for
+    assert cost.operations == pytest.approx(cost.plan.operations, rel=0.2)  # fused attention is not counted
+    assert cost.seconds > 0
+    assert explained.training_seconds == pytest.approx(12 * (0.25 * explained.seconds + 0.75 * cost.seconds))
+    del settings["language"]
+    alone = quickstudy.api.explain(settings)
+    assert alone.language is None
+    assert alone.training_seconds == pytest.approx(12 * alone.seconds)
+
+
+def test_an_explanation_leaves_no_gradient(corpus_file: Path) -> None:
+    built = build(check_recipe(recipe_of(corpus_file)))
+    assert built.language is not None
+    explain(built.learner, built.sampler, built.outer, Accelerator(cpu=True), built.language)
+    parameters = (*built.learner.parameters(), *built.language.head.parameters())
+    assert all(parameter.grad is None for parameter in parameters)
+
+
+def test_the_command_line_explains_both_kinds_of_steps(corpus_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_explanation(quickstudy.api.explain(recipe_of(corpus_file)))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a step of masked-language modelling, 8 passages estimated measured operations, GFLOP" in shown
+    assert "8 outer steps, 50% of them masked-language modelling, take about" in shown
+
+
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
@@ -231,6 +281,7 @@ def test_masked_language_modelling_continues_an_encoder_that_is_there(
         ("encoder", {"from_scratch": {"text": "CORPUS", "hidden_size": 30, "heads": 4}}, "among 4 heads"),
         ("encoder", {"from_scratch": {"text": "CORPUS", "layer": 4}}, "unknown setting 'encoder.from_scratch"),
         ("language", {"share": 0.0}, "should be greater than 0"),
+        ("language", {"head_lr": 0.0}, "should be greater than 0"),
         ("language", {"text": "CORPUS?label=x"}, "option 'label'"),
         ("tasks", {"train": ["text:CORPUS"], "weights": [1.0, 2.0]}, "2 weights for 1 references"),
         ("tasks", {"train": ["text:CORPUS"], "weights_end": [1.0]}, "no weights"),
@@ -272,7 +323,12 @@ def test_the_card_of_a_run_names_the_perplexity(corpus_file: Path, tmp_path: Pat
 def test_a_recipe_to_give_away_names_no_folder_of_the_text(corpus_file: Path) -> None:
     settings = recipe_of(corpus_file)
     settings["language"]["text"] = str(corpus_file)
+    settings["encoder"]["from_scratch"]["text"] = "hub:allenai/c4?config=en"
+    kept = hide_text_places(check_recipe(settings)).encoder.from_scratch
+    assert kept is not None
+    assert kept.text == "hub:allenai/c4?config=en"  # an id is no folder
+    settings["encoder"]["from_scratch"]["text"] = f"hub:{corpus_file}?part=train"
     hidden = hide_text_places(check_recipe(settings))
     assert hidden.encoder.from_scratch is not None
     assert hidden.language is not None
-    assert (hidden.encoder.from_scratch.text, hidden.language.text) == ("notes.txt", "notes.txt")
+    assert (hidden.encoder.from_scratch.text, hidden.language.text) == ("notes.txt?part=train", "notes.txt")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quickstudy.data.reference import load_tasks, with_whole_paths
+from quickstudy.data.reference import load_corpus, load_tasks, with_whole_paths
 from quickstudy.data.text import corpus, python_docs
 from quickstudy.data.text.corpus import FAMILIES, open_corpus
 from quickstudy.data.text.documents import read_documents
@@ -196,6 +196,83 @@ def test_an_index_is_made_once_and_again_when_the_text_changes(tmp_path: Path, m
     monkeypatch.setenv("QUICKSTUDY_CACHE", str(first.parent))
     write_corpus(file, 61)
     assert open_corpus(str(file)).folder != first
+
+
+@pytest.mark.parametrize("damage", ["a sentence", "cut", "a table", "gone", "the seal"])
+def test_a_damaged_index_is_made_again_and_said(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    file = write_corpus(tmp_path / "c.txt", 60)
+
+    def content() -> dict[str, bytes]:
+        return {each.name: each.read_bytes() for each in open_corpus(str(file)).folder.iterdir()}
+
+    before, folder = content(), open_corpus(str(file)).folder
+    assert not caplog.messages
+    text = folder / "sentences.txt"
+    if damage == "a sentence":
+        text.write_bytes(text.read_bytes().replace(b"bridge", b"brigde", 1))
+    elif damage == "cut":
+        text.write_bytes(text.read_bytes()[:-10])
+    elif damage == "a table":
+        (folder / "meta-train.npz").write_bytes(b"")
+    else:
+        (folder / ("sides.bin" if damage == "gone" else "manifest.json")).unlink()
+    assert content() == before
+    assert "missing or was changed; all of it is made again" in caplog.text
+    assert load_tasks(f"text:{file}")
+
+
+def hub_set(folder: Path, rows: int = 60) -> Path:
+    """Write a data set as `datasets` reads it from a folder, with what is to be scored in a split of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, first in (("train", 0), ("test", 1000)):
+        lines = [json.dumps({"id": i, "body": write_document(first + i), "label": i % 2}) for i in range(rows)]
+        (folder / f"{part}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_a_data_set_of_the_hub_is_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = hub_set(tmp_path / "owner" / "notes")
+    plain = tmp_path / "plain.txt"
+    plain.write_text("\n\n".join(write_document(i) for i in range(60)), encoding="utf-8")
+    store, wanted = load_corpus(f"hub:{folder}"), load_corpus(str(plain))
+    assert [store[i] for i in range(len(store))] == [wanted[i] for i in range(len(wanted))]
+    assert np.array_equal(store.sides, wanted.sides)
+    tasks, plain_tasks = load_tasks(f"text:hub:{folder}?text=body&tasks=smlmt"), load_tasks(f"text:{plain}?tasks=smlmt")
+    assert [task.name for task in tasks] == [task.name.replace("plain.txt", "notes") for task in plain_tasks]
+    assert tasks[0].train_split[3] == plain_tasks[0].train_split[3]
+    few = load_corpus(f"hub:{folder}?rows=20&part=test")
+    assert [few[i] for i in range(12)] == list(split_sentences(write_document(1000)))
+    assert len(few.documents) == 21
+    monkeypatch.setattr(corpus, "write_store", None)  # what was read is not read again
+    assert load_corpus(f"hub:{folder}").folder == store.folder
+    monkeypatch.undo()
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(store.folder.parent))
+    hub_set(folder, 61)
+    assert load_corpus(f"hub:{folder}").folder != store.folder
+    reference = "text:hub:allenai/c4?config=en&rows=10"
+    assert with_whole_paths(reference, Path("/data")) == reference
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("text:hub:", "names no text"),
+        ("text:hub:nowhere/none", "the data set 'nowhere/none' could not be loaded"),
+        ("text:hub:notes?part=dev", "could not be loaded: .*dev"),
+        ("text:hub:notes?text=txt", "has no column 'txt'; it has: id, body, label"),
+        ("text:hub:notes?rows=0", "rows=0"),
+        ("text:hub:notes?rows=many", "rows=many"),
+        ("text:c.txt?rows=10", "option 'rows'"),
+        ("hub:notes?part=train", "option 'part'"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_said(
+    tmp_path: Path, reference: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hub_set(tmp_path / "notes", 3)
+    with pytest.raises(DataError, match=message):
+        load_tasks(reference)
 
 
 @SHARED

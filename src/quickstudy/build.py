@@ -27,7 +27,7 @@ from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.tasks.task import Task
 from quickstudy.training.language import LanguageModel, LanguageSettings
 
-_SCRATCH_FORMAT = 1  # raise it when a new encoder is made in another way
+_SCRATCH_FORMAT = 2  # raise it when a new encoder is made in another way
 _TOKENIZER_SENTENCES = 400_000  # about; more change a vocabulary hardly
 
 _log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def _language(recipe: Recipe, encoder: Encoder, base: Path) -> LanguageModel:
         corpus = load_corpus(text, base=base)
         texts, held_out = Passages(corpus, "meta-train"), Passages(corpus, "meta-validation")
     length = min(recipe.outer.max_length or encoder.settings.max_length, encoder.settings.max_length)
-    settings = LanguageSettings(chosen.share, chosen.batch_size, chosen.masked, length)
+    settings = LanguageSettings(chosen.share, chosen.batch_size, chosen.masked, length, head_lr=chosen.head_lr)
     with _placed(recipe, "encoder.name"):
         return LanguageModel(encoder, texts, held_out, settings, seed=recipe.seed)
 

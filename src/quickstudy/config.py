@@ -105,13 +105,14 @@ class TasksConfig(_Section):
 class LanguageConfig(_Section):
     """Masked-language modelling beside the episodes; see `quickstudy.training.language`.
 
-    The text is a file, a folder or `python-docs`; by default that of the new encoder.
+    The text is a reference to a corpus (see `quickstudy.data.reference`); by default that of the new encoder.
     """
 
     text: str | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     batch_size: Positive = 32
     masked: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    head_lr: Rate | None = None
 
 
 class NamesConfig(_Section):

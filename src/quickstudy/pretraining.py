@@ -90,7 +90,7 @@ def resume_run(run: Run, asked: Recipe, on_step: OnStep) -> Run:
 def explain_recipe(recipe: Recipe) -> Explanation:
     """Estimate what an outer step of a recipe takes, and compute one to compare; see `training.explain`."""
     built = build(recipe)
-    return explain(built.learner, built.sampler, built.outer, _make_accelerator(recipe, Path()))
+    return explain(built.learner, built.sampler, built.outer, _make_accelerator(recipe, Path()), built.language)
 
 
 @contextmanager

@@ -248,11 +248,17 @@ def hide_text_places(recipe: Recipe) -> Recipe:
     """Return a recipe that names its text without labels, if it has some, without the folder that the text is in."""
     new, language = recipe.encoder.from_scratch, recipe.language
     if new:
-        new = new.model_copy(update={"text": Path(new.text).name})
+        new = new.model_copy(update={"text": _without_folder(new.text)})
     if language and language.text:
-        language = language.model_copy(update={"text": Path(language.text).name})
+        language = language.model_copy(update={"text": _without_folder(language.text)})
     encoder = recipe.encoder.model_copy(update={"from_scratch": new})
     return recipe.model_copy(update={"encoder": encoder, "language": language})
+
+
+def _without_folder(text: str) -> str:
+    """Return the reference to a corpus without the folder that it is in; a data set of the Hub keeps its id."""
+    source, repository = text.partition("?")[0], text.partition("?")[0].removeprefix("hub:")
+    return text if source != repository and not Path(repository).exists() else Path(text).name
 
 
 def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:

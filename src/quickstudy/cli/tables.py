@@ -20,7 +20,7 @@ from quickstudy.tasks.task import Task
 from quickstudy.visible import visible
 
 if TYPE_CHECKING:
-    from quickstudy.training.explain import Explanation
+    from quickstudy.training.explain import Explanation, LanguageCost
 
 
 def plain(text: str) -> str:
@@ -150,8 +150,22 @@ def print_explanation(explanation: "Explanation") -> None:
         f"{_whole(explanation.free_mib)} MiB free"
     )
     console.print(table)
+    if explanation.language:
+        console.print(_language_table(explanation.language, explanation.rate))
     for line in _rates(explanation):
         console.print(line, style="dim")
+
+
+def _language_table(language: "LanguageCost", rate: float) -> Table:
+    """Return what a step of masked-language modelling was estimated to take, beside what it took."""
+    table, estimate = Table(box=None, header_style="bold", pad_edge=False), language.plan
+    table.add_column(f"a step of masked-language modelling, {language.passages} passages")
+    for column in ("estimated", "measured"):
+        table.add_column(column, justify="right")
+    table.add_row("operations, GFLOP", _whole(estimate.operations, 1e-9), _whole(language.operations, 1e-9))
+    table.add_row("seconds", seconds(estimate.operations / rate), seconds(language.seconds))
+    table.add_row("memory, MiB", _whole(estimate.memory_mib), _whole(language.memory_mib))
+    return table
 
 
 def _rates(explanation: "Explanation") -> list[str]:
@@ -160,11 +174,13 @@ def _rates(explanation: "Explanation") -> list[str]:
     padding = 1 - plan.tokens / plan.computed
     data_fraction = explanation.data_seconds / (explanation.data_seconds + took)
     used, steps = explanation.operations / took / explanation.rate, explanation.outer_steps
+    language = explanation.language
+    kinds = f", {language.share:.0%} of them masked-language modelling," if language else ""
     return [
         f"{_whole(plan.tokens, explanation.episodes)} tokens and {padding:.1%} padding; matrix products reach "
         f"{explanation.rate / 1e9:,.0f} GFLOP/s here, and this step uses {used:.0%} of that",
         f"sampling and tokenising take {data_fraction:.1%}, while the step before is computed; "
-        f"{steps} outer steps take about {steps * took / 60:,.0f} min without validation",
+        f"{steps} outer steps{kinds} take about {explanation.training_seconds / 60:,.0f} min without validation",
     ]
 
 

@@ -1,13 +1,18 @@
 """Cache: the folder where checked tables, corpora and new encoders are kept, and how a folder in it is made once."""
 
+import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from quickstudy.data.source import explain_os_errors
 from quickstudy.errors import QuickstudyError
 from quickstudy.storage.files import new_folder
+from quickstudy.storage.manifest import is_whole, write_manifest
+
+_log = logging.getLogger(__name__)
 
 
 def find_cache_folder() -> Path:
@@ -20,16 +25,10 @@ def find_cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
 
 
-@contextmanager
-def usable_cache(folder: Path) -> Iterator[None]:
-    """Turn an error of the operating system in the cache folder into a `DataError` that says what to do."""
-    fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
-    with explain_os_errors(folder, "the cache folder cannot be used", fix):
-        yield
-
-
 def make_once(name: str, write: Callable[[Path], None]) -> Path:
-    """Return a folder in the cache, which is made if it is not there.
+    """Return a folder in the cache, which is made if it is not there, or damaged.
+
+    The SHA-256 of its files is kept with them and looked at whenever the folder is asked for.
 
     Args:
         name: Its name, which follows from what is in it.
@@ -39,12 +38,26 @@ def make_once(name: str, write: Callable[[Path], None]) -> Path:
         QuickstudyError: The cache cannot be used, or what `write` raises.
     """
     folder = find_cache_folder() / name
-    if folder.exists():
-        return folder
+    with _usable_cache(folder.parent):
+        if folder.exists():
+            if is_whole(folder):
+                return folder
+            _log.warning("%s: a file in the cache is missing or was changed; all of it is made again", folder)
+            with suppress(FileNotFoundError):  # another process saw it too
+                shutil.rmtree(folder)
     try:
-        with usable_cache(folder.parent), new_folder(folder) as new:
+        with _usable_cache(folder.parent), new_folder(folder) as new:
             write(new)
+            write_manifest(new, sorted(file.name for file in new.iterdir()))
     except QuickstudyError:
-        if not folder.exists():  # another process was ready first
+        if not (folder.exists() and is_whole(folder)):  # another process was ready first
             raise
     return folder
+
+
+@contextmanager
+def _usable_cache(folder: Path) -> Iterator[None]:
+    """Turn an error of the operating system in the cache folder into a `DataError` that says what to do."""
+    fix = "Set QUICKSTUDY_CACHE to a folder that can be written, on a disk with room."
+    with explain_os_errors(folder, "the cache folder cannot be used", fix):
+        yield

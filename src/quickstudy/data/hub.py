@@ -6,7 +6,8 @@ null, and a few of their texts are empty. Rows without a text or a label are lef
 left out too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,9 +34,16 @@ def fetch(repository: str, config: str | None = None) -> "datasets.DatasetDict":
     """
     import datasets
 
-    try:
+    with explain_hub_errors(repository, config):
         return datasets.load_dataset(repository, config)
-    except Exception as error:  # the Hub's client raises many kinds of errors; each means that there are no data
+
+
+@contextmanager
+def explain_hub_errors(repository: str, config: str | None) -> Iterator[None]:
+    """Turn any error of the Hub's client into a `DataError` that says what to do."""
+    try:
+        yield
+    except Exception as error:  # it raises many kinds of errors; each means that there are no data
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         fix = "Check the id and the network. Offline: use local files, or the bundled tasks (samples)."
         if lines[0].startswith("Config name is missing"):

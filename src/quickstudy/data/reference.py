@@ -5,6 +5,7 @@
     glue:rte?path=data/glue         from a local folder        hub:ag_news?label=label    any Hub data set
     few.csv?text=note&label=code    a file                     corpora/                   a folder (see `files`)
     text:notes/?tasks=smlmt,cloze   text without labels (see `text.corpus`): a file, a folder, or `python-docs`
+    text:hub:allenai/c4?config=en&rows=200000       the texts of a Hub data set (see `text.hub_documents`)
     python-docs:meta-test           which package does a sentence document (see `text.python_docs`)?
 
 | option after `?` | for | meaning |
@@ -12,11 +13,12 @@
 | `tasks` | text | kinds of self-supervised tasks: `smlmt`, `clusters`, `pairs`, `order`, `cloze` |
 | `split` | text | which documents: `meta-train` (90 %, the default), `meta-validation` or `meta-test` |
 | `text` | text | name of the column of the texts in tables |
+| `part`, `rows` | text of the Hub | which split is read (`train` by default), and how many of its rows (all) |
 | `text`, `pair`, `label` | Hub, files | names of the columns (see `columns`); `pair=none` takes no second text |
 | `kind` | Hub, files | `classification` or `regression` |
 | `lineage` | Hub, files | source of the texts, e.g. `imdb`; tasks of the same source are not held out from each other |
 | `bad` | files | `skip` leaves out rows that cannot be used |
-| `config` | Hub | the configuration of the data set |
+| `config` | Hub, text of the Hub | the configuration of the data set |
 | `path` | GLUE | a local folder |
 """
 
@@ -33,7 +35,8 @@ from quickstudy.data.glue import GLUE, load_glue
 from quickstudy.data.hub import load_hub
 from quickstudy.data.samples import load_samples
 from quickstudy.data.source import explain_os_errors
-from quickstudy.data.text.corpus import load_text_tasks, open_corpus
+from quickstudy.data.text.corpus import Source, load_text_tasks, open_corpus
+from quickstudy.data.text.hub_documents import HubText
 from quickstudy.data.text.package_tasks import load_package_tasks
 from quickstudy.data.text.python_docs import PYTHON_DOCS
 from quickstudy.data.text.store import SIDES, TextStore
@@ -42,7 +45,8 @@ from quickstudy.tasks.task import Kind, Task
 
 _COLUMNS = ("text", "pair", "label", "kind", "lineage")
 _FILE = (*_COLUMNS, "bad")
-_TEXT = ("tasks", "split", "text")
+_TEXT, _HUB_TEXT = ("tasks", "split", "text"), ("config", "part", "rows")
+_HUB = "hub:"
 _OPTIONS = {"samples": (), "glue": ("path",), "hub": (*_COLUMNS, "config"), "text": _TEXT, PYTHON_DOCS: ()}
 
 
@@ -100,21 +104,48 @@ def with_whole_paths(reference: str, base: Path = Path()) -> str:
 def with_whole_source(reference: str, base: Path = Path()) -> str:
     """Return the reference to a corpus that is the same from any folder; see `load_corpus`."""
     source, question, query = reference.partition("?")
-    return reference if source == PYTHON_DOCS else f"{(base / source).absolute()}{question}{query}"
+    return (
+        reference
+        if source == PYTHON_DOCS or source.startswith(_HUB)
+        else f"{(base / source).absolute()}{question}{query}"
+    )
 
 
 def load_corpus(reference: str, *, base: Path = Path()) -> TextStore:
     """Return the sentences of a corpus.
 
     Args:
-        reference: A file, a folder or `python-docs`, with `?text=COLUMN` for the column of the texts in tables.
+        reference: A file, a folder or `python-docs`, with `?text=COLUMN` for the column of the texts in tables; or
+            `hub:` and a data set of the Hub.
         base: Folder that a relative path starts from.
 
     Raises:
         DataError: It cannot be read.
     """
     source, _, query = reference.partition("?")
-    return open_corpus(source, base, column=_options(reference, query, ("text",)).get("text", AUTO))
+    options = _options(reference, query, ("text", *_more_options(source)))
+    return open_corpus(_corpus(source, options, reference), base, column=options.get("text", AUTO))
+
+
+def _more_options(source: str) -> tuple[str, ...]:
+    """Return the options of a corpus that no other corpus has."""
+    return _HUB_TEXT if source.startswith(_HUB) else ()
+
+
+def _corpus(source: str, options: Mapping[str, str], reference: str) -> Source:
+    """Return the corpus that a reference names."""
+    if not source.startswith(_HUB):
+        return source
+    rows = options.get("rows")
+    if rows is not None and not (rows.isdecimal() and int(rows)):
+        raise DataError(f"rows={rows} in {reference!r} is not possible", fix="Give a whole number above 0.")
+    return HubText(
+        source.removeprefix(_HUB),
+        options.get("config"),
+        options.get("part", "train"),
+        None if rows is None else int(rows),
+        options.get("text", AUTO),
+    )
 
 
 def _load_reference(reference: str, base: Path) -> list[Task]:
@@ -126,7 +157,8 @@ def _load_reference(reference: str, base: Path) -> list[Task]:
 def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
     target, _, query = reference.partition("?")
     source, _, names = target.partition(":")
-    options = _options(reference, query, _OPTIONS.get(source, _FILE))
+    more = _more_options(names) if source == "text" else ()
+    options = _options(reference, query, (*_OPTIONS.get(source, _FILE), *more))
     chosen = [name for name in names.split(",") if name]
     if source == "samples":
         return load_samples(chosen), options
@@ -136,7 +168,7 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
     if source == PYTHON_DOCS:
         return load_package_tasks(chosen), options
     if source == "text":
-        return _load_text(target.partition(":")[2], options, reference, base), options
+        return _load_text(names, options, reference, base), options
     kind = options.get("kind", "classification")
     if kind not in get_args(Kind):
         raise DataError(f"kind {kind!r} in {reference!r} is unknown", fix=did_you_mean(kind, get_args(Kind)))
@@ -156,13 +188,15 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
 
 
 def _load_text(source: str, options: Mapping[str, str], reference: str, base: Path) -> list[Task]:
-    if not source:
-        raise DataError(f"{reference!r} names no text", fix=f"Write text:FILE, text:FOLDER or text:{PYTHON_DOCS}.")
+    if not source.removeprefix(_HUB):
+        fix = f"Write text:FILE, text:FOLDER, text:{PYTHON_DOCS} or text:{_HUB}ID."
+        raise DataError(f"{reference!r} names no text", fix=fix)
     side = options.get("split", SIDES[0])
     if side not in SIDES:
         raise DataError(f"split={side} in {reference!r} is unknown", fix=did_you_mean(side, SIDES))
     families = [family for family in options.get("tasks", "").split(",") if family]
-    return load_text_tasks(source, base, families=families, side=side, column=options.get("text", AUTO))
+    corpus = _corpus(source, options, reference)
+    return load_text_tasks(corpus, base, families=families, side=side, column=options.get("text", AUTO))
 
 
 def _options(reference: str, query: str, allowed: Sequence[str]) -> dict[str, str]:

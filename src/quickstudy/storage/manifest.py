@@ -73,6 +73,12 @@ def check_manifest(folder: Path, what: str, fix: str) -> None:
     _compare(folder, hashes, what, fix)
 
 
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder has a manifest, and all files that it lists are there and unchanged."""
+    hashes = _read_hashes(folder)
+    return hashes is not None and not find_changed(folder, hashes)
+
+
 def listed_files(folder: Path) -> list[str]:
     """Return the names of the files that the manifest of a folder lists.
 

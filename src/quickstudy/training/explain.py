@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from accelerate import Accelerator
@@ -11,9 +12,10 @@ from quickstudy.cost import free_mib, measure
 from quickstudy.methods.base import MetaLearner
 from quickstudy.settings import OuterSettings
 from quickstudy.tasks.sampler import EpisodeSampler
+from quickstudy.training.language import LanguageModel
 from quickstudy.training.meta_batch import MetaBatch
 from quickstudy.training.outer import meta_parameters
-from quickstudy.training.plan import Plan, plan
+from quickstudy.training.plan import LanguagePlan, Plan, plan, plan_language
 
 # Sizes of matrix products: for the processor those of a small encoder's layers, which are too small to measure a GPU.
 _SIZES = {"cpu": (512, 384, 1536), "cuda": (8192, 8192, 8192)}
@@ -36,6 +38,7 @@ class Explanation:
         precision: `no` (single precision), or `bf16`.
         device: Where it ran.
         outer_steps: Outer steps of the whole training.
+        language: What a step of masked-language modelling takes; None if there are none.
     """
 
     plan: Plan
@@ -50,12 +53,47 @@ class Explanation:
     precision: str
     device: str
     outer_steps: int
+    language: "LanguageCost | None" = None
+
+    @property
+    def training_seconds(self) -> float:
+        """What all outer steps take, each as long as the one of its kind that was measured."""
+        share, language = (self.language.share, self.language.seconds) if self.language else (0.0, 0.0)
+        return self.outer_steps * ((1 - share) * self.seconds + share * language)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageCost:
+    """What a step of masked-language modelling is estimated to take, and what it took.
+
+    Attributes:
+        plan: The estimate.
+        share: Which share of the outer steps is of this kind.
+        passages: Passages of the step in this process.
+        operations: Floating-point operations of matrix products and attention, counted.
+        seconds: What the step took, with drawing and tokenising its passages.
+        memory_mib: Memory beyond what was in use before; None where it cannot be measured.
+    """
+
+    plan: LanguagePlan
+    share: float
+    passages: int
+    operations: float
+    seconds: float
+    memory_mib: float | None
 
 
 def explain(
-    learner: MetaLearner, sampler: EpisodeSampler, settings: OuterSettings, accelerator: Accelerator
+    learner: MetaLearner,
+    sampler: EpisodeSampler,
+    settings: OuterSettings,
+    accelerator: Accelerator,
+    language: LanguageModel | None = None,
 ) -> Explanation:
-    """Estimate the first outer step and compute its meta-gradient twice: once to count operations, once to time it."""
+    """Estimate the first outer step and compute its meta-gradient twice: once to count operations, once to time it.
+
+    The same is done with the first step of masked-language modelling, if the training has such steps.
+    """
     device = accelerator.device
     learner.to(device)
     meta_parameters(learner, settings.trains)
@@ -84,6 +122,31 @@ def explain(
         precision=accelerator.mixed_precision,
         device=device.type,
         outer_steps=settings.outer_steps,
+        language=_explain_language(language, accelerator) if language else None,
+    )
+
+
+def _explain_language(language: LanguageModel, accelerator: Accelerator) -> LanguageCost:
+    step = next(step for step in count() if language.is_due(step))
+    totals = torch.zeros(3, device=accelerator.device)
+    language.head.to(accelerator.device)
+    trained = (language.encoder.model, language.head)
+    with FlopCounterMode(display=False) as counter:
+        language.add(totals, step, accelerator, scale=1.0)
+    for module in trained:
+        module.zero_grad()
+    with measure(accelerator.device) as cost:
+        language.add(totals, step, accelerator, scale=1.0)
+    for module in trained:
+        module.zero_grad()
+    sizes, masked = language.sizes(step, accelerator)
+    return LanguageCost(
+        plan=plan_language(language.encoder, sizes, masked),
+        share=language.settings.share,
+        passages=len(sizes),
+        operations=float(counter.get_total_flops()),
+        seconds=cost.seconds,
+        memory_mib=cost.more_mib,
     )
 
 

@@ -46,6 +46,8 @@ class LanguageSettings:
         masked: Which share of the tokens is masked.
         max_length: Tokens of a passage.
         held_out: Passages that the perplexity is measured on.
+        head_lr: Peak learning rate of the head, above 0; None: that of the encoder. The head begins at random, and an
+            encoder that is there already needs a low rate, at which the head would learn little.
     """
 
     share: float = 0.5
@@ -53,6 +55,7 @@ class LanguageSettings:
     masked: float = 0.15
     max_length: int = 128
     held_out: int = 256
+    head_lr: float | None = None
 
 
 class LanguageModel:
@@ -90,15 +93,19 @@ class LanguageModel:
             accelerator: Device, precision and processes.
             scale: Factor of the loss in the totals.
         """
-        rows = self._batch(self.texts, self.settings.batch_size, "passages", step)
-        count = sum(int((row["labels"] >= 0).sum()) for row in rows)
-        mine = rows[accelerator.process_index :: accelerator.num_processes]
+        rows, mine = self._rows(step, accelerator)
+        count = _count_masked(rows)
         if not mine or not count:
             return
         with accelerator.autocast(), attention(accelerator):
             loss, right, scored = self._loss(mine)
         accelerator.backward(loss / count)
         totals += torch.tensor([float(loss.detach()) / count * scale, right, scored], device=totals.device)
+
+    def sizes(self, step: int, accelerator: Accelerator) -> tuple[list[int], int]:
+        """Return how many tokens each passage of this process has in a step, and how many of all these are masked."""
+        _, mine = self._rows(step, accelerator)
+        return [len(row["input_ids"]) for row in mine], _count_masked(mine)
 
     def perplexity(self, accelerator: Accelerator) -> float:
         """Return the perplexity on held-out text."""
@@ -112,6 +119,11 @@ class LanguageModel:
                 loss, _, scored = self._loss(rows[start : start + size])
                 total, count = total + float(loss), count + scored
         return math.exp(min(total / max(1, count), 50.0))
+
+    def _rows(self, step: int, accelerator: Accelerator) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+        """Return the passages of a step, and those of this process among them."""
+        rows = self._batch(self.texts, self.settings.batch_size, "passages", step)
+        return rows, rows[accelerator.process_index :: accelerator.num_processes]
 
     def _batch(self, texts: Texts, size: int, purpose: str, step: int) -> list[dict[str, Tensor]]:
         """Return passages in tokens with some of them masked, each (T,); the label of a token that is not is -100."""
@@ -141,3 +153,7 @@ class LanguageModel:
             logits = logits.float()
         loss = nn.functional.cross_entropy(logits, labels[asked], reduction="sum")
         return loss, int((logits.argmax(-1) == labels[asked]).sum()), int(asked.sum())
+
+
+def _count_masked(rows: Sequence[dict[str, Tensor]]) -> int:
+    return sum(int((row["labels"] >= 0).sum()) for row in rows)

@@ -133,7 +133,7 @@ class _Loop:
         self.last, self.best = folder / LAST, folder / BEST
         self.state = TrainState()
         self.held = Held()
-        self.optimizer = _optimizer(learner, settings)
+        self.optimizer = _optimizer(learner, settings, language)
         params = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.reduction = Reduction(params, self.held)
         size, steps = settings.meta_batch_size, settings.outer_steps
@@ -349,14 +349,20 @@ def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Paramete
     return trained, [parameter for name, parameter in beside.items() if not name.startswith(f"{LANGUAGE}.")]
 
 
-def _optimizer(learner: MetaLearner, settings: OuterSettings) -> torch.optim.AdamW:
-    """Return AdamW with a group of the encoder's meta-parameters, and one of those beside it, which do not decay.
+def _optimizer(
+    learner: MetaLearner, settings: OuterSettings, language: LanguageModel | None = None
+) -> torch.optim.AdamW:
+    """Return AdamW with groups of the encoder's meta-parameters, the language head, and what is beside them.
 
-    A language head is trained like the encoder.
+    A language head is trained like the encoder, at a rate of its own if it has one. What is beside them does not decay.
     """
     encoder, beside = meta_parameters(learner, settings.trains)
     head = [parameter for name, parameter in learner.named_parameters() if name.startswith(f"{LANGUAGE}.")]
-    groups = [{"params": encoder + head, "lr": settings.outer_lr, "peak_lr": settings.outer_lr}]
+    head_rate = language.settings.head_lr if language else None
+    shared = encoder if head_rate else encoder + head
+    groups = [{"params": shared, "lr": settings.outer_lr, "peak_lr": settings.outer_lr}]
+    if head_rate:
+        groups.append({"params": head, "lr": head_rate, "peak_lr": head_rate})
     if beside:
         rate = settings.method_lr
         groups.append({"params": beside, "lr": rate, "peak_lr": rate, "weight_decay": 0.0})

@@ -5,8 +5,9 @@
     memory       gradients + copies of φ + activations that graphs hold        beyond weights and moments
 
 Operations are those of the layers' matrix products and of attention. The operations of the head and elementwise
-operations are left out. The lowest layer that is trained needs no gradient of its input, so real operations are 0.3
-to 6 % fewer than the estimate. The memory that a layer takes per token was measured on MiniLM (dev/LOG.md).
+operations are left out; of masked-language modelling the head counts, because it scores each word of the vocabulary.
+The lowest layer that is trained needs no gradient of its input, so real operations are 0.3 to 6 % fewer than the
+estimate. The memory that a layer takes per token was measured on MiniLM (dev/LOG.md).
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from quickstudy.models.tokens import Sequences
 
 # How many numbers the graph of a layer holds per token and hidden unit: in a pass, and in a second-order step.
 _FIRST, _SECOND = 26, 42
+_LOGITS = 3  # and for each masked token and word of the vocabulary: logits, their log-softmax, and its gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,38 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
         traffic,
         (trained + sum(held[-at_once:])) * shape.bytes / 2**20,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LanguagePlan:
+    """The estimated cost of a step of masked-language modelling, over all of its passages.
+
+    Attributes:
+        tokens: Tokens of the passages, without padding.
+        operations: Floating-point operations, those of the head with them.
+        memory_mib: Memory for the gradient, beyond what was held before.
+    """
+
+    tokens: float
+    operations: float
+    memory_mib: float
+
+
+def plan_language(encoder: Encoder, sizes: Sequence[int], masked: int) -> LanguagePlan:
+    """Return the estimated cost of a step of masked-language modelling.
+
+    Args:
+        encoder: The encoder as it is trained: what is trained of it requires a gradient.
+        sizes: Tokens of each passage; all of them go through the encoder at once.
+        masked: Masked tokens.
+    """
+    shape, most, words = _Shape.measure(encoder), max(sizes), encoder.model.get_input_embeddings().weight
+    load = _Load(sum(sizes), len(sizes) * most, len(sizes) * most * most)
+    # Forward, and back to the states; back to the weights too, if they are trained. E is the encoder's, W the head's.
+    head = 2 * masked * ((3 if words.requires_grad else 2) * words.numel() + 3 * shape.width**2)
+    trained = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad) + shape.width**2
+    held = _FIRST * shape.activations(load) + _LOGITS * masked * words.shape[0]
+    return LanguagePlan(load.tokens, 3 * shape.operations(load) + head, (trained + held) * shape.bytes / 2**20)
 
 
 def _numbers_held(

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from hashlib import blake2b, sha256
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from quickstudy.data.cache import make_once
 from quickstudy.data.columns import AUTO
 from quickstudy.data.source import explain_os_errors
 from quickstudy.data.text.documents import Document, list_text_files, read_documents
+from quickstudy.data.text.hub_documents import HubText, read_hub_documents, version_of_hub_text
 from quickstudy.data.text.python_docs import PACKAGE_SHARES, PYTHON_DOCS, read_python_docs, version_of_python_docs
 from quickstudy.data.text.sentence_tables import order_tables, pair_tables
 from quickstudy.data.text.store import SHARES, SIDES, Side, TextStore, sample_documents, write_store
@@ -30,47 +32,54 @@ from quickstudy.storage.manifest import hash_file
 from quickstudy.tasks.split import Split, hold_out
 from quickstudy.tasks.task import Task
 
+Source = str | HubText
 FAMILIES = ("smlmt", "clusters", "pairs", "order", "cloze")
 
-_FORMAT = 1  # raise it when the files in the cache, or the rules by which they are made, change
+_FORMAT = 2  # raise it when the files in the cache, or the rules by which they are made, change
 _SENTENCES = 400_000
 
 _log = logging.getLogger(__name__)
 
 
 def load_text_tasks(
-    source: str, base: Path = Path(), *, families: Sequence[str] = (), side: Side = "meta-train", column: str = AUTO
+    source: Source,
+    base: Path = Path(),
+    *,
+    families: Sequence[str] = (),
+    side: Side = "meta-train",
+    column: str = AUTO,
 ) -> list[Task]:
     """Return the self-supervised tasks of a corpus.
 
     Args:
-        source: A file, a folder, or `python-docs`.
+        source: A file, a folder, `python-docs`, or a data set of the Hub.
         base: Folder that a relative path starts from.
         families: Which kinds of tasks; all that the corpus gives by default.
         side: Which documents they are made of.
-        column: Column of the texts in tables.
+        column: Column of the texts in tables; of a data set of the Hub, it is said there.
 
     Raises:
         DataError: The corpus cannot be read, a kind of task is unknown, or there is too little text for one.
     """
+    where = _name(source)
     for family in families:
         if family not in FAMILIES:
-            raise DataError(f"there are no tasks {family!r}", where=source, fix=did_you_mean(family, FAMILIES))
+            raise DataError(f"there are no tasks {family!r}", where=where, fix=did_you_mean(family, FAMILIES))
     folder = _open_folder(source, base, column)
     store, tables = TextStore(folder), _read_tables(folder, side)
     for family in families or ("",):
         if not any(of == family or not family for of, _ in tables):
             raise DataError(
                 f"there is too little text in {side!r} for tasks {family!r}".removesuffix(" ''"),
-                where=source,
+                where=where,
                 fix="Give more text: a word counts if it is in 24 sentences, and pairs need documents of eight "
                 "sentences or more.",
             )
-    name = f"text:{Path(source).name}" + ("" if side == "meta-train" else f":{side}")
+    name = f"text:{Path(where).name}" + ("" if side == "meta-train" else f":{side}")
     return [_task(name, store, table, side) for family, table in tables if not families or family in families]
 
 
-def open_corpus(source: str, base: Path = Path(), *, column: str = AUTO) -> TextStore:
+def open_corpus(source: Source, base: Path = Path(), *, column: str = AUTO) -> TextStore:
     """Return the sentences of a corpus; see `load_text_tasks`."""
     return TextStore(_open_folder(source, base, column))
 
@@ -88,23 +97,27 @@ def _task(name: str, store: TextStore, table: Table, side: Side) -> Task:
     )
 
 
-def _open_folder(source: str, base: Path, column: str) -> Path:
+def _name(source: Source) -> str:
+    return source if isinstance(source, str) else source.repository
+
+
+def _open_folder(source: Source, base: Path, column: str) -> Path:
     """Return the folder of a corpus in the cache; it is made if it is not there."""
-    if source == PYTHON_DOCS:
-        key = f"{PYTHON_DOCS}|{version_of_python_docs()}"
-        read: Callable[[], Iterator[Document]] = read_python_docs
+    read: Callable[[], Iterator[Document]]
+    if isinstance(source, HubText):
+        key, read = f"hub|{version_of_hub_text(source)}", partial(read_hub_documents, source)
+    elif source == PYTHON_DOCS:
+        key, read = f"{PYTHON_DOCS}|{version_of_python_docs()}", read_python_docs
     else:
         path = base / source
         files = list_text_files(path)
         with explain_os_errors(path):
             key = f"{column}|{path.is_dir()}" + "".join(f"|{file.name}:{hash_file(file)}" for file in files)
-
-        def read() -> Iterator[Document]:
-            return read_documents(path, column)
+        read = partial(read_documents, path, column)
 
     def write(new: Path) -> None:
-        _log.info("%s: reading the texts for the first time", source)
-        write_store(read(), new, source, PACKAGE_SHARES if source == PYTHON_DOCS else SHARES)
+        _log.info("%s: reading the texts for the first time", _name(source))
+        write_store(read(), new, _name(source), PACKAGE_SHARES if source == PYTHON_DOCS else SHARES)
         _write_tables(TextStore(new), new)
 
     return make_once(f"text-{sha256(f'{_FORMAT}|{key}'.encode()).hexdigest()}", write)

@@ -25,13 +25,14 @@ from pathlib import Path
 from platform import python_version
 from pydoc_data.topics import topics
 
-from quickstudy.data.cache import find_cache_folder, usable_cache
+from quickstudy.data.cache import make_once
 from quickstudy.data.text.documents import Document
 from quickstudy.storage.files import write_json
 
 PYTHON_DOCS = "python-docs"
 PACKAGE_SHARES = (0.7, 0.85)  # of the sides: there are few packages, and a task needs several of them
 
+_FILE = "packages.json"  # in its folder of the cache
 _MOST_CHARACTERS = 250_000  # of a package
 _SKIPPED = re.compile(r"(^|[._])(tests?|testing|_vendor|vendored|idle_test|site-packages)([._]|$)")
 _TITLE = re.compile(r"^[=\-~^*]{3,}$")
@@ -61,14 +62,13 @@ def read_package_texts() -> dict[str, list[str]]:
     Raises:
         DataError: The cache folder cannot be used.
     """
-    folder = find_cache_folder()
-    file = folder / f"python-docs-{sha256(version_of_python_docs().encode()).hexdigest()}.json"
-    with usable_cache(folder):
-        if not file.exists():
-            packages = {package: [text for _, text in group] for package, group in groupby(_modules(), itemgetter(0))}
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(file, packages, indent=None)
-        texts: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
+
+    def write(new: Path) -> None:
+        packages = {package: [text for _, text in group] for package, group in groupby(_modules(), itemgetter(0))}
+        write_json(new / _FILE, packages, indent=None)
+
+    folder = make_once(f"python-docs-{sha256(version_of_python_docs().encode()).hexdigest()}", write)
+    texts: dict[str, list[str]] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     return texts
 
 
