@@ -2,7 +2,7 @@
 # make proofs: what of it proves each method right, as a table method × proof.
 # make simulate: how often intervals cover and tests decide where the truth is known; ten minutes.
 # make mutants: small faults in the code that no test notices, for a sample of them (30 minutes on two cores).
-# make trials: the long forms of the tests behind docs/guarantees.md; twenty minutes of one core.
+# make trials: the long forms of the tests behind docs/guarantees.md; more than an hour of one core.
 # make prior: meta-train the encoder that is shipped, from the data sets that its recipe names.
 # All make .venv the first time and reuse it. Needs Python >= 3.11 and make.
 
@@ -61,6 +61,7 @@ trials: $(READY)
 	$(BIN)/python -W ignore dev/damage_trial.py
 	$(BIN)/python -W ignore dev/traversal_trial.py
 	$(BIN)/python -W ignore dev/fuzz.py
+	$(BIN)/python -W ignore dev/fuzz_folders.py
 	$(BIN)/python -W ignore dev/write_faults.py
 
 bench: $(READY)

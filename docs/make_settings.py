@@ -24,6 +24,7 @@ The section `[encoder]` has settings of its own, for every method:
 | setting | default | meaning |
 |---|---|---|
 | `name` | `"minilm"` | Which encoder: a Hub id, a folder, or `minilm`. |
+| `revision` | main branch | Of an encoder on the Hub: a branch, a tag or a commit. A run keeps the commit it loaded. |
 | `max_length` | `128` | Tokens of a text that are read. Longer texts are cut, which `adapt` and `predict` say. |
 | `pooling` | `"mean"` | How token states become one vector: `mean`, `cls` or `pooler`. |
 | `pair` | by encoder | How two texts are read: `separate` (sentence encoders) or `joint` (all others). |

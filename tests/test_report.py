@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from quickstudy.evaluation.results_file import read_results, write_results
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.evaluation.summary import shots_tables
 from quickstudy.report.number import interval, plus_minus
+from quickstudy.report.plots import plot_scores
 from quickstudy.report.run.card import write_card
 from quickstudy.report.run.page import write_report
+from quickstudy.report.view import Score
 
 LEARNERS = ("meta-trained", "untouched", "linear probe")
 TASKS = ("tone", "<b>bold</b> & co")
@@ -271,3 +274,13 @@ def test_a_damaged_run_is_named_by_file_and_key(name: str, text: str, message: s
         write_report(run)
     line = ":1" if name == "metrics.jsonl" else ""
     assert (caught.value.where, bool(caught.value.fix)) == (f"{run / name}{line}", True)
+
+
+def test_a_drawing_holds_no_control_characters(tmp_path: Path) -> None:
+    names = ["late\x1b[31m fee", "nul\x00 and \x9b", "plain"]
+    scores = [Score(None, 4, name, 0.5, 0.4, 0.6, 3) for name in names]
+    plot_scores(scores, names, [4], tmp_path / "plot.svg")
+    text = (tmp_path / "plot.svg").read_text(encoding="utf-8")
+    ElementTree.fromstring(text)
+    assert not [c for c in text if (c < " " and c not in "\t\n") or "\x7f" <= c < "\xa0"]
+    assert "plain" in text

@@ -100,7 +100,7 @@ def build_learner(recipe: Recipe, encoder: Encoder | None = None) -> MetaLearner
 def build_encoder(recipe: Recipe, *, base: Path = Path()) -> Encoder:
     """Load the recipe's untouched encoder; one from scratch is made if it is not there."""
     choices = recipe.encoder.model_dump(exclude_none=True, exclude={"name", "from_scratch"})
-    with _placed(recipe, "encoder.name"):
+    with _placed(recipe, "encoder.revision" if recipe.encoder.revision else "encoder.name"):
         return Encoder.load(encoder_source(recipe, base=base), **choices)
 
 

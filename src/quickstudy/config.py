@@ -49,9 +49,13 @@ class ScratchConfig(_Section):
 
 
 class EncoderConfig(_Section):
-    """Which encoder, and how it reads texts; None stands for the default of that kind of encoder."""
+    """Which encoder, and how it reads texts; None stands for the default of that kind of encoder.
+
+    `revision` is a branch, a tag or a commit of an encoder on the Hub. A run keeps the commit that it loaded.
+    """
 
     name: str = "minilm"
+    revision: Annotated[str, Field(min_length=1)] | None = None
     pooling: Literal["mean", "cls", "pooler"] | None = None
     pair: Literal["joint", "separate"] | None = None
     normalize: bool | None = None

@@ -14,8 +14,14 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
 from quickstudy.build import Built, build
-from quickstudy.config import Recipe, describe_differences
-from quickstudy.data.reference import with_whole_paths, with_whole_source
+from quickstudy.config import SCRATCH, Recipe, describe_differences
+from quickstudy.data.reference import (
+    names_commit,
+    with_commit,
+    with_whole_paths,
+    with_whole_source,
+    without_revision,
+)
 from quickstudy.errors import RecipeError, RunError
 from quickstudy.models.bundled import NAME as MINILM
 from quickstudy.processes import gather, is_main
@@ -24,6 +30,7 @@ from quickstudy.report.run.facts import read_run
 from quickstudy.report.run.page import write_report
 from quickstudy.runs import Run
 from quickstudy.storage.lock import locked
+from quickstudy.storage.revision import find_commit, is_commit
 from quickstudy.training.budget import Budget
 from quickstudy.training.checkpoint import read_state
 from quickstudy.training.explain import Explanation, explain
@@ -51,6 +58,7 @@ def start_run(recipe: Recipe, folder: Path, on_step: OnStep, *, budget: Budget |
     begun_before = folder.exists()
     if begun_before and not is_worthless(folder):
         raise RunError("this folder exists already", where=str(folder), fix="Choose another --out, or --resume it.")
+    recipe = _pinned(recipe)
     built, accelerator = _prepare(recipe, folder)
     if begun_before and is_main():
         with locked(folder):
@@ -117,9 +125,42 @@ def _with_whole_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
+def _pinned(recipe: Recipe) -> Recipe:
+    """Return a recipe that names the commits of its encoder and its data sets, as far as they are from the Hub.
+
+    They are those that the main process finds: a branch may have a new commit from one process to the next.
+    """
+    encoder, tasks = recipe.encoder, recipe.tasks
+    if encoder.name not in (MINILM, SCRATCH) and not Path(encoder.name).is_dir():
+        commit = find_commit(encoder.name, encoder.revision, "model")
+        encoder = encoder.model_copy(update={"revision": commit or encoder.revision})
+    references = {key: [with_commit(each) for each in getattr(tasks, key)] for key in ("train", "validation")}
+    encoder, references = gather((encoder, references))[0]
+    return recipe.model_copy(update={"encoder": encoder, "tasks": tasks.model_copy(update=references)})
+
+
+def _with_commits_of(run: Recipe, asked: Recipe) -> Recipe:
+    """Return the recipe that was asked for with the commits of the run, where it does not ask for another commit.
+
+    A branch or a tag may have moved since the run began; the run goes on with what it began with.
+    """
+    encoder = asked.encoder
+    if encoder.name == run.encoder.name and not is_commit(encoder.revision):
+        encoder = encoder.model_copy(update={"revision": run.encoder.revision})
+    references = {}
+    for key in ("train", "validation"):
+        begun = {without_revision(each): each for each in getattr(run.tasks, key)}
+        references[key] = [
+            each if names_commit(each) else begun.get(without_revision(each), each)
+            for each in getattr(asked.tasks, key)
+        ]
+    return asked.model_copy(update={"encoder": encoder, "tasks": asked.tasks.model_copy(update=references)})
+
+
 def _refuse_other_recipe(run: Run, asked: Recipe) -> None:
     # Runs of earlier versions keep paths as they were written.
-    differences = describe_differences(_with_whole_paths(run.recipe), _with_whole_paths(asked))
+    before = _with_whole_paths(run.recipe)
+    differences = describe_differences(before, _with_commits_of(before, _with_whole_paths(asked)))
     if differences:
         raise RecipeError(
             f"a resumed run keeps its settings, and this one has others ({'; '.join(differences)})",

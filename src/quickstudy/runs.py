@@ -276,7 +276,7 @@ def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
 
 
 def _on(encoder: EncoderConfig, base: str | None) -> EncoderConfig:
-    return encoder if base is None else encoder.model_copy(update={"name": base})
+    return encoder if base is None else encoder.model_copy(update={"name": base, "revision": None})
 
 
 def _beside(learner: MetaLearner) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from quickstudy.data.texts import read_rows_to_label
 from quickstudy.data.writing import RowWriter, find_out_format, open_writer
 from quickstudy.errors import DataError, QuickstudyError
 from quickstudy.storage.files import refuse_existing, writing
+from quickstudy.storage.lock import locked
 from quickstudy.tasks.split import Example
 
 if TYPE_CHECKING:
@@ -98,6 +99,19 @@ def label_file(
             model fails, or the disk is full: the rows so far are kept.
     """
     refuse_target(places)
+    with writing(places.target), locked(places.target):
+        return _label_alone(model, places, columns, skip_bad_rows=skip_bad_rows, on_rows=on_rows)
+
+
+def _label_alone(
+    model: "AdaptedModel | OnnxModel",
+    places: Places,
+    columns: Columns,
+    *,
+    skip_bad_rows: bool,
+    on_rows: Callable[[int, int], None],
+) -> Labelled:
+    """Label a file that no other process writes; see `label_file`."""
     survey = survey_rows(places.source, columns, skip_bad_rows=skip_bad_rows)
     schema = _schema(survey, model, places)
     rows = read_rows_to_label(places.source, columns, skip_bad_rows=skip_bad_rows)

@@ -150,6 +150,10 @@ def print_explanation(explanation: "Explanation") -> None:
         f"{_whole(explanation.free_mib)} MiB free"
     )
     console.print(table)
+    console.print(
+        f"memory is what the training takes beside the {_whole(explanation.held_mib)} MiB that are held before it",
+        style="dim",
+    )
     if explanation.language:
         console.print(_language_table(explanation.language, explanation.rate))
     for line in _rates(explanation):

@@ -122,8 +122,8 @@ class LearnerSpec:
             encoder_only: Hash only the encoder and how it reads texts. Full fine-tuning depends on nothing else.
         """
         recipe = self._recipe() if self.recipe else None
-        encoder = _encoder_hashes(self.run, self._encoder_source(recipe))
-        reading = recipe.encoder.model_dump(exclude={"name", "from_scratch"}) if recipe else {}
+        encoder = _encoder_hashes(self.run, self._encoder_source(recipe), recipe.encoder.revision if recipe else None)
+        reading = recipe.encoder.model_dump(exclude={"name", "revision", "from_scratch"}) if recipe else {}
         if encoder_only:
             return hash_of([encoder, reading])
         method = self.method or self._recipe().method.name
@@ -251,16 +251,16 @@ def load_learners(specs: Iterable[LearnerSpec]) -> dict[str, MetaLearner]:
     return learners
 
 
-def _encoder_hashes(run: Path | None, encoder: str) -> list[str]:
-    """Return a hash for each file of an encoder; its name where it is not on this machine."""
+def _encoder_hashes(run: Path | None, encoder: str, revision: str | None) -> list[str]:
+    """Return a hash for each file of an encoder; of one on the Hub its name, and its revision if there is one."""
     if run and RunFiles(run).delta.is_file():
         return [
-            *_encoder_hashes(None, encoder),
+            *_encoder_hashes(None, encoder, revision),
             _file_hash(RunFiles(run).delta, RunFiles(run).delta.stat().st_mtime_ns),
         ]
     source = RunFiles(run).encoder if run else Path(resolve(encoder))
     files = [file for file in sorted(source.glob("*")) if file.is_file()] if source.is_dir() else []
-    return [_file_hash(file, file.stat().st_mtime_ns) for file in files] or [str(source)]
+    return [_file_hash(file, file.stat().st_mtime_ns) for file in files] or [str(source), *filter(None, [revision])]
 
 
 @lru_cache

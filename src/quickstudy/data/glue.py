@@ -103,12 +103,13 @@ GLUE = {
 }
 
 
-def load_glue(name: str, path: Path | None = None) -> Task:
+def load_glue(name: str, path: Path | None = None, revision: str | None = None) -> Task:
     """Load one GLUE task.
 
     Args:
         name: `cola`, `sst2`, `mrpc`, `stsb`, `qqp`, `mnli`, `qnli`, `rte` or `wnli`.
         path: Local folder that holds a folder per task; None for the Hub.
+        revision: Branch, tag or commit of the data set on the Hub; None for its main branch.
 
     Raises:
         DataError: Unknown task, missing files, or the Hub is out of reach.
@@ -116,7 +117,7 @@ def load_glue(name: str, path: Path | None = None) -> Task:
     if name not in GLUE:
         raise DataError(f"GLUE has no task {name!r}", fix=did_you_mean(name, GLUE))
     glue = GLUE[name]
-    splits = _local_splits(name, glue, path) if path else _hub_splits(name, glue)
+    splits = _local_splits(name, glue, path) if path else _hub_splits(name, glue, revision)
     if "validation_matched" in splits:
         splits["validation"] = splits.pop("validation_matched")
     return Task(
@@ -151,12 +152,12 @@ def _local_split(glue: GlueTask, file: Path) -> Split:
     return make_split(table, glue.labels if named else [str(i) for i in range(len(glue.labels))], file)
 
 
-def _hub_splits(name: str, glue: GlueTask) -> dict[str, Split]:
+def _hub_splits(name: str, glue: GlueTask, revision: str | None) -> dict[str, Split]:
     columns = [name for name in (glue.text, glue.text_pair, "label") if name]
     return {
         split: ArrowSplit(
             rows.select_columns(columns), glue.columns, read_labels(rows, "label", glue.labels, glue.kind)
         )
-        for split, rows in fetch(HUB_ID, name).items()
+        for split, rows in fetch(HUB_ID, name, revision).items()
         if not split.startswith("test")
     }

@@ -4,10 +4,14 @@ The rows stay where `datasets` keeps them, mapped into memory. Label names come 
 without one, the different values are the labels. Published data sets mark withheld and undecided labels with -1 or
 null, and a few of their texts are empty. Rows without a text or a label are left out. A split without any other row is
 left out too.
+
+A data set of a given revision is that of one commit. `datasets` would take any other commit from its cache if the Hub
+does not answer, so the commit of what it found is checked, and a commit that is in the cache is taken from there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +21,7 @@ import pyarrow.compute as pc
 from quickstudy.data.columns import Columns, choose_columns, say_choice
 from quickstudy.data.table import ArrowSplit, sort_labels
 from quickstudy.errors import DataError, did_you_mean
+from quickstudy.storage.revision import find_commit, is_commit
 from quickstudy.tasks.split import SPLIT_NAMES, Split, SubsetSplit
 from quickstudy.tasks.task import Kind, Task
 
@@ -26,16 +31,21 @@ if TYPE_CHECKING:
 # `datasets` brings pandas along: it is imported when a data set of the Hub is asked for.
 
 
-def fetch(repository: str, config: str | None = None) -> "datasets.DatasetDict":
+def fetch(repository: str, config: str | None = None, revision: str | None = None) -> "datasets.DatasetDict":
     """Return all splits of a Hub data set, downloaded or from the local cache, or of a saved one in a local folder.
 
+    Args:
+        repository: Its id.
+        config: Name of the configuration, where there are several.
+        revision: Branch, tag or commit; None for the main branch.
+
     Raises:
-        DataError: No such data set, or the Hub is out of reach.
+        DataError: No such data set or revision, or the Hub is out of reach.
     """
     import datasets
 
     with explain_hub_errors(repository, config):
-        return datasets.load_dataset(repository, config)
+        return datasets.load_dataset(repository, config) if revision is None else _pinned(repository, config, revision)
 
 
 @contextmanager
@@ -43,6 +53,8 @@ def explain_hub_errors(repository: str, config: str | None) -> Iterator[None]:
     """Turn any error of the Hub's client into a `DataError` that says what to do."""
     try:
         yield
+    except DataError:
+        raise
     except Exception as error:  # it raises many kinds of errors; each means that there are no data
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         fix = "Check the id and the network. Offline: use local files, or the bundled tasks (samples)."
@@ -53,8 +65,58 @@ def explain_hub_errors(repository: str, config: str | None) -> Iterator[None]:
         ) from error
 
 
+def pin(repository: str, config: str | None, revision: str | None) -> str | None:
+    """Return the commit that a revision of a data set is; None for a local folder, or if nothing knows it."""
+    if Path(repository).is_dir():
+        return None
+    if commit := find_commit(repository, revision, "dataset"):
+        return commit
+    cached = [] if revision else _cached(repository, config, "*")
+    return max(cached, key=lambda folder: folder.stat().st_mtime).name if cached else None
+
+
+def _pinned(repository: str, config: str | None, revision: str) -> "datasets.DatasetDict":
+    """Return all splits of one commit of a data set."""
+    import datasets
+    from datasets.packaged_modules.cache.cache import Cache
+
+    named = f"the data set {repository!r}{f' ({config})' if config else ''}"
+    if Path(repository).is_dir():
+        raise DataError(f"{named} is a folder, and has no revision", fix="Leave revision out.")
+    commit = pin(repository, config, revision)
+    if commit and len(cached := _cached(repository, config, commit)) == 1:
+        # This is how `datasets` itself takes a data set from its cache, but there it is the latest of all commits.
+        *_, name, version, found = cached[0].parts
+        last = repository.rpartition("/")[2]
+        builder = Cache(dataset_name=last, repo_id=repository, config_name=name, version=version, hash=found)
+    else:
+        builder = datasets.load_dataset_builder(repository, config, revision=commit or revision)
+        if builder.hash != commit:
+            raise DataError(
+                f"the revision {revision!r} of {named} is not on this machine, and the Hub did not give it",
+                fix="Check the revision and the network.",
+            )
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _cached(repository: str, config: str | None, commit: str) -> list[Path]:
+    """Return the folders of the cache of `datasets` that hold a commit of a data set, one for each configuration."""
+    import datasets
+    from datasets.naming import camelcase_to_snakecase
+
+    *owner, name = repository.split("/")
+    root = Path(datasets.config.HF_DATASETS_CACHE) / "___".join([*owner, camelcase_to_snakecase(name)])
+    return [folder for folder in root.glob(f"{config or '*'}/*/{commit}") if folder.is_dir() and is_commit(folder.name)]
+
+
 def load_hub(
-    repository: str, columns: Columns = Columns(), kind: Kind = "classification", *, config: str | None = None
+    repository: str,
+    columns: Columns = Columns(),
+    kind: Kind = "classification",
+    *,
+    config: str | None = None,
+    revision: str | None = None,
 ) -> Task:
     """Load a Hub data set as one task.
 
@@ -63,11 +125,12 @@ def load_hub(
         columns: Which columns hold text, second text and label.
         kind: Labels are classes or numbers.
         config: Name of the configuration, where there are several.
+        revision: Branch, tag or commit; None for the main branch.
 
     Raises:
         DataError: It cannot be loaded, a column is missing, or it holds something else.
     """
-    published = fetch(repository, config)
+    published = fetch(repository, config, revision)
     reference = f"hub:{repository}"
     names = list(dict.fromkeys(name for rows in published.values() for name in rows.column_names))
     chosen = choose_columns(names, columns, reference, kind)

@@ -19,6 +19,7 @@
 | `lineage` | Hub, files | source of the texts, e.g. `imdb`; tasks of the same source are not held out from each other |
 | `bad` | files | `skip` leaves out rows that cannot be used |
 | `config` | Hub, text of the Hub | the configuration of the data set |
+| `revision` | Hub, GLUE | a branch, a tag or a commit of the data set; a run keeps the commit that it loaded |
 | `path` | GLUE | a local folder |
 """
 
@@ -31,8 +32,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from quickstudy.data.columns import AUTO, Columns
 from quickstudy.data.files import load_path
-from quickstudy.data.glue import GLUE, load_glue
-from quickstudy.data.hub import load_hub
+from quickstudy.data.glue import GLUE, HUB_ID, load_glue
+from quickstudy.data.hub import load_hub, pin
 from quickstudy.data.samples import load_samples
 from quickstudy.data.source import explain_os_errors
 from quickstudy.data.text.corpus import Source, load_text_tasks, open_corpus
@@ -41,13 +42,20 @@ from quickstudy.data.text.package_tasks import load_package_tasks
 from quickstudy.data.text.python_docs import PYTHON_DOCS
 from quickstudy.data.text.store import SIDES, TextStore
 from quickstudy.errors import DataError, did_you_mean
+from quickstudy.storage.revision import is_commit
 from quickstudy.tasks.task import Kind, Task
 
 _COLUMNS = ("text", "pair", "label", "kind", "lineage")
 _FILE = (*_COLUMNS, "bad")
 _TEXT, _HUB_TEXT = ("tasks", "split", "text"), ("config", "part", "rows")
 _HUB = "hub:"
-_OPTIONS = {"samples": (), "glue": ("path",), "hub": (*_COLUMNS, "config"), "text": _TEXT, PYTHON_DOCS: ()}
+_OPTIONS = {
+    "samples": (),
+    "glue": ("path", "revision"),
+    "hub": (*_COLUMNS, "config", "revision"),
+    "text": _TEXT,
+    PYTHON_DOCS: (),
+}
 
 
 def load_tasks(references: str | Iterable[str], *, base: Path = Path()) -> list[Task]:
@@ -99,6 +107,36 @@ def with_whole_paths(reference: str, base: Path = Path()) -> str:
     elif source not in _OPTIONS:
         target = str((base / target).absolute())
     return f"{target}{question}{query}"
+
+
+def with_commit(reference: str) -> str:
+    """Return a reference that names the commit of its data set on the Hub; others stay as they are."""
+    target, _, query = reference.partition("?")
+    source, _, name = target.partition(":")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if source not in ("hub", "glue") or "path" in options:
+        return reference
+    repository = HUB_ID if source == "glue" else name
+    commit = pin(repository, options.get("config"), options.get("revision"))
+    return reference if commit is None else f"{target}?{urlencode({**options, 'revision': commit}, safe='/,')}"
+
+
+def names_commit(reference: str) -> bool:
+    """Return whether a reference says which commit of a data set on the Hub it names."""
+    return is_commit(dict(parse_qsl(reference.partition("?")[2])).get("revision"))
+
+
+def without_revision(reference: str) -> str:
+    """Return a reference that does not say which revision of a data set it names.
+
+    >>> without_revision("hub:ag_news?revision=v1&label=topic"), without_revision("samples:spam")
+    ('hub:ag_news?label=topic', 'samples:spam')
+    """
+    target, _, query = reference.partition("?")
+    if target.partition(":")[0] not in ("hub", "glue"):
+        return reference
+    kept = [part for part in query.split("&") if part and not part.startswith("revision=")]
+    return f"{target}?{'&'.join(kept)}" if kept else target
 
 
 def with_whole_source(reference: str, base: Path = Path()) -> str:
@@ -164,7 +202,9 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
         return load_samples(chosen), options
     if source == "glue":
         path = base / options["path"] if "path" in options else None
-        return [load_glue(name, path) for name in chosen or GLUE], options
+        if path and "revision" in options:
+            raise DataError(f"{reference!r} has both a path and a revision", fix="A folder has none: leave one out.")
+        return [load_glue(name, path, options.get("revision")) for name in chosen or GLUE], options
     if source == PYTHON_DOCS:
         return load_package_tasks(chosen), options
     if source == "text":
@@ -174,7 +214,9 @@ def _load_from(reference: str, base: Path) -> tuple[list[Task], dict[str, str]]:
         raise DataError(f"kind {kind!r} in {reference!r} is unknown", fix=did_you_mean(kind, get_args(Kind)))
     columns = Columns(options.get("text", AUTO), options.get("pair", AUTO), options.get("label", AUTO))
     if source == "hub":
-        return [load_hub(names, columns, cast(Kind, kind), config=options.get("config"))], options
+        return [
+            load_hub(names, columns, cast(Kind, kind), config=options.get("config"), revision=options.get("revision"))
+        ], options
     if options.get("bad", "skip") != "skip":
         raise DataError(f"bad={options['bad']} in {reference!r} is unknown", fix="Write bad=skip, or leave it out.")
     path = base / target

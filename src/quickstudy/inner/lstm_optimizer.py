@@ -35,6 +35,8 @@ class LSTMOptimizer(InnerOptimizer):
         hidden: Hidden units per coordinate.
     """
 
+    is_network = True
+
     def __init__(self, lr: float, head_lr: float | None = None, hidden: int = 20) -> None:
         super().__init__()
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
@@ -76,6 +78,8 @@ class LearnedOptimizer(InnerOptimizer):
         head_lr: Rate α of head parameters at the start; `lr` by default.
         hidden: Hidden units per coordinate and layer.
     """
+
+    is_network = True
 
     def __init__(self, lr: float, head_lr: float | None = None, hidden: int = 20) -> None:
         super().__init__()

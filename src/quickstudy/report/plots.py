@@ -22,12 +22,14 @@ from quickstudy.evaluation.record import Shots
 from quickstudy.evaluation.results import Curve
 from quickstudy.report.view import Score
 from quickstudy.storage.files import new_file
+from quickstudy.visible import visible
 
 # Okabe and Ito's palette: told apart by colour-blind readers, readable on white and on dark cards alike.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 
 SMALL, WIDE = (3.4, 2.4), (4.0, 3.0)  # inches
 
+_NOT_DRAWN = dict.fromkeys(range(0x2400, 0x2422), 0xFFFD)  # signs of control characters, which the font lacks
 _LONGEST = 26  # characters of a name beside a drawing
 _MARKERS = ("o", "s", "^", "D", "v")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1, 1.2), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1))
@@ -115,7 +117,8 @@ def plot_scores(
 
 
 def short(name: str) -> str:
-    """Return a name that has room beside a drawing."""
+    """Return a name that has room beside a drawing, without control characters, which no SVG file may hold."""
+    name = visible(name).translate(_NOT_DRAWN)
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 

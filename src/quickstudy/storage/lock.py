@@ -1,4 +1,4 @@
-"""Lock: one process at a time works in a folder; what an ended process left is told from what is still being written.
+"""Lock: one process at a time works in a folder or writes a file; what is left is told from what is being written.
 
     with locked(folder):          # `folder/.lock` says who works here
         train()
@@ -26,17 +26,17 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in a folder.
+def locked(place: Path) -> Iterator[None]:
+    """Keep other processes from working in a folder, or from writing a file.
 
     Args:
-        folder: A run folder or the folder of a comparison; it must exist.
+        place: A run folder or the folder of a comparison, which must exist; or a file that is to be written.
 
     Raises:
         RunError: Another process is at work there; the message says which.
     """
-    file = folder / LOCK
-    handle = _lock_file(file)
+    file = place / LOCK if place.is_dir() else place.with_name(f".{place.name}{LOCK}")
+    handle = _lock_file(file, place)
     try:
         os.ftruncate(handle, 0)
         who = {"process": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
@@ -48,13 +48,13 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock_file(file: Path) -> int:
-    """Return the open file, locked."""
+def _lock_file(file: Path, place: Path) -> int:
+    """Return the open file, locked, that stands for a place."""
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         if claim(handle) is False:
             os.close(handle)
-            raise _busy(file)
+            raise _busy(file, place)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), file.stat()):
                 return handle
@@ -110,14 +110,14 @@ def is_abandoned(folder: Path) -> bool:
         return handle is not None and claim(handle) is True
 
 
-def _busy(file: Path) -> RunError:
+def _busy(file: Path, place: Path) -> RunError:
     try:
         who = json.loads(file.read_text(encoding="utf-8"))
         name = f"process {int(who['process'])} on {who['host']}, since {who['since']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has only just begun
         name = "another process"
     return RunError(
-        f"this folder is in use by {name}",
-        where=str(file.parent),
+        f"this {'folder' if place.is_dir() else 'file'} is in use by {name}",
+        where=str(place),
         fix="Wait until it has ended, or choose another --out.",
     )

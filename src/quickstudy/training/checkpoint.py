@@ -13,15 +13,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from quickstudy.errors import RunError
+from quickstudy.models.weights import find_not_finite
 from quickstudy.storage.files import finite, replaced_folder, save_tensors, surviving_folder, write_json
 from quickstudy.storage.manifest import find_changed, hash_files
 from quickstudy.storage.reading import read_json, seal, unseal
 from quickstudy.training.kept import is_better
 
+_NAMES = ("step", "exp_avg", "exp_avg_sq")  # of AdamW's state of a parameter
 _WEIGHTS, _MOMENTS = "meta_parameters.safetensors", "optimizer.safetensors"
 STATE = "state.json"  # by this file a checkpoint is recognised
 
@@ -92,7 +95,7 @@ def load_checkpoint(
     if whole is None:
         return None
     state = _checked_state(whole)
-    weights = load_file(whole / _WEIGHTS)
+    weights = _read_tensors(whole / _WEIGHTS)
     for name, parameter in learner.named_parameters():
         if name not in weights or weights[name].shape != parameter.shape:
             raise RunError(
@@ -100,12 +103,38 @@ def load_checkpoint(
                 where=str(whole / _WEIGHTS),
                 fix="Another version of quickstudy wrote it: finish it with that version, or start a new run.",
             )
+    moments = _checked_moments(optimizer, whole / _MOMENTS) if optimizer else {}
     with torch.no_grad():
         for name, parameter in learner.named_parameters():
             parameter.copy_(weights[name])
     if optimizer:
-        _restore(optimizer, load_file(whole / _MOMENTS))
+        _restore(optimizer, moments)
     return state
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file; one whose hash is right can still be one that somebody else wrote."""
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except Exception as error:  # a damaged file fails in many ways
+        raise _damaged(file) from error
+    if any(not tensor.is_floating_point() for tensor in tensors.values()) or find_not_finite(tensors):
+        raise _damaged(file)
+    return tensors
+
+
+def _checked_moments(optimizer: torch.optim.Optimizer, file: Path) -> dict[str, Tensor]:
+    """Return the optimizer's state, each entry in the shape of its parameter, or a single number."""
+    moments, parameters = _read_tensors(file), _parameters(optimizer)
+    for key, value in moments.items():
+        place, _, name = key.partition(".")
+        fits = place.isdecimal() and int(place) < len(parameters) and name in _NAMES
+        if not fits or value.shape != (() if name == "step" else parameters[int(place)].shape):
+            raise _damaged(file)
+    places = {key.partition(".")[0] for key in moments}
+    if any(f"{place}.{name}" not in moments for place in places for name in _NAMES):
+        raise _damaged(file)
+    return moments
 
 
 def read_state(folder: Path) -> TrainState | None:
@@ -124,7 +153,9 @@ def _checked_state(folder: Path) -> TrainState:
         values = unseal(read_json(folder / STATE))
         hashes = dict(values.pop("sha256"))
         values["left_out"] = tuple(values.get("left_out", ()))
-        state = TrainState(**values)
+        state = TypeAdapter(TrainState).validate_python(values)
+        if min(state.step, state.stale, state.seconds, *state.left_out) < 0:
+            raise ValueError("a count is negative")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder / STATE) from None
     for name in find_changed(folder, hashes):

@@ -14,7 +14,7 @@ from quickstudy.settings import OuterSettings
 from quickstudy.tasks.sampler import EpisodeSampler
 from quickstudy.training.language import LanguageModel
 from quickstudy.training.meta_batch import MetaBatch
-from quickstudy.training.outer import meta_parameters
+from quickstudy.training.outer import make_optimizer
 from quickstudy.training.plan import LanguagePlan, Plan, plan, plan_language
 
 # Sizes of matrix products: for the processor those of a small encoder's layers, which are too small to measure a GPU.
@@ -30,9 +30,10 @@ class Explanation:
         episodes: Episodes of this process in the step.
         at_once: Episodes that are computed at once.
         operations: Floating-point operations of matrix products and attention, counted.
-        seconds: What the step took, without the time for its data.
+        seconds: What the meta-gradient took, without the time for its data.
         data_seconds: Sampling and tokenising; in training this is done while the step before is computed.
-        memory_mib: Memory beyond what was in use before; None where it cannot be measured.
+        memory_mib: Memory that the training takes beyond what was held before; None where it cannot be measured.
+        held_mib: Memory that was held before: the program, the encoder, the data; None where it cannot be measured.
         free_mib: Memory that was free before; None where it cannot be measured.
         rate: Floating-point operations per second of a matrix product, in that precision on this device.
         precision: `no` (single precision), or `bf16`.
@@ -48,6 +49,7 @@ class Explanation:
     seconds: float
     data_seconds: float
     memory_mib: float | None
+    held_mib: float | None
     free_mib: float | None
     rate: float
     precision: str
@@ -90,33 +92,41 @@ def explain(
     accelerator: Accelerator,
     language: LanguageModel | None = None,
 ) -> Explanation:
-    """Estimate the first outer step and compute its meta-gradient twice: once to count operations, once to time it.
+    """Estimate the first outer step, take it and one more with a rate of 0 to measure them, and count the operations.
 
-    The same is done with the first step of masked-language modelling, if the training has such steps.
+    The second step has what a training has from then on: the moments of the optimizer. The first step of
+    masked-language modelling is estimated and measured too, if the training has such steps.
     """
     device = accelerator.device
     learner.to(device)
-    meta_parameters(learner, settings.trains)
+    optimizer = make_optimizer(learner, settings, language)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
     meta_batch = MetaBatch(
         learner, sampler, settings.meta_batch_size, settings.outer_steps, accelerator, settings.max_length
     )
     began, free = time.perf_counter(), free_mib(device)
     episodes = meta_batch.episodes(0)
     data_seconds = time.perf_counter() - began
+    with measure(device) as cost:
+        _step(meta_batch, optimizer)
+        began = time.perf_counter()
+        _step(meta_batch, optimizer)
+        seconds = time.perf_counter() - began
+    at_once = meta_batch.at_once
     with FlopCounterMode(display=False) as counter:
         meta_batch.add(torch.zeros(3, device=device), 0)
     learner.zero_grad()
-    with measure(device) as cost:
-        meta_batch.add(torch.zeros(3, device=device), 0)
-    learner.zero_grad()
+    more = cost.more_mib
     return Explanation(
-        plan=plan(learner, episodes, meta_batch.at_once),
+        plan=plan(learner, episodes, at_once),
         episodes=len(episodes),
-        at_once=meta_batch.at_once,
+        at_once=at_once,
         operations=float(counter.get_total_flops()),
-        seconds=cost.seconds - meta_batch.waited,
+        seconds=seconds - meta_batch.waited,
         data_seconds=data_seconds,
-        memory_mib=cost.more_mib,
+        memory_mib=more,
+        held_mib=None if more is None or cost.peak_mib is None else cost.peak_mib - more,
         free_mib=free,
         rate=matrix_rate(device, torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32),
         precision=accelerator.mixed_precision,
@@ -148,6 +158,15 @@ def _explain_language(language: LanguageModel, accelerator: Accelerator) -> Lang
         seconds=cost.seconds,
         memory_mib=cost.more_mib,
     )
+
+
+def _step(meta_batch: MetaBatch, optimizer: torch.optim.Optimizer) -> None:
+    """Take the first outer step."""
+    meta_batch.add(torch.zeros(3, device=meta_batch.accelerator.device), 0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if meta_batch.accelerator.device.type == "cuda":
+        torch.cuda.synchronize(meta_batch.accelerator.device)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32, *, repeats: int = 30) -> float:

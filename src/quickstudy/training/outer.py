@@ -133,7 +133,7 @@ class _Loop:
         self.last, self.best = folder / LAST, folder / BEST
         self.state = TrainState()
         self.held = Held()
-        self.optimizer = _optimizer(learner, settings, language)
+        self.optimizer = make_optimizer(learner, settings, language)
         params = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.reduction = Reduction(params, self.held)
         size, steps = settings.meta_batch_size, settings.outer_steps
@@ -349,7 +349,7 @@ def meta_parameters(learner: MetaLearner, trains: str) -> tuple[list[nn.Paramete
     return trained, [parameter for name, parameter in beside.items() if not name.startswith(f"{LANGUAGE}.")]
 
 
-def _optimizer(
+def make_optimizer(
     learner: MetaLearner, settings: OuterSettings, language: LanguageModel | None = None
 ) -> torch.optim.AdamW:
     """Return AdamW with groups of the encoder's meta-parameters, the language head, and what is beside them.

@@ -2,12 +2,12 @@
 
     operations   passes · (2 · weights of the layers · tokens + attention)     passes: see `methods.passes`
     traffic      passes · (weights of the layers + 2 · activations)            each is read or written once
-    memory       gradients + copies of φ + activations that graphs hold        beyond weights and moments
+    memory       see `training.memory`
 
 Operations are those of the layers' matrix products and of attention. The operations of the head and elementwise
 operations are left out; of masked-language modelling the head counts, because it scores each word of the vocabulary.
 The lowest layer that is trained needs no gradient of its input, so real operations are 0.3 to 6 % fewer than the
-estimate. The memory that a layer takes per token was measured on MiniLM (dev/LOG.md).
+estimate.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from statistics import mean
 
 from quickstudy.methods.base import MetaLearner
-from quickstudy.methods.passes import EncoderPasses
 from quickstudy.models.batch import EncodedEpisode
 from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.tokens import Sequences
+from quickstudy.models.graph_size import measure_graph
+from quickstudy.training.load import Load, count_query
+from quickstudy.training.memory import reckon_memory
 
-# How many numbers the graph of a layer holds per token and hidden unit: in a pass, and in a second-order step.
-_FIRST, _SECOND = 26, 42
-_LOGITS = 3  # and for each masked token and word of the vocabulary: logits, their log-softmax, and its gradient
+_MOVED = 26  # numbers that a layer reads or writes per token and hidden unit
+_LOGITS = 3  # for each masked token and word of the vocabulary: logits, their log-softmax, and its gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Plan:
         computed: Tokens with padding.
         operations: Floating-point operations; None if the passes are not known beforehand.
         traffic: Bytes of weights and activations that are read or written, each once per pass; None likewise.
-        memory_mib: Memory for the meta-gradient of all episodes that are worked on at once, beyond what was held
-            before.
+        memory_mib: Memory of the training beyond what was held before it: the meta-gradient of all episodes that are
+            worked on at once, and the optimizer's moments.
     """
 
     way: str
@@ -60,15 +60,13 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
     """
     encoder, passes, fraction = learner.encoder, learner.encoder_passes(), learner.partition.layer_fraction
     shape = _Shape.measure(encoder)
-    loads = [(_Load.count(encoder, e.support.sequences), _query_load(learner, e)) for e in episodes]
+    loads = [(Load.count(encoder, e.support.sequences), count_query(learner, e)) for e in episodes]
     support, query = (_mean(column) for column in zip(*loads, strict=True))
     operations = traffic = None
     if passes.support is not None:
         counts = [below * (1 - fraction) + above * fraction for below, above in (passes.support, passes.query)]
         operations = sum(n * shape.operations(load) for n, load in zip(counts, (support, query), strict=True))
         traffic = sum(n * shape.traffic(load) for n, load in zip(counts, (support, query), strict=True))
-    trained = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad)
-    held = sorted(_numbers_held(learner, passes, shape, e, both) for e, both in zip(episodes, loads, strict=True))
     return Plan(
         passes.way,
         passes.why,
@@ -76,7 +74,7 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
         support.computed + query.computed,
         operations,
         traffic,
-        (trained + sum(held[-at_once:])) * shape.bytes / 2**20,
+        reckon_memory(learner, episodes, at_once),
     )
 
 
@@ -104,59 +102,16 @@ def plan_language(encoder: Encoder, sizes: Sequence[int], masked: int) -> Langua
         masked: Masked tokens.
     """
     shape, most, words = _Shape.measure(encoder), max(sizes), encoder.model.get_input_embeddings().weight
-    load = _Load(sum(sizes), len(sizes) * most, len(sizes) * most * most)
+    load = Load(sum(sizes), len(sizes) * most, len(sizes) * most * most)
     # Forward, and back to the states; back to the weights too, if they are trained. E is the encoder's, W the head's.
     head = 2 * masked * ((3 if words.requires_grad else 2) * words.numel() + 3 * shape.width**2)
     trained = sum(p.numel() for p in encoder.model.parameters() if p.requires_grad) + shape.width**2
-    held = _FIRST * shape.activations(load) + _LOGITS * masked * words.shape[0]
+    held = measure_graph(encoder.model).of(load.computed, load.pairs) + _LOGITS * masked * words.shape[0]
     return LanguagePlan(load.tokens, 3 * shape.operations(load) + head, (trained + held) * shape.bytes / 2**20)
 
 
-def _numbers_held(
-    learner: MetaLearner,
-    passes: EncoderPasses,
-    shape: "_Shape",
-    episode: EncodedEpisode,
-    loads: tuple["_Load", "_Load"],
-) -> float:
-    """Return how many numbers an episode holds while its meta-gradient is taken."""
-    support, query = map(shape.activations, loads)
-    partition, fraction, tokens = learner.partition, learner.partition.layer_fraction, None
-    if passes.rows:
-        tokens = partition.tokens_in_use(episode.support.sequences, episode.query.sequences)
-    adapted = passes.copies * sum(p.numel() for p in partition.initial(tokens).values())
-    flows = passes.support is None or passes.support[0] > 1
-    per_support_token = _SECOND * passes.graphs * fraction + (_FIRST * (1 - fraction) if flows else 0)
-    held = adapted + per_support_token * support + _FIRST * query
-    # The graph of a first-order step has gone before the graph of the query loss is made.
-    return held if passes.graphs else max(held, adapted + _FIRST * support)
-
-
-@dataclass(frozen=True, slots=True)
-class _Load:
-    """The sizes of a set: tokens, tokens with padding, and pairs of tokens that share a row."""
-
-    tokens: float
-    computed: float
-    pairs: float
-
-    @classmethod
-    def count(cls, encoder: Encoder, sequences: Sequences) -> "_Load":
-        rows = [batch.inputs["input_ids"].shape for batch in encoder.batches(sequences)]
-        return cls(sum(map(len, sequences.ids)), sum(b * t for b, t in rows), sum(b * t * t for b, t in rows))
-
-
-def _query_load(learner: MetaLearner, episode: EncodedEpisode) -> _Load:
-    """Return the load of the query set, and of label names if they are read: they run once too, with their gradient."""
-    load = _Load.count(learner.encoder, episode.query.sequences)
-    if not learner.reads_names or not len(episode.names):
-        return load
-    names = _Load.count(learner.encoder, episode.names)
-    return _Load(load.tokens + names.tokens, load.computed + names.computed, load.pairs + names.pairs)
-
-
-def _mean(loads: Sequence[_Load]) -> _Load:
-    return _Load(*(mean(getattr(load, name) for load in loads) for name in ("tokens", "computed", "pairs")))
+def _mean(loads: Sequence[Load]) -> Load:
+    return Load(*(mean(getattr(load, name) for load in loads) for name in ("tokens", "computed", "pairs")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +130,14 @@ class _Shape:
         like = next(encoder.model.parameters())
         return cls(len(stack), weights, int(encoder.model.config.hidden_size), like.element_size())
 
-    def operations(self, load: _Load) -> float:
+    def operations(self, load: Load) -> float:
         """Return the operations of a pass forward."""
         return 2 * self.weights * load.computed + 4 * self.width * self.layers * load.pairs
 
-    def activations(self, load: _Load) -> float:
+    def activations(self, load: Load) -> float:
         """Return how many numbers there are, with one for each token, layer and hidden unit."""
         return self.layers * self.width * load.computed
 
-    def traffic(self, load: _Load) -> float:
+    def traffic(self, load: Load) -> float:
         """Return the bytes that a pass forward reads or writes."""
-        return self.bytes * (self.weights + 2 * _FIRST * self.activations(load))
+        return self.bytes * (self.weights + 2 * _MOVED * self.activations(load))

@@ -21,6 +21,7 @@ def write_card(folder: Path) -> Path:
     """Write `README.md` from the files of a run folder, and return its path."""
     run = read_run(folder)
     method, encoder = run.recipe.method.name, Path(run.recipe.encoder.name).name
+    commit = f" (commit `{run.recipe.encoder.revision}`)" if run.recipe.encoder.revision else ""
     tasks = ", ".join(_public(task) for task in run.recipe.tasks.train)
     lines = [
         "---",
@@ -30,7 +31,7 @@ def write_card(folder: Path) -> Path:
         "---",
         f"# {run.name}",
         "",
-        f"A language encoder meta-pretrained with quickstudy: `{method}` on `{encoder}`, on the tasks {tasks}.",
+        f"A language encoder meta-pretrained with quickstudy: `{method}` on `{encoder}`{commit}, on the tasks {tasks}.",
         "",
         "## Use",
         "",

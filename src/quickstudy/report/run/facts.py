@@ -22,6 +22,12 @@ class _Named:
 
 
 @dataclass(frozen=True, slots=True)
+class _Encoder:
+    name: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Tasks:
     train: tuple[str, ...]
 
@@ -37,7 +43,7 @@ class RecipeFacts:
     """What a page says of a recipe."""
 
     method: _Named
-    encoder: _Named
+    encoder: _Encoder
     tasks: _Tasks
     outer: _Outer
 
