@@ -188,7 +188,7 @@ def test_a_second_text_can_be_passed_over(tmp_path: Path) -> None:
         ("samples?kind=regression", "option 'kind'", "It takes no options"),
         ("glue:rte?label=x", "option 'label'", "Choose one of: path, revision."),
         ("few.csv?config=x", "option 'config'", "Choose one of: bad, kind, label, lineage, pair, text."),
-        ("hub:x?path=y", "option 'path'", "Choose one of: config, kind, label, lineage, pair, text."),
+        ("hub:x?path=y", "option 'path'", "Choose one of: config, kind, label, lineage, pair, revision, text."),
         ("few.csv?pair=", "option 'pair' in 'few.csv?pair=' has no value", "Write pair=..., or leave it out."),
         ("few.csv?text", "option 'text' in 'few.csv?text' has no value", "Write text=..."),
         ("few.csv?text=text&text=label", "is given twice", "Leave one of them out."),
