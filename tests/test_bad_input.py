@@ -140,11 +140,16 @@ BROKEN_PARQUET = broken_parquet()
 BAD_FILES: dict[str, tuple[str, str | bytes, int | None, Sequence[str]]] = {
     "missing text column": (
         "f.csv",
-        "txt,label\na,x\nb,y\n",
+        "id,txt,label\n1,a,x\n2,b,y\n",
         1,
-        ("no column 'text'; the columns are: txt, label", "Did you mean 'txt'?", "--text-column"),
+        ("no column 'text'; the columns are: id, txt, label", "Did you mean 'txt'?", "--text-column"),
     ),
-    "missing label column": ("f.jsonl", '{"text": "a", "lable": 1}\n', 1, ("Did you mean 'lable'?", "--label-column")),
+    "missing label column": (
+        "f.jsonl",
+        '{"id": 1, "text": "a", "lable": 1}\n',
+        1,
+        ("Did you mean 'lable'?", "--label-column"),
+    ),
     "one class only": ("f.csv", "text,label\na,x\nb,x\n", None, ("every row has the label 'x'", "at least two labels")),
     "empty text": ("f.csv", "text,label\na,x\n,y\n", 3, ("the text in 'text' is empty", "delete the row")),
     "blank text": ("f.jsonl", '\n{"text": " \\n", "label": "x"}\n', 2, ("the text in 'text' is empty",)),

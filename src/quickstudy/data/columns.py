@@ -1,7 +1,8 @@
 """Columns: which columns of a table hold the text, the second text of pairs and the label.
 
 A column called `text`, `text_pair` or `label` is taken. Without it the usual names of such columns are looked for, in
-upper or lower case. If there is a single one it is taken, which is said; of several none is.
+upper or lower case. If there is a single one it is taken, which is said; of several none is. In a table of two columns,
+of which one is found, the other one is taken too.
 """
 
 import logging
@@ -65,6 +66,8 @@ def choose_columns(
 
     >>> choose_columns(["id", "Sentence", "Sentiment"], Columns(), "few.csv")
     Columns(text='Sentence', text_pair=None, label='Sentiment')
+    >>> choose_columns(["message", "team"], Columns(), "few.csv")
+    Columns(text='message', text_pair=None, label='team')
     """
     known = {_plain(name): name for name in reversed(names)}
     chosen = columns
@@ -83,6 +86,16 @@ def choose_columns(
         free = {word: name for word, name in known.items() if name not in (chosen.label, chosen.text_pair)}
         only = names[0] if len(names) == 1 and not labelled else None
         chosen = replace(chosen, text=only or _choose("text", free, TEXT_NAMES, source))
+    return _with_the_other_column(names, columns, chosen) if labelled and len(names) == 2 else chosen
+
+
+def _with_the_other_column(names: Sequence[str], asked: Columns, chosen: Columns) -> Columns:
+    """Return the columns of a table of two: where only the text or the label is found, the other one is the rest."""
+    text, label = chosen.text in names, chosen.label in names
+    if text and not label and asked.label == AUTO and chosen.text_pair is None:
+        return replace(chosen, label=next(name for name in names if name != chosen.text))
+    if label and not text and asked.text == AUTO and chosen.text_pair is None:
+        return replace(chosen, text=next(name for name in names if name != chosen.label))
     return chosen
 
 

@@ -47,9 +47,9 @@ def find_commit(repository: str, revision: str | None, kind: Kind) -> str | None
             return HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=_SECONDS).sha
         except Exception:
             pass
-    refs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind) / "refs"
     try:
+        refs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind) / "refs"
         noted = (refs / (revision or constants.DEFAULT_REVISION)).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # not noted, or no id at all: the path of a folder that is not there
         return None
     return noted if is_commit(noted) else None
