@@ -39,7 +39,7 @@ change is added to it. No other encoder accepts the change.
 
 The head is ridge regression with a free intercept. Label names count as further examples, and a meta-learned gate says
 how much: more if there are few examples and if the names explain them well. How sure the answers are is set for each
-task, by leaving out each example once.
+task, by leaving out each example once; after gradient steps (`steps=`) it is not.
 
 ```bash
 quickstudy adapt --data few.csv --out model/

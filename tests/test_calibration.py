@@ -60,6 +60,16 @@ def test_the_calibrated_scale_is_the_most_probable_one(signal: float, learned: f
     assert abs(math.log(factor[0, 0].item()) - best) <= math.log(2) / 8 + 1e-6
 
 
+def test_long_features_in_single_precision_are_calibrated_as_in_double() -> None:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(16) % 4
+    features = 300 * (torch.eye(32)[labels] / 8 + torch.randn(16, 32, generator=random) / 8 + 2)
+    single, double = (SupportRows(each, labels) for each in (features, features.double()))
+    rule = Ridge(1.0, 30.0, intercept=True, calibrated=True)
+    factor = rule._best_factor(single, 16, 4)
+    assert factor == rule.double()._best_factor(double, 16, 4) != 1.0
+
+
 def test_a_scale_is_not_calibrated_where_no_example_can_be_left_out() -> None:
     rows = SupportRows(torch.eye(3), torch.arange(3))
     rule = Ridge(intercept=True, calibrated=True)

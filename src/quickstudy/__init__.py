@@ -85,10 +85,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        if _HOME[name] not in sys.modules:
-            with quick_imports():
-                import_module(_HOME[name])
-        return getattr(sys.modules[_HOME[name]], name)
+        if _HOME[name] in sys.modules:  # another thread may be importing it: then this waits until it is whole
+            return getattr(import_module(_HOME[name]), name)
+        with quick_imports():
+            return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'quickstudy' has no attribute {name!r}")
 
 

@@ -42,7 +42,10 @@ from quickstudy.training.record import StepRecord
 _ZERO = "label-names"
 _READINGS: Mapping[str, NameReading] = {"no-names": "none", "opaque-names": "opaque"}
 _STEPS = re.compile(r"([1-9]\d*)-steps")
-_WITHOUT_EFFECT = {"names: Literal['none', 'gated'] = 'none'"}
+_WITHOUT_EFFECT = {
+    "names: Literal['none', 'gated'] = 'none'",
+    "calibration: Literal['none', 'leave-one-out'] = 'none'",
+}
 _POINTS = 200  # of a meta-training curve
 
 
@@ -272,7 +275,7 @@ def _file_hash(file: Path, _written: int) -> str:
 def _defaults(method: str) -> list[str]:
     """Return a method's settings as they are by default: figures follow from those too.
 
-    `names = "none"` is left out: it changes no figure, so that cells hold that were computed before it was a setting.
+    A default that changes no figure is left out, so that cells hold that were computed before it was a setting.
     """
     return [line for line in describe_parameters(METHODS.get(method, label_names)) if line not in _WITHOUT_EFFECT]
 

@@ -135,8 +135,9 @@ def without_revision(reference: str) -> str:
     target, _, query = reference.partition("?")
     if target.partition(":")[0] not in ("hub", "glue"):
         return reference
-    kept = [part for part in query.split("&") if part and not part.startswith("revision=")]
-    return f"{target}?{'&'.join(kept)}" if kept else target
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    options.pop("revision", None)
+    return f"{target}?{urlencode(options, safe='/,')}" if options else target  # written as `with_commit` writes it
 
 
 def with_whole_source(reference: str, base: Path = Path()) -> str:

@@ -79,8 +79,8 @@ class Ridge(HeadRule):
         factor = self._best_factor(rows, examples, len(head.bias))
         return LinearHead(factor * head.weight, factor * head.bias)
 
-    def _best_factor(self, rows: SupportRows, examples: int, n_way: int) -> Tensor:
-        """Return the factor of the learned α, (); 1 if no example can be left out."""
+    def _best_factor(self, rows: SupportRows, examples: int, n_way: int) -> float:
+        """Return the factor of the learned α; 1 if no example can be left out."""
         labels = rows.labels[:examples]
         known = torch.bincount(rows.labels, minlength=n_way)[labels] > 1  # by another row, once the example is left out
         logits = self.log_scale.exp() * self.leave_one_out(rows, n_way)[:examples][known]
@@ -88,22 +88,25 @@ class Ridge(HeadRule):
         answers = torch.log_softmax(factors[:, None, None] * logits, dim=-1)
         likelihood = answers.gather(-1, labels[known].expand(len(factors), -1).unsqueeze(-1)).squeeze(-1)
         prior = -(factors.log() / _PRIOR_WIDTH).square() / 2
-        return factors[(likelihood @ rows.counts[:examples][known] + prior).argmax()]
+        total = likelihood @ rows.counts[:examples][known].to(logits) + prior
+        return float(factors[total.argmax()]) if bool(total.isfinite().all()) else 1.0
 
     def leave_one_out(self, rows: SupportRows, n_way: int) -> Tensor:
-        """Return what the regression on all other rows predicts for each row, (B, N), without the factor α."""
-        counts = rows.counts
-        one_hot: Tensor = nn.functional.one_hot(rows.labels, n_way).to(rows.features)
+        """Return what the regression on all other rows predicts for each row, (B, N), without the factor α.
+
+        It is in double precision, because 1 - h_i is a small difference where features are long.
+        """
+        features, counts = rows.features.double(), rows.counts.double()
+        one_hot = nn.functional.one_hot(rows.labels, n_way).double()
         share = counts / counts.sum() if self.intercept else torch.zeros_like(counts)
-        features, base = rows.features - share @ rows.features, share @ one_hot
+        features, base = features - share @ features, share @ one_hot
         # In terms of rows times the root of their weight, the hat matrix is symmetric, and a weight of 0 is allowed.
         root = counts.sqrt().unsqueeze(-1)
         kernel = features @ features.T * root.T
-        gram = root * kernel
+        gram, wanted = root * kernel, root * (one_hot - base)
         system = gram + self.log_penalty.exp() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        hat = torch.linalg.solve(system, gram)
-        fitted = kernel @ torch.linalg.solve(system, root * (one_hot - base)) + base
-        left_out: Tensor = one_hot - (one_hot - fitted) / (1 - hat.diagonal() - share).unsqueeze(-1)
+        hat, dual = torch.linalg.solve(system, torch.cat([gram, wanted], 1)).split([len(gram), n_way], 1)
+        left_out: Tensor = one_hot - (one_hot - kernel @ dual - base) / (1 - hat.diagonal() - share).unsqueeze(-1)
         return left_out
 
 
