@@ -25,7 +25,7 @@ from pathlib import Path
 
 from records import read, write
 from split import Split, read_split, references, side
-from tournament_tables import PROBE
+from tournament_tables import PROBE, Scored, print_tables, tables_of
 
 import quickstudy
 from quickstudy.comparison.cell import plan_cells
@@ -258,6 +258,13 @@ def collect(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Figu
     assert len({figures.commit for figures in there.values()}) == 1, "these figures are not from one commit"
     assert len({figures.asked for figures in there.values()}) == 1, "these figures were asked for in several ways"
     return there
+
+
+def show_tables(options: argparse.Namespace, draws: Sequence[Scored], control: str) -> None:
+    """Print the gains over the linear probe and over a control, by kind of task, and keep them in OUT."""
+    tables = tables_of(draws, read_split(), options.shots, control=control)
+    write(options.out / "tables.json", tables)
+    print_tables(tables)
 
 
 def finish(there: Mapping[str, Figures], names: Iterable[str]) -> None:

@@ -45,6 +45,7 @@ from experiment import (
     run_all,
     score,
     scored_tasks,
+    show_tables,
 )
 from practice import bags
 from raw_texts import add_text, prepare_text, text_source
@@ -53,7 +54,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from split import read_split
 from torch.utils.flop_counter import FlopCounterMode
-from tournament_tables import PROBE, Scored, print_tables, tables_of
+from tournament_tables import PROBE, Scored
 
 import quickstudy
 from quickstudy.build import build
@@ -120,9 +121,7 @@ def main() -> None:
     draws: list[Scored] = [draw for figures in there.values() for draw in figures.draws]
     if UNTRAINED in there:
         draws += read(figures_file(options, TFIDF), tuple[PlainDraw, ...])
-        tables = tables_of(draws, read_split(), options.shots, control=LANGUAGE)
-        write(options.out / "tables.json", tables)
-        print_tables(tables)
+        show_tables(options, draws, LANGUAGE)
     finish(there, [UNTRAINED, *entries])
 
 

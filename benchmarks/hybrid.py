@@ -36,11 +36,11 @@ from experiment import (
     run_all,
     score,
     scored_tasks,
+    show_tables,
 )
 from raw_texts import TRAIN_SETS, add_text, prepare_text, text_source
-from records import write
 from split import read_split
-from tournament_tables import PROBE, print_tables, tables_of
+from tournament_tables import PROBE
 
 from quickstudy.comparison.learner import named_learner, trained_learner
 from quickstudy.config import Recipe, check_recipe
@@ -68,9 +68,7 @@ def main() -> None:
     there = collect(options, [UNTRAINED, *entries])
     if UNTRAINED in there:
         draws = [draw for figures in there.values() for draw in figures.draws]
-        tables = tables_of(draws, read_split(), options.shots, control=SUPERVISED)
-        write(options.out / "tables.json", tables)
-        print_tables(tables)
+        show_tables(options, draws, SUPERVISED)
     finish(there, [UNTRAINED, *entries])
 
 

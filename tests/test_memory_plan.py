@@ -1,4 +1,4 @@
-"""What a meta-training is reckoned to hold is what its tensors hold, for every method.
+"""What a meta-training is estimated to hold is what its tensors hold, for every method.
 
 The bytes of all tensors that are alive are counted after every operation. That is exact and the same on every machine;
 benchmarks/memory.py compares with the resident memory of a process.
@@ -23,10 +23,10 @@ from quickstudy.models.encoder import Encoder, EncoderSettings
 from quickstudy.settings import OuterSettings
 from quickstudy.tasks.episode import EpisodeSpec
 from quickstudy.tasks.sampler import EpisodeSampler
-from quickstudy.training.memory import reckon_numbers
+from quickstudy.training.memory import count_numbers
 from quickstudy.training.outer import make_optimizer
 
-WITHIN = 0.2  # small networks beside the encoder are not reckoned; beside a real encoder they are nothing
+WITHIN = 0.2  # small networks beside the encoder are not counted; beside a real encoder they are nothing
 TOP = {"adapts": "layers:-1", "inner_steps": 3}
 ALL = {"adapts": "all", "inner_steps": 3}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -81,7 +81,7 @@ def test_what_is_held_is_foreseen(case: str) -> None:
     learner, episodes = _make(*CASES[case])
     at_once = learner.episodes_at_once or len(episodes)
     counted = _count(learner, episodes, at_once)
-    assert 4 * reckon_numbers(learner, episodes, at_once) == pytest.approx(counted, rel=WITHIN)
+    assert 4 * count_numbers(learner, episodes, at_once) == pytest.approx(counted, rel=WITHIN)
 
 
 def _make(

@@ -1,4 +1,4 @@
-"""What an outer step is reckoned to cost is what it costs; and when memory is short it is taken in smaller parts."""
+"""What an outer step is estimated to cost is what it costs; and when memory is short it is taken in smaller parts."""
 
 import resource
 from collections.abc import Iterator
@@ -64,9 +64,9 @@ def accelerator() -> Iterator[Accelerator]:
 def test_operations_are_those_that_are_counted(case: str) -> None:
     learner = _learner(case)
     episode = encode_episode(learner.encoder, SAMPLER[0])
-    reckoned = plan(learner, [episode]).operations
-    assert reckoned is not None
-    assert _counted(learner) == pytest.approx(reckoned, rel=0.1)
+    estimated = plan(learner, [episode]).operations
+    assert estimated is not None
+    assert _counted(learner) == pytest.approx(estimated, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -107,19 +107,19 @@ def test_an_estimate_is_what_the_first_lines_of_its_module_say(
     assert (estimate.operations, estimate.traffic) == pytest.approx((np.mean(operations), np.mean(traffic)), rel=1e-12)
 
 
-def test_another_way_is_reckoned_otherwise() -> None:
+def test_another_way_is_estimated_otherwise() -> None:
     counted = _counted(_learner("fomaml"))
     episode = encode_episode(_learner("maml all").encoder, SAMPLER[0])
     assert plan(_learner("maml all"), [episode]).operations > 1.5 * counted
 
 
 @pytest.mark.parametrize("method", ["imaml", "maml++", "reptile", "lstm-optimizer", "learned-optimizer"])
-def test_what_is_not_known_beforehand_is_not_reckoned(method: str) -> None:
+def test_what_is_not_known_beforehand_is_not_estimated(method: str) -> None:
     learner = make(method, tiny_encoder())
     assert plan(learner, [encode_episode(learner.encoder, SAMPLER[0])]).operations is None
 
 
-def test_rules_that_need_every_entry_or_are_networks_are_reckoned_larger() -> None:
+def test_rules_that_need_every_entry_or_are_networks_are_estimated_larger() -> None:
     encoder = tiny_encoder()
     episodes = [encode_episode(encoder, SAMPLER[0])]
     by_layer, by_entry = (

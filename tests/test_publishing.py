@@ -9,6 +9,7 @@ import shutil
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -109,6 +110,18 @@ def reach(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """While this lasts, a server of this machine plays the Hub."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        reach(monkeypatch, server.server_port)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     seen = Hub()
@@ -133,13 +146,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        reach(monkeypatch, server.server_port)
+    with served(Handler, monkeypatch):
         yield seen
-        server.shutdown()
-        thread.join()
 
 
 def test_a_model_arrives_as_it_is_and_opens_there(folders: Path, hub: Hub, tmp_path: Path, command: Command) -> None:

@@ -5,9 +5,8 @@ The Hub's cache is laid out in a folder as the Hub's libraries lay it out, and n
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.pretraining import resume_run
 from quickstudy.runs import Run
 from quickstudy.storage.revision import find_commit
-from test_publishing import reach
+from test_publishing import served
 
 OLD, NEW, UNKNOWN = "a" * 40, "b" * 40, "c" * 40
 
@@ -184,13 +183,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as playing:
-        thread = threading.Thread(target=playing.serve_forever)
-        thread.start()
-        reach(monkeypatch, playing.server_port)
+    with served(Handler, monkeypatch):
         yield asked
-        playing.shutdown()
-        thread.join()
 
 
 def test_the_hub_is_asked_for_the_commit_and_a_commit_is_not_asked_for(server: list[str], tmp_path: Path) -> None:

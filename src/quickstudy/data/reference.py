@@ -118,7 +118,7 @@ def with_commit(reference: str) -> str:
         return reference
     repository = HUB_ID if source == "glue" else name
     commit = pin(repository, options.get("config"), options.get("revision"))
-    return reference if commit is None else f"{target}?{urlencode({**options, 'revision': commit}, safe='/,')}"
+    return reference if commit is None else _with_options(target, {**options, "revision": commit})
 
 
 def names_commit(reference: str) -> bool:
@@ -137,7 +137,11 @@ def without_revision(reference: str) -> str:
         return reference
     options = dict(parse_qsl(query, keep_blank_values=True))
     options.pop("revision", None)
-    return f"{target}?{urlencode(options, safe='/,')}" if options else target  # written as `with_commit` writes it
+    return _with_options(target, options)
+
+
+def _with_options(target: str, options: Mapping[str, str]) -> str:
+    return f"{target}?{urlencode(options, safe='/,')}" if options else target
 
 
 def with_whole_source(reference: str, base: Path = Path()) -> str:

@@ -30,7 +30,7 @@ class InnerOptimizer(nn.Module, ABC):
         skips_zero_gradients: True if a parameter entry whose gradient is always zero never changes. Then only the
             embedding rows used in the episode have to be adapted.
         numbers_per_entry: About how many numbers the graph of a step holds per parameter entry, beside the entry.
-        is_network: Whether the rule is a network itself, whose operations are not reckoned.
+        is_network: Whether the rule is a network itself, whose operations are not estimated.
     """
 
     skips_zero_gradients: bool = False

@@ -153,7 +153,8 @@ def _checked_state(folder: Path) -> TrainState:
         values = unseal(read_json(folder / STATE))
         hashes = dict(values.pop("sha256"))
         values["left_out"] = tuple(values.get("left_out", ()))
-        state = TypeAdapter(TrainState).validate_python(asdict(TrainState(**values)))
+        known = TrainState(**values)  # which refuses a name that it does not know; its types are checked next
+        state = TypeAdapter(TrainState).validate_python(asdict(known))
         if min(state.step, state.stale, state.seconds, *state.left_out) < 0:
             raise ValueError("a count is negative")
     except (ValueError, KeyError, TypeError, AttributeError):

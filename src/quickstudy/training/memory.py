@@ -1,4 +1,4 @@
-"""Memory: how much a meta-training takes at its peak, reckoned before it starts, from what is held at the same time.
+"""Memory: how much a meta-training takes at its peak, estimated before it starts from what is held at the same time.
 
     training   moments + max(gradients of the groups before + group, gradients + temporary numbers of the largest)
     group      the sum over the episodes that are computed at once
@@ -27,7 +27,7 @@ _BUFFERS_MIB, _HOLES = 40, 1.22  # on a processor: see above
 _TEMPORARY = 2  # of the largest parameter: AdamW's denominator, and a gradient before it is added
 
 
-def reckon_memory(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int = 1) -> float:
+def estimate_memory(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int = 1) -> float:
     """Return the memory of a meta-training, in MiB, beyond what is held before its first step.
 
     Args:
@@ -36,12 +36,12 @@ def reckon_memory(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_o
         at_once: How many of them are computed at once. The largest ones count.
     """
     like = next(learner.encoder.model.parameters())
-    mib: float = reckon_numbers(learner, episodes, at_once) * like.element_size() / 2**20
+    mib: float = count_numbers(learner, episodes, at_once) * like.element_size() / 2**20
     return _BUFFERS_MIB + _HOLES * mib if like.device.type == "cpu" else mib
 
 
-def reckon_numbers(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int = 1) -> float:
-    """Return how many numbers the tensors of a meta-training hold at its peak; see `reckon_memory`."""
+def count_numbers(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int = 1) -> float:
+    """Return how many numbers the tensors of a meta-training hold at its peak; see `estimate_memory`."""
     passes = learner.encoder_passes()
     sizes = [p.numel() for p in _trained(learner, passes)]
     held = sorted(_Held(learner, passes).of(episode) for episode in episodes)

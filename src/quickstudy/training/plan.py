@@ -20,7 +20,7 @@ from quickstudy.models.cut import layer_stack
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.graph_size import measure_graph
 from quickstudy.training.load import Load, count_query
-from quickstudy.training.memory import reckon_memory
+from quickstudy.training.memory import estimate_memory
 
 _MOVED = 26  # numbers that a layer reads or writes per token and hidden unit
 _LOGITS = 3  # for each masked token and word of the vocabulary: logits, their log-softmax, and its gradient
@@ -74,7 +74,7 @@ def plan(learner: MetaLearner, episodes: Sequence[EncodedEpisode], at_once: int 
         support.computed + query.computed,
         operations,
         traffic,
-        reckon_memory(learner, episodes, at_once),
+        estimate_memory(learner, episodes, at_once),
     )
 
 
