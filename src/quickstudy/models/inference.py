@@ -7,8 +7,9 @@
 Threads that take whole batches do not wait for each other after each operation. PyTorch gives float32 products to its
 BLAS, which lays out W again in every call; with W laid out once, products are up to 1.15 times as fast. PyTorch's
 attention computes the exponentials of a row in registers of 16 numbers (AVX-512), and the rest one by one. So rows of
-9 to 15 keys cost up to 1.7 times as much as rows of 16. All figures were measured in dev/LOG.md. Results differ by
-rounding.
+9 to 15 keys cost up to 1.7 times as much as rows of 16. For each number of rows that x has had, oneDNN keeps half a MiB
+until the process ends. The batches of a large file have hundreds of such numbers, and whole blocks have few. All
+figures were measured in dev/LOG.md. Results differ by rounding.
 
 The code knows nothing about the model: it intercepts the model's calls while the context lasts, so it serves every
 encoder. Weights are laid out when they are first seen, and forgotten at the end, so that none goes out of date.
@@ -30,7 +31,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _LEAST_WEIGHT = 64 * 64  # a smaller matrix gains nothing
-_BLOCK = 32  # rows
+_BLOCK = 32  # rows of x; with more, fewer shapes are kept, and more zeros are multiplied
 _LANES = 16  # float32 numbers in a register of AVX-512; attention is computed in float32 in every precision
 _ALONE = Lock()  # PyTorch has one number of threads for the whole process
 _current: ContextVar["_Fast | None"] = ContextVar("_current", default=None)
