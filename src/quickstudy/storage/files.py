@@ -214,7 +214,7 @@ def _umask() -> int:
     return mask
 
 
-def refuse_existing(target: Path, fix: str = "Choose another name with --out, or remove it.") -> None:
+def refuse_existing(target: Path, fix: str = "Choose another name, or remove it.") -> None:
     """Raise `RunError` if there is something at `target`: nothing of the user's is ever overwritten."""
     if target.exists():
         raise RunError("this exists already", where=str(target), fix=fix)
