@@ -24,6 +24,7 @@ import time
 import traceback
 from collections import Counter
 from hashlib import sha256
+from itertools import cycle
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,8 +74,9 @@ def main() -> int:
         first.start()
         first.join()
         wholes = {method: _whole(folder, method) for method in options.methods}
+        turns = cycle(options.methods)
         while sum(moments.values()) < options.kills:
-            method = options.methods[sum(moments.values()) % len(options.methods)]
+            method = next(turns)
             run, (seconds, facts) = folder / "killed", wholes[method]
             shutil.rmtree(folder / "cache", ignore_errors=True)
             for _ in range(min(chooser.choice((1, 1, 2, 3)), options.kills - sum(moments.values()))):
