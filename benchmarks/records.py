@@ -243,7 +243,7 @@ class FrozenEvaluation:
     rows: tuple[FrozenRow, ...]
 
 
-# methods/*.json
+# leaderboard/setfit.jsonl, leaderboard/steps.jsonl
 
 
 @dataclass(frozen=True)
@@ -300,22 +300,6 @@ class Score:
 def scores(rows: Sequence[Mapping[str, Any]]) -> tuple[Score, ...]:
     """Return the rows of an evaluation as records."""
     return TypeAdapter(tuple[Score, ...]).validate_python(rows)
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """One method with its budget; core seconds are those of its outer steps."""
-
-    method: str
-    settings: dict[str, str | int | float | bool]
-    quickstudy: str
-    threads: int
-    outer_steps: int
-    core_seconds: float
-    core_seconds_per_step: float | None
-    peak_mib: float
-    seconds_adapt: float
-    rows: tuple[Score, ...]
 
 
 # setfit_speed.json

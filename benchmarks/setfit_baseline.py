@@ -1,4 +1,4 @@
-"""SetFit, through its own package, on the draws and test rows of `methods.py` and `leaderboard.py`.
+"""SetFit, through its own package, on the draws and test rows of `leaderboard.py`.
 
     python benchmarks/setfit_baseline.py [--tasks REF ...] [--shots 4,16] [--draws 5] [--limit 300] [--out FOLDER]
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--names", action="store_true", help="Add sentences with the label names.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "methods")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "leaderboard")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     log = options.out / "setfit.jsonl"

@@ -6,7 +6,8 @@
 
 The last prints what there is, and `--publish FOLDER` writes it where it can be shown. The figures of each finished run
 are one small file in `--figures` (by default FOLDER/figures). They are all that the tables need, so a tournament can go
-on with `--resume` on another machine, from the same commit.
+on with `--resume` on another machine, from the same commit. Where no figures are, `--tables` prints those of the
+tournament that is published in tournament/ beside this file. `quickstudy report benchmarks/tournament` makes its page.
 
     first    all methods, one meta-training seed, scored on validation sets of every kind; it chooses the best eight
     final    those eight and the multi-task control, several seeds, scored on the test sets, which nobody looked at
@@ -24,6 +25,7 @@ those of `quickstudy compare`, with the tables by kind of tournament_tables.py b
 import argparse
 import shutil
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,7 +46,7 @@ from experiment import (
 )
 from records import read, write
 from split import read_split, references, side
-from tournament_tables import choose, print_tables, tables_of
+from tournament_tables import Tables, choose, print_tables, tables_of
 
 from quickstudy.comparison.collect import results_of
 from quickstudy.comparison.plan import Plan, plan_comparison
@@ -77,6 +79,13 @@ LIMIT = 150  # scored rows of a task
 DRAWS = 2
 SCORED = {"first": "validation", "final": "test"}
 GO_ON = 8
+PUBLISHED = Path(__file__).with_suffix("")
+HEAD = """# Methods side by side, with the same processor time
+
+`benchmarks/tournament.py` says how this was measured, and `dev/LOG.md` what it says. A method's score is the mean over
+its meta-training seeds. Intervals are over data sets; of fewer than three sets there is none. p is that of the paired
+test, after Holm's correction for the number of methods.
+"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,9 @@ def main() -> None:
     options = parse_options()
     if options.single:
         work(options, options.single)
+        return
+    if options.tables and options.stage == "final" and not options.figures.exists():
+        print_tables(read(PUBLISHED / "tables.json", Tables))
         return
     entries = [f"{method} {seed}" for method in methods(options) for seed in options.seeds]
     if not options.tables:
@@ -209,6 +221,9 @@ def merge(options: argparse.Namespace, entries: Sequence[str]) -> None:
         write_comparison(options.publish, results)
         for file in ("tables.json", "spent.json"):
             shutil.copy(options.out / file, options.publish)
+        with (options.publish / "README.md").open("w", encoding="utf-8") as page, redirect_stdout(page):
+            print(HEAD)
+            print_tables(tables)
     if options.stage == "first":
         means = choose(tables, [spent.method for spent in took])
         best = tuple(method for method in means if method != CONTROL)[:GO_ON]

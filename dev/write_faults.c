@@ -1,4 +1,5 @@
-/* Write faults: the n-th write below a folder fails, or writes a half; see write_faults.py. Loaded with LD_PRELOAD. */
+/* Write faults: the n-th write, rename or fsync below a folder fails, or a write writes a half; see write_faults.py.
+   Loaded with LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -54,4 +55,13 @@ int rename(const char *from, const char *to) {
         return -1;
     }
     return real(from, to);
+}
+
+int fsync(int fd) {
+    int (*real)(int) = dlsym(RTLD_NEXT, "fsync");
+    if (error && is_due(fd)) {
+        errno = error;
+        return -1;
+    }
+    return real(fd);
 }

@@ -3,9 +3,9 @@
     python dev/write_faults.py                     two minutes; needs Linux and a C compiler
     python dev/write_faults.py checkpoint JSON     only these saves
 
-For every kind of save and every one of its writes and renames: no space (ENOSPC), a broken disk (EIO), and a write that
-writes only a half. The first two must end with an error of quickstudy, leave the state before, and nothing
-half-written. The third is legal, and must change nothing. Exits with 1 otherwise.
+For every kind of save and every one of its writes, renames and requests to the disk to keep a file (fsync): no space
+(ENOSPC), a broken disk (EIO), and a write that writes only a half. The first two must end with an error of quickstudy,
+leave the state before, and nothing half-written. The third is legal, and must change nothing. Exits with 1 otherwise.
 """
 
 import ctypes

@@ -192,6 +192,8 @@ def test_without_openpyxl_the_extra_is_named(tmp_path: Path, monkeypatch: pytest
         ("Sentence1 Sentence2 class", ("Sentence1", "Sentence2", "class")),
         ("text sentence1 sentence2 label", ("text", None, "label")),
         ("question answer Gold-Label", ("question", None, "Gold-Label")),
+        ("id customer_message Team", ("customer_message", None, "Team")),
+        ("id message customer_message label", ("message", None, "label")),  # a whole name comes first
         ("nothing here", ("text", None, "label")),  # the file is then refused with the names that it has
     ],
 )
@@ -206,6 +208,7 @@ def test_columns_are_found_by_their_usual_names(names: str, chosen: tuple[str, s
             "review tweet label",
             ("could be the text: 'review', 'tweet'", "--text-column 'review'", "few.csv?text=review"),
         ),
+        ("first_comment last_comment label", ("could be the text: 'first_comment', 'last_comment'",)),
         ("text topic intent", ("could be the label: 'intent', 'topic'", "--label-column 'intent'")),
         ("premise hypothesis text1 text2 label", ("second text: 'text2', 'hypothesis'", "--pair-column 'text2'")),
     ],
@@ -221,6 +224,8 @@ def test_a_column_that_is_named_ends_the_doubt() -> None:
     names = ["review", "tweet", "topic", "intent", "score"]
     asked = Columns(text="tweet", label="topic")
     assert choose_columns(names, asked, "few.csv") == Columns("tweet", None, "topic")
+    shouted = Columns(text="TWEET", label="Topic")
+    assert choose_columns(names, shouted, "few.csv") == Columns("tweet", None, "topic")
     assert choose_columns(["text", "stars"], Columns(), "f", "regression").label == "stars"
     assert choose_columns(["Verbatim"], Columns(), "f", labelled=False).text == "Verbatim"
 
@@ -234,6 +239,17 @@ def test_which_columns_were_taken_is_said_every_time_unless_they_are_the_usual_o
         assert told == ["few.csv: text from 'Sentence', label from 'Sentiment'"]
     assert notes(command("tasks", f"{path}?text=Sentence&label=Sentiment")[2]) == []
     assert notes(command("tasks", write(tmp_path / "usual.csv", as_csv(",")))[2]) == []
+
+
+def test_all_columns_that_are_not_there_are_named_at_once(tmp_path: Path, command: Command) -> None:
+    path = write(tmp_path / "few.csv", "id,Said,Handled by\n1,a,x\n2,b,y\n")
+    code, _, errors = command("adapt", "--data", path, "--label-column", "Handledby", "--out", tmp_path / "model")
+    assert code == 2
+    assert (
+        f"{path}:1: there is no column 'text' and none 'Handledby'; the columns are: 'id', 'Said', 'Handled by'"
+        in errors
+    )
+    assert "--text-column '...' --label-column 'Handled by'" in errors
 
 
 def notes(errors: str) -> list[str]:

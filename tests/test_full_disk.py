@@ -268,6 +268,34 @@ def test_what_cannot_be_written_is_said_and_what_was_there_stays(disk: Disk) -> 
     assert file.read_text() == (folder / "a.txt").read_text() == "before"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows opens no folders")
+@pytest.mark.parametrize("make", [new_folder, replaced_folder])
+def test_the_disk_has_the_files_of_a_folder_before_it_takes_its_place(
+    make: Callable[[Path], AbstractContextManager[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[int] = set()
+    at_renames: list[set[int]] = []  # of a folder
+    fsync, replace = os.fsync, Path.replace
+
+    def ask(handle: int) -> None:
+        asked.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.is_dir():
+            at_renames.append(set(asked))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", ask)
+    monkeypatch.setattr(Path, "replace", rename)
+    folder = tmp_path / "folder"
+    with make(folder) as new:
+        write_text(new / "a.txt", "a")
+        (new / "inner").mkdir()
+        (new / "inner" / "b.txt").write_text("b")
+    assert {path.stat().st_ino for path in (folder, *folder.rglob("*"))} <= at_renames[0]
+
+
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="needs Linux and a C compiler")
 def test_every_write_of_a_save_may_fail() -> None:
     script = Path(__file__).parent.parent / "dev" / "write_faults.py"

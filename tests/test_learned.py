@@ -98,7 +98,13 @@ def test_what_is_not_measured_is_said(method: str, task: Task, why: str) -> None
 
 def test_a_slow_method_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quickstudy.adaptation.summary._MOST_SECONDS", -1.0)
-    assert "once for each row takes more than" in _learn("protonet", word_task(rows=8)).why_not
+    assert "for each row takes more than" in _learn("protonet", word_task(rows=8)).why_not
+
+
+def test_labels_that_are_perhaps_typed_in_two_ways_are_named() -> None:
+    learned = _learn("protonet", _task([("good", "Cards"), ("bad", "cards"), ("fine", "Loans"), ("poor", "on line")]))
+    assert learned.alike == [("Cards", "cards")]
+    assert "Labels that differ in case or spaces only, and count as different: Cards, cards." in learned.lines()
 
 
 def test_many_classes_are_not_named_one_by_one() -> None:

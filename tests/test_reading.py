@@ -279,9 +279,12 @@ def test_only_the_needed_columns_of_parquet_are_read(tmp_path: Path) -> None:
     assert contents(load_one(path)) == [("a", "x"), ("b", "y")]
     assert [e.text_pair for e in list_of(load_path(path, Columns(text_pair="a.b"))[0])] == ["c", "d"]
     refused(
-        path, "no column 'txt'; the columns are: when, label, text, a.b", "Did you mean 'text'?", columns=Columns("txt")
+        path,
+        "no column 'txt'; the columns are: 'when', 'label', 'text', 'a.b'",
+        "--text-column 'text'",
+        columns=Columns("txt"),
     )
-    refused(path, "no column 'p'; the columns are: when, label", columns=Columns("p", None, "q"))
+    refused(path, "no column 'p' and none 'q'; the columns are: 'when', 'label'", columns=Columns("p", None, "q"))
 
 
 def test_a_second_text_that_comes_late_is_refused_unless_passed_over(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from quickstudy.models.target import Target
 from quickstudy.tasks.task import Task
 
 _MOST_ROWS = 300
-_MOST_SECONDS = 5.0
+_MOST_SECONDS = 10.0  # of processor time
 _NORMAL_97_5 = 1.959963984540054  # 97.5 % of a normal distribution is below so many standard deviations
 
 
@@ -74,15 +74,18 @@ def _leave_one_out(learner: MetaLearner, support: EncodedSet, target: Target, ca
     left_out = (counts[support.labels] > 1).nonzero().flatten().tolist()
     if not left_out:
         return "each class has a single example"
-    right, began = 0, time.perf_counter()
+    right, began = 0, time.process_time()  # how busy the machine is must not matter
     for row in left_out:
         rest = support.select([other for other in range(len(support.labels)) if other != row])
         with torch.enable_grad():
             model = learner.adapt(rest, target, cache=cache)
         prefix = model.partition.prefix(support.select([row]).sequences, cache=cache)
         right += int(model.scores(prefix).argmax()) == int(support.labels[row])
-        if time.perf_counter() - began > _MOST_SECONDS:
-            return f"to make the head of {learner.name} once for each row takes more than {_MOST_SECONDS:g} seconds"
+        if time.process_time() - began > _MOST_SECONDS:
+            return (
+                f"a head of {learner.name} for each row takes more than {_MOST_SECONDS:g} processor seconds; "
+                "hold some rows out and predict them"
+            )
     return LeaveOneOut(right, len(left_out), *_wilson(right, len(left_out)))
 
 

@@ -22,7 +22,7 @@ from quickstudy.storage.layout import PRIOR
 if TYPE_CHECKING:
     from quickstudy.models.adapted import AdaptedModel
 
-Descriptions = Annotated[Path | None, typer.Option(help="TOML or JSON: what labels mean, if the run reads names.")]
+Descriptions = Annotated[Path | None, typer.Option(help="TOML or JSON: what each label means; the prior reads it.")]
 Names = Annotated[
     Literal["true", "none", "opaque"] | None, typer.Option(help="What the run gets of label names, if it reads them.")
 ]
@@ -48,12 +48,12 @@ def adapt(
     pair_column: PairColumn = "auto",
     label_column: Annotated[str, typer.Option(help="Column of the label; auto: the only one that it can be.")] = "auto",
     skip_bad_rows: SkipBadRows = False,
-    regression: Annotated[bool, typer.Option(help="Labels are numbers.")] = False,
+    regression: Annotated[bool, typer.Option("--regression", help="Labels are numbers.")] = False,
     label_descriptions: Descriptions = None,
     names: Names = None,
     class_weight: ClassWeight = None,
     steps: Steps = 0,
-    full: Annotated[bool, typer.Option(help="Fine-tune all parameters on a large train set.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Fine-tune all parameters on a large train set.")] = False,
     epochs: Annotated[
         float | None, typer.Option(help=f"With --full: passes over the data ({_FULL.epochs:g}).", min=0.01)
     ] = None,

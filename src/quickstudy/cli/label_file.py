@@ -144,7 +144,7 @@ def describe_rest(places: Places, state: Labelled) -> str:
         return "Nothing was written."
     held = f"{places.target} holds the first {state.rows:,} of {state.total:,} rows."
     if find_out_format(places.target) == ".xlsx":
-        return f"{held} An Excel file cannot be gone on with: for large files choose .csv or .parquet."
+        return f"{held} An Excel file cannot be resumed: for large files choose .csv or .parquet."
     return f"{held} Go on with the same command and --resume."
 
 

@@ -1,13 +1,14 @@
 """Columns: which columns of a table hold the text, the second text of pairs and the label.
 
 A column called `text`, `text_pair` or `label` is taken. Without it the usual names of such columns are looked for, in
-upper or lower case. If there is a single one it is taken, which is said; of several none is. In a table of two columns,
-of which one is found, the other one is taken too.
+upper or lower case, and if there is none, names that end in such a word ("Customer message"). If there is a single one
+it is taken, which is said; of several none is. In a table of two columns, of which one is found, the other one is taken
+too. A column that is asked for may be written in another case.
 """
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from quickstudy.errors import DataError
@@ -21,7 +22,7 @@ TEXT_NAMES = (
 )
 LABEL_NAMES = (
     *("category", "class", "sentiment", "intent", "topic", "target", "tag", "emotion", "polarity", "gold_label"),
-    "classification",
+    *("classification", "team", "department", "queue"),
 )
 SCORE_NAMES = ("score", "rating", "stars", "similarity", "similarity_score", "value", "target")
 PAIR_NAMES = (
@@ -68,9 +69,17 @@ def choose_columns(
     Columns(text='Sentence', text_pair=None, label='Sentiment')
     >>> choose_columns(["message", "team"], Columns(), "few.csv")
     Columns(text='message', text_pair=None, label='team')
+    >>> choose_columns(["Ticket no.", "Customer message", "Team", "Date"], Columns(), "tickets.xlsx")
+    Columns(text='Customer message', text_pair=None, label='Team')
     """
-    known = {_plain(name): name for name in reversed(names)}
-    chosen = columns
+    known: dict[str, str] = {}
+    for name in names:  # of names that differ in case alone the first one counts
+        known.setdefault(_plain(name), name)
+    chosen = Columns(
+        _spelt(columns.text, names, known),
+        columns.text_pair and _spelt(columns.text_pair, names, known),
+        _spelt(columns.label, names, known),
+    )
     if labelled and columns.label == AUTO:
         usual = LABEL_NAMES if kind == "classification" else SCORE_NAMES
         chosen = replace(chosen, label=_choose("label", known, usual, source))
@@ -109,11 +118,18 @@ def say_choice(asked: Columns, chosen: Columns, source: str, *, labelled: bool) 
         _log.info("%s: %s", source, ", ".join(words))
 
 
-def _choose(role: str, known: dict[str, str], usual: Iterable[str], source: str) -> str:
+def _spelt(asked: str, names: Sequence[str], known: Mapping[str, str]) -> str:
+    """Return a column that was asked for as the table spells it; as it was asked for if there is none."""
+    return asked if asked in (AUTO, *names) else known.get(_plain(asked), asked)
+
+
+def _choose(role: str, known: Mapping[str, str], usual: Sequence[str], source: str) -> str:
     """Return the only column that fits a role."""
     if role in known:
         return known[role]
     fitting = [known[word] for word in usual if word in known]
+    if not fitting:
+        fitting = [name for word, name in known.items() if word.rpartition("_")[2] in (role, *usual)]
     if len(fitting) > 1:
         raise _several(role, fitting, source)
     return fitting[0] if fitting else role

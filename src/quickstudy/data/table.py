@@ -9,6 +9,7 @@ stands the hash of the Arrow file itself, so that a damaged one is noticed and w
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -262,7 +263,8 @@ def find_columns(path: Path, columns: Columns, kind: Kind = "classification", *,
     """
     names = read_column_names(path)
     chosen = choose_columns(names, columns, path.name, kind, labelled=labelled)
-    _check_columns(names, (chosen.text, chosen.text_pair, chosen.label if labelled else None), path)
+    needed = {"text": chosen.text, "pair": chosen.text_pair, "label": chosen.label if labelled else None}
+    _check_columns(names, needed, path)
     say_choice(columns, chosen, path.name, labelled=labelled)
     return chosen
 
@@ -276,16 +278,20 @@ def _late_pair(path: Path, where: str) -> DataError:
     )
 
 
-def _check_columns(names: Sequence[str], needed: Iterable[str | None], path: Path) -> None:
-    for name in filter(None, needed):
-        if name not in names:
-            raise DataError(
-                f"there is no column {name!r}; the columns are: {', '.join(names) or 'none'}",
-                where=f"{path}:1",
-                fix=f"{did_you_mean(name, names)} Rename the column, or name yours: "
-                f"{path.name}?text=...&pair=...&label=... "
-                "(adapt and predict: --text-column, --pair-column; adapt: --label-column)",
-            )
+def _check_columns(names: Sequence[str], needed: Mapping[str, str | None], path: Path) -> None:
+    """Raise `DataError` unless the columns that are needed, by role, are there."""
+    absent = {role: name for role, name in needed.items() if name is not None and name not in names}
+    if not absent:
+        return
+    meant = {role: next(iter(get_close_matches(name, names, n=1)), "...") for role, name in absent.items()}
+    options = " ".join(f"--{role}-column '{name}'" for role, name in meant.items())
+    reference = "&".join(f"{role}={name}" for role, name in meant.items())
+    raise DataError(
+        f"there is no column {' and none '.join(map(repr, absent.values()))}; "
+        f"the columns are: {', '.join(map(repr, names)) or 'none'}",
+        where=f"{path}:1",
+        fix=f"Name yours: {options} (adapt, predict), or in a task reference '{path.name}?{reference}'",
+    )
 
 
 def _text(row: Mapping[str, object], column: str, where: str) -> str:

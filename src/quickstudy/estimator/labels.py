@@ -74,7 +74,11 @@ def _check_objects(array: NDArray[Any]) -> None:
     first: dict[Any, Any] = {}
     for i, label in enumerate(array):
         if label is None or type(label).__name__ in _MISSING or (isinstance(label, float) and math.isnan(label)):
-            raise DataError("Input y contains NaN: the label is missing", where=f"y[{i}]", fix="Label the row.")
+            raise DataError(
+                "Input y contains NaN: the label is missing",
+                where=f"y[{i}]",
+                fix="Label the row, or drop it from X and y.",
+            )
         try:
             known = first.setdefault(label, label)
         except TypeError:

@@ -1,5 +1,6 @@
 """Learned: what a model was adapted from, and how well that went, in a few figures. It goes into the model's card."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,6 +75,14 @@ class Learned:
         return tuple(name for name, count in self.rows_per_class.items() if not count)
 
     @property
+    def alike(self) -> list[tuple[str, ...]]:
+        """Groups of labels that differ in case or spaces only: they are often one label, typed in two ways."""
+        groups = defaultdict(list)
+        for name in self.rows_per_class:
+            groups["".join(name.split()).casefold()].append(name)
+        return [tuple(names) for names in groups.values() if len(names) > 1]
+
+    @property
     def imbalance(self) -> float:
         """Rows of the largest class, divided by those of the smallest that has any; 1 for regression."""
         counts = [count for count in self.rows_per_class.values() if count]
@@ -87,7 +96,8 @@ class Learned:
         if self.single:
             lines.append(f"Classes with a single example: {_some(self.single)}.")
         if self.described:
-            lines.append(f"Classes without an example, known by their description alone: {_some(self.described)}.")
+            lines.append(f"Classes without an example, which will hardly ever be predicted: {_some(self.described)}.")
+        lines += [f"Labels that differ in case or spaces only, and count as different: {_some(a)}." for a in self.alike]
         if self.conflicts:
             lines.append(f"{_counted(self.conflicts, 'text stands', 'texts stand')} under more than one label.")
         if self.cut:

@@ -1,9 +1,9 @@
 """Storage: files and folders that appear whole, under their final name, or not at all.
 
-Everything is written in a temporary folder beside its place and then renamed. When a write fails, the temporary folder
-is removed. When its process is killed, it stays, and the next process that writes the same removes it
-(`remove_abandoned`). A full disk gives one error, which says what could not be written, how much space it needs and how
-much is left. A disk that reports an error while it is written gives one error too.
+Everything is written in a temporary folder beside its place and then renamed; the disk has the files of a folder by
+then. When a write fails, the temporary folder is removed. When its process is killed, it stays, and the next process
+that writes the same removes it (`remove_abandoned`). A full disk gives one error, which says what could not be written,
+how much space it needs and how much is left. A disk that reports an error while it is written gives one error too.
 """
 
 import errno
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # torch is imported by what needs it: reports are made withou
 # No space on the disk, no space left of the user's share of it, a file above the limit of its size.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNFINISHED = ".unfinished"  # how the names of temporary folders end
+_NOT_ASKED = {errno.EINVAL, errno.ENOTSUP}  # a disk, such as one in a network, that cannot be asked to keep something
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY}  # there is something of that name
 
 
@@ -44,7 +45,7 @@ def new_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
     refuse_existing(target)
     with _temporary_folder(target, size) as folder:
         yield folder
-        _share_files(folder)
+        _finish_files(folder)
         try:
             folder.replace(target)
         except OSError as error:
@@ -70,7 +71,7 @@ def replaced_folder(target: Path, *, size: int | None = None) -> Iterator[Path]:
     complete, outdated = _complete(target), _outdated(target)
     with _temporary_folder(target, size) as folder:
         yield folder
-        _share_files(folder)
+        _finish_files(folder)
         shutil.rmtree(complete, ignore_errors=True)
         folder.replace(complete)
     with writing(target, size=size):
@@ -176,10 +177,29 @@ def _new_temporary(target: Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def _share_files(folder: Path) -> None:
+def _finish_files(folder: Path) -> None:
+    """Make the files of a folder ready to take their place: readable to others, and kept by the disk."""
     for file in folder.rglob("*"):
         if file.is_file():
             _share_file(file)
+            _keep_on_disk(file)
+        elif file.is_dir():
+            _keep_on_disk(file)
+    _keep_on_disk(folder)
+
+
+def _keep_on_disk(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder: a renamed file is whole after a loss of power then."""
+    if os.name != "posix":  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_ASKED:
+            raise
+    finally:
+        os.close(handle)
 
 
 def _share_file(file: Path) -> None:
@@ -194,7 +214,7 @@ def _umask() -> int:
     return mask
 
 
-def refuse_existing(target: Path, fix: str = "Choose another name with --out, or remove it.") -> None:
+def refuse_existing(target: Path, fix: str = "Choose another name, or remove it.") -> None:
     """Raise `RunError` if there is something at `target`: nothing of the user's is ever overwritten."""
     if target.exists():
         raise RunError("this exists already", where=str(target), fix=fix)
