@@ -367,3 +367,29 @@ class TextTasks:
     sample_mib: float
     imports_mib: float
     same_again: bool
+
+
+# large_file.json
+
+
+@dataclass(frozen=True)
+class LargeFileRow:
+    """A file that was labelled: seconds without start and first pass, and the peak of memory in each quarter of it."""
+
+    encoder: str
+    precision: str
+    format: str
+    rows: int
+    wall_s: float
+    core_s: float
+    file_mib: float
+    before_mib: float
+    quarters_mib: tuple[float, ...]
+    stopped_at: int
+    same_after_resume: bool
+
+
+@dataclass(frozen=True)
+class LargeFile:
+    versions: dict[str, str]
+    rows: tuple[LargeFileRow, ...]

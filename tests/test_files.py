@@ -471,7 +471,7 @@ def test_a_stopped_file_is_whole_and_is_gone_on_with(suffix: str, model: Path, t
     assert [row for _, row in read_rows(out)] == [row for _, row in read_rows(whole)][:24]
     for _ in range(2):  # the second time there is nothing left to do
         assert label_file(loaded, Places(source, out, resume=True)).rows == 50
-        assert [row for _, row in read_rows(out)] == [row for _, row in read_rows(whole)]
+        assert out.read_bytes() == whole.read_bytes()
     label_file(Stopped(loaded, KeyboardInterrupt(), 0), Places(source, tmp_path / "none.csv"))  # type: ignore[arg-type]
     assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == sorted(
         [out.name, whole.name, source.name]

@@ -88,7 +88,7 @@ def _growth(learner: MetaLearner, *, keep: bool) -> float:
     kept, before = [], 0.0
     for step in range(_WARM + _STEPS):
         if step == _WARM:
-            before = _in_use()
+            before = mib_in_use()
         episode = encode_episode(learner.encoder, sampler[step])
         loss = learner.meta_loss([episode], _PROGRESS).loss
         optimizer.zero_grad()
@@ -96,10 +96,11 @@ def _growth(learner: MetaLearner, *, keep: bool) -> float:
         optimizer.step()
         if keep:
             kept.append(loss)
-    return _in_use() - before
+    return mib_in_use() - before
 
 
-def _in_use() -> float:
+def mib_in_use() -> float:
+    """Return the MiB that the C library has given out and not got back."""
     gc.collect()
     assert _MALLINFO
     _MALLINFO.restype = _MallInfo

@@ -25,6 +25,7 @@ from quickstudy.models.inference import fast_inference, side_by_side
 from quickstudy.models.partition import Partition
 from quickstudy.tasks.split import Example
 from quickstudy.testing.tiny import FAMILIES, WORDS, tiny_encoder, word_task
+from test_memory import measured, mib_in_use
 
 LENGTHS = (1, 3, 9, 20, 40)
 TEXTS = [" ".join(WORDS[(i + j) % len(WORDS)] for j in range(n)) for i in range(6) for n in LENGTHS]
@@ -66,6 +67,20 @@ def test_weights_are_laid_out_and_forgotten() -> None:
     with fast_inference():
         torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
     assert layer(x).requires_grad  # outside all is as before
+
+
+@measured
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_memory_does_not_grow_with_the_sizes_of_batches(precision: torch.dtype) -> None:
+    layer = torch.nn.Linear(64, 64, dtype=precision)
+    with fast_inference():
+        for rows in (8, 32, 64):
+            layer(torch.ones(rows, 64, dtype=precision))
+        before = mib_in_use()
+        for rows in range(65, 193):
+            layer(torch.ones(rows, 64, dtype=precision))
+        grown = mib_in_use() - before
+    assert grown < 128 * 0.05  # MiB; without whole blocks 0.5 MiB for each of the 128 sizes
 
 
 def test_float64_is_left_alone_by_fast_inference() -> None:
