@@ -135,6 +135,7 @@ def test_the_last_override_of_a_setting_wins(tmp_path: Path) -> None:
         ("outer.outer_lr=fast", "outer.outer_lr = 'fast'"),
         ("outer.outer_lr=inf", "outer.outer_lr = inf"),
         ("outer.outer_lr=nan", "outer.outer_lr = nan"),
+        ("language.shares=0.1", "unknown setting 'language.shares'\n  Did you mean 'share'?"),
         ("episodes.names.drop=0.1", "unknown setting 'episodes.names.drop'\n  Did you mean 'dropped'?"),
         ("episodes.names.coded=1.5", "episodes.names.coded = 1.5"),
     ],

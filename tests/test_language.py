@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,13 @@ def test_the_loss_and_its_gradient_are_those_of_the_equation() -> None:
     gradients = torch.autograd.grad(wanted, list(used.values()))
     for (name, mine), theirs in zip(got.items(), gradients, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_the_masks_of_a_step_are_the_same_in_a_process_of_multiprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = language_model()._batch(Passing(), 2, "passages", 3)
+    monkeypatch.setattr(current_process(), "name", "Process-1")
+    for row, other in zip(here, language_model()._batch(Passing(), 2, "passages", 3), strict=True):
+        assert all(torch.equal(row[name], other[name]) for name in row)
 
 
 def test_shares_of_the_processes_add_up_to_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:

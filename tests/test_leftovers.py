@@ -13,6 +13,9 @@ import pytest
 import quickstudy
 from conftest import KilledError, word_task, write_task
 from quickstudy.comparison.compare import compare
+from quickstudy.data.cache import make_once
+from quickstudy.data.columns import Columns
+from quickstudy.data.table import read_table
 from quickstudy.errors import RunError
 from quickstudy.runs import Run
 from quickstudy.storage import files
@@ -88,6 +91,25 @@ def test_what_another_process_still_writes_is_not_removed(tmp_path: Path) -> Non
     other = unfinished(tmp_path, "b.txt")
     write_text(tmp_path / "a.txt", "again")
     assert (alive.exists(), other.exists()) == (False, True)
+
+
+def test_what_a_killed_one_left_in_the_cache_is_removed_though_another_finished_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, rows = tmp_path / "cache", tmp_path / "rows.csv"
+    monkeypatch.setenv("QUICKSTUDY_CACHE", str(cache))
+    rows.write_text("text,label\na good film,1\na bad film,0\n")
+
+    def use() -> None:
+        make_once("made", lambda folder: write_text(folder / "a.txt", "whole"))
+        read_table(rows, Columns(), "classification")
+
+    use()
+    names = [path.name for path in cache.iterdir()]
+    for name in names:
+        unfinished(cache, name.partition("-")[0])
+    use()
+    assert sorted(path.name for path in cache.iterdir()) == sorted(names)
 
 
 def test_a_run_without_a_checkpoint_does_not_block_the_next(recipe: dict[str, Any], tmp_path: Path) -> None:

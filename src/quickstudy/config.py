@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -355,4 +355,4 @@ def _fields_of(kind: Any) -> Mapping[str, object]:
         return {entry.name: entry.type for entry in fields(kind)}
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: entry.annotation for name, entry in kind.model_fields.items()}
-    return {}
+    return next(filter(None, map(_fields_of, get_args(kind))), {})  # a section that may be missing: `Section | None`

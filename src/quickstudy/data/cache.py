@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quickstudy.data.source import explain_os_errors
 from quickstudy.errors import QuickstudyError
-from quickstudy.storage.files import new_folder
+from quickstudy.storage.files import new_folder, remove_abandoned
 from quickstudy.storage.manifest import is_whole, write_manifest
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ def make_once(name: str, write: Callable[[Path], None]) -> Path:
     folder = find_cache_folder() / name
     with _usable_cache(folder.parent):
         if folder.exists():
+            remove_abandoned(folder.parent, name)  # of a process that was killed after another one had finished
             if is_whole(folder):
                 return folder
             _log.warning("%s: a file in the cache is missing or was changed; all of it is made again", folder)

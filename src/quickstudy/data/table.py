@@ -26,7 +26,7 @@ from quickstudy.data.columns import AUTO, Columns, choose_columns, say_choice
 from quickstudy.data.reading import read_column_names, read_rows
 from quickstudy.data.source import explain_os_errors, find_format
 from quickstudy.errors import DataError, RunError, did_you_mean
-from quickstudy.storage.files import scratch_folder
+from quickstudy.storage.files import remove_abandoned, scratch_folder
 from quickstudy.storage.manifest import hash_file
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
@@ -151,6 +151,7 @@ def read_table(path: Path, columns: Columns, kind: Kind, *, skip_bad_rows: bool 
 
 def _find_whole(folder: Path, key: str) -> Path | None:
     """Return the Arrow file of checked rows; None if it is not there, or damaged."""
+    remove_abandoned(folder, key)  # of a process that was killed after another one had finished
     for file in folder.glob(f"{key}-*{_ARROW}"):
         if file.name == _cache_name(key, file):
             return file

@@ -129,9 +129,9 @@ class LanguageModel:
         """Return passages in tokens with some of them masked, each (T,); the label of a token that is not is -100."""
         length, tokenizer = self.settings.max_length, self.encoder.tokenizer
         drawn = [texts.draw(rng(self.seed, purpose, step, row), _CHARACTERS_PER_TOKEN * length) for row in range(size)]
-        mask = DataCollatorForLanguageModeling(
-            tokenizer, mlm_probability=self.settings.masked, seed=derive_seed(self.seed, f"masks of {purpose}", step)
-        )
+        seed = derive_seed(self.seed, f"masks of {purpose}", step)
+        mask = DataCollatorForLanguageModeling(tokenizer, mlm_probability=self.settings.masked, seed=seed)
+        mask.generator = mask.get_generator(seed)  # it makes none in a process that `multiprocessing` has started
         tokens = tokenizer(drawn, truncation=True, max_length=length, return_special_tokens_mask=True)
         batch = mask([{name: values[row] for name, values in tokens.items()} for row in range(size)])
         sizes = batch["attention_mask"].sum(-1).tolist()
