@@ -255,8 +255,8 @@ def _print_gains(gains: Sequence[Gain], over: str, shots: int, tables: Tables) -
 
 def _cell(gain: Gain) -> str:
     if gain.low is None or gain.high is None or gain.tasks < FEWEST:
-        return f"{gain.mean:+.1f}"
-    return f"{gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+        return f"{gain.mean:+z.1f}"
+    return f"{gain.mean:+z.1f} [{gain.low:+z.1f}, {gain.high:+z.1f}]"
 
 
 def _print_seeds(rows: Sequence[Seeds], shots: Sequence[int]) -> None:
