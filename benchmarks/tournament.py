@@ -24,6 +24,7 @@ those of `quickstudy compare`, with the tables by kind of tournament_tables.py b
 
 import argparse
 import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
@@ -109,6 +110,7 @@ def main() -> None:
         work(options, options.single)
         return
     if options.tables and options.stage == "final" and not options.figures.exists():
+        print(f"{options.figures} is not there: these are the tables of {PUBLISHED}", file=sys.stderr)
         print_tables(read(PUBLISHED / "tables.json", Tables))
         return
     entries = [f"{method} {seed}" for method in methods(options) for seed in options.seeds]

@@ -224,6 +224,8 @@ def test_a_column_that_is_named_ends_the_doubt() -> None:
     names = ["review", "tweet", "topic", "intent", "score"]
     asked = Columns(text="tweet", label="topic")
     assert choose_columns(names, asked, "few.csv") == Columns("tweet", None, "topic")
+    assert choose_columns(["message class", "handled"], Columns(text="message class"), "f").label == "handled"
+    assert choose_columns(["text", "category", "queue"], Columns(), "f").label == "category"
     shouted = Columns(text="TWEET", label="Topic")
     assert choose_columns(names, shouted, "few.csv") == Columns("tweet", None, "topic")
     assert choose_columns(["text", "stars"], Columns(), "f", "regression").label == "stars"

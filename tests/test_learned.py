@@ -104,7 +104,7 @@ def test_a_slow_method_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_labels_that_are_perhaps_typed_in_two_ways_are_named() -> None:
     learned = _learn("protonet", _task([("good", "Cards"), ("bad", "cards"), ("fine", "Loans"), ("poor", "on line")]))
     assert learned.alike == [("Cards", "cards")]
-    assert "Labels that differ in case or spaces only, and count as different: Cards, cards." in learned.lines()
+    assert "Labels that differ in case or spaces only, and count as different: 'Cards', 'cards'." in learned.lines()
 
 
 def test_many_classes_are_not_named_one_by_one() -> None:

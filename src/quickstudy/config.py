@@ -351,7 +351,7 @@ def _section_fields(section: tuple[str, ...]) -> Mapping[str, object]:
 
 
 def _fields_of(kind: Any) -> Mapping[str, object]:
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return {entry.name: entry.type for entry in fields(kind)}
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {name: entry.annotation for name, entry in kind.model_fields.items()}

@@ -3,7 +3,7 @@
 A column called `text`, `text_pair` or `label` is taken. Without it the usual names of such columns are looked for, in
 upper or lower case, and if there is none, names that end in such a word ("Customer message"). If there is a single one
 it is taken, which is said; of several none is. In a table of two columns, of which one is found, the other one is taken
-too. A column that is asked for may be written in another case.
+too. A column that is asked for may be written in another case, and with spaces, dashes or _ alike.
 """
 
 import logging
@@ -22,7 +22,7 @@ TEXT_NAMES = (
 )
 LABEL_NAMES = (
     *("category", "class", "sentiment", "intent", "topic", "target", "tag", "emotion", "polarity", "gold_label"),
-    *("classification", "team", "department", "queue"),
+    "classification",
 )
 SCORE_NAMES = ("score", "rating", "stars", "similarity", "similarity_score", "value", "target")
 PAIR_NAMES = (
@@ -30,6 +30,20 @@ PAIR_NAMES = (
     *(("sentence_1", "sentence_2"), ("question_1", "question_2"), ("text_1", "text_2"), ("claim", "evidence")),
     *(("sentence_a", "sentence_b"), ("question_a", "question_b"), ("text_a", "text_b"), ("query", "passage")),
 )
+
+# Words at the end of a name, such as "Customer message", that say enough if no column has a usual name.
+LAST_TEXT_WORDS = (
+    "text",
+    "message",
+    "comment",
+    "review",
+    "description",
+    "complaint",
+    "feedback",
+    "narrative",
+    "sentence",
+)
+LAST_LABEL_WORDS = ("label", "category", "class", "sentiment", "intent", "topic", "team", "department", "queue")
 
 _log = logging.getLogger(__name__)
 
@@ -81,8 +95,11 @@ def choose_columns(
         _spelt(columns.label, names, known),
     )
     if labelled and columns.label == AUTO:
-        usual = LABEL_NAMES if kind == "classification" else SCORE_NAMES
-        chosen = replace(chosen, label=_choose("label", known, usual, source))
+        free = {word: name for word, name in known.items() if name not in (chosen.text, chosen.text_pair)}
+        if kind == "classification":
+            chosen = replace(chosen, label=_choose("label", free, LABEL_NAMES, LAST_LABEL_WORDS, source))
+        else:
+            chosen = replace(chosen, label=_choose("label", free, SCORE_NAMES, (), source))
     if (columns.text, columns.text_pair) == (AUTO, AUTO) and "text" not in known:
         pairs = [(known[first], known[second]) for first, second in PAIR_NAMES if {first, second} <= known.keys()]
         if len(pairs) > 1:
@@ -94,7 +111,7 @@ def choose_columns(
     if chosen.text == AUTO:
         free = {word: name for word, name in known.items() if name not in (chosen.label, chosen.text_pair)}
         only = names[0] if len(names) == 1 and not labelled else None
-        chosen = replace(chosen, text=only or _choose("text", free, TEXT_NAMES, source))
+        chosen = replace(chosen, text=only or _choose("text", free, TEXT_NAMES, LAST_TEXT_WORDS, source))
     return _with_the_other_column(names, columns, chosen) if labelled and len(names) == 2 else chosen
 
 
@@ -123,13 +140,13 @@ def _spelt(asked: str, names: Sequence[str], known: Mapping[str, str]) -> str:
     return asked if asked in (AUTO, *names) else known.get(_plain(asked), asked)
 
 
-def _choose(role: str, known: Mapping[str, str], usual: Sequence[str], source: str) -> str:
+def _choose(role: str, known: Mapping[str, str], usual: Sequence[str], last_words: Sequence[str], source: str) -> str:
     """Return the only column that fits a role."""
     if role in known:
         return known[role]
     fitting = [known[word] for word in usual if word in known]
     if not fitting:
-        fitting = [name for word, name in known.items() if word.rpartition("_")[2] in (role, *usual)]
+        fitting = [name for word, name in known.items() if word.rpartition("_")[2] in last_words]
     if len(fitting) > 1:
         raise _several(role, fitting, source)
     return fitting[0] if fitting else role

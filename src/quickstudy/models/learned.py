@@ -96,8 +96,11 @@ class Learned:
         if self.single:
             lines.append(f"Classes with a single example: {_some(self.single)}.")
         if self.described:
-            lines.append(f"Classes without an example, which will hardly ever be predicted: {_some(self.described)}.")
-        lines += [f"Labels that differ in case or spaces only, and count as different: {_some(a)}." for a in self.alike]
+            lines.append(f"Classes without an example, hardly ever predicted beside others: {_some(self.described)}.")
+        lines += [
+            f"Labels that differ in case or spaces only, and count as different: {', '.join(map(repr, names))}."
+            for names in self.alike
+        ]
         if self.conflicts:
             lines.append(f"{_counted(self.conflicts, 'text stands', 'texts stand')} under more than one label.")
         if self.cut:

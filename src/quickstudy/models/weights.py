@@ -191,7 +191,8 @@ def _with_adapter(name: str) -> RunError:
 
 
 def _is_sequence_classifier(config: PretrainedConfig) -> bool:
-    return any(str(name).endswith("ForSequenceClassification") for name in config.architectures or ())
+    names = config.architectures if isinstance(config.architectures, list) else ()  # a stranger may write a number
+    return any(str(name).endswith("ForSequenceClassification") for name in names)
 
 
 def _belongs_to(model: PreTrainedModel, key: str) -> bool:
