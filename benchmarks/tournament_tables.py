@@ -146,7 +146,8 @@ def print_tables(tables: Tables) -> None:
     """Print the gains by kind, over each baseline, and the seeds."""
     shots = list(dict.fromkeys(gain.shots for gain in tables.gains))
     for kind, tasks in tables.tasks.items():
-        print(f"- {kind} ({len(tasks)}): {', '.join(tasks)}")
+        if kind != ALL:
+            print(f"- {kind} ({len(tasks)}): {', '.join(tasks)}")
     if tables.left_out:
         print(f"- left out, because they lack examples for one of the numbers of shots: {', '.join(tables.left_out)}")
     for over in dict.fromkeys(gain.over for gain in tables.gains):
