@@ -30,12 +30,14 @@ from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
 from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.closed_form import Ridge, SupportVectors
+from quickstudy.methods.described import raise_described
 from quickstudy.methods.feature import HeadRule
 from quickstudy.methods.gradient import GradientMetaLearner
 from quickstudy.methods.name_gate import NameGate
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_episode, encode_set
+from quickstudy.models.head import Head, LinearHead
 from quickstudy.models.support_rows import SupportRows, class_means
 from quickstudy.models.target import Classes
 from quickstudy.report.view import in_order
@@ -214,6 +216,13 @@ def test_a_class_that_has_a_name_and_no_example_is_its_name(offset: float) -> No
     torch.testing.assert_close(class_means(gate(nothing, names), 3), names)
 
 
+def test_the_name_of_a_class_without_examples_counts_as_much_as_the_examples_of_another() -> None:
+    gate, names = NameGate(), torch.randn(3, 4)
+    rows = SupportRows(torch.randn(4, 4), torch.tensor([0, 2, 2, 2]), torch.tensor([2.0, 1.0, 0.5, 1.5]))
+    kappa = gate.weigh(rows, names).item()
+    assert gate(rows, names).counts[4:].tolist() == pytest.approx([kappa, kappa + 2.5, kappa])
+
+
 @pytest.mark.parametrize("make_rule", [lambda: Prototypes(0.5), Ridge, lambda: SupportVectors(c=0.4)])
 def test_the_gradient_through_the_gate_is_exact(make_rule: Callable[[], HeadRule]) -> None:
     rule, gate, labels = make_rule().double(), NameGate(scale=0.5).double(), torch.tensor([0, 1, 2, 0, 1])
@@ -274,6 +283,38 @@ def test_a_gated_method_answers_for_a_class_without_examples(method: str) -> Non
     assert model.logits(["late fee", "good film"]).isfinite().all()
     if method in ("protonet", "relation", "metaoptnet"):  # the others also fit what the examples do not show
         assert model.predict(["late fee", "good film"]) == ["z", "x"]
+
+
+def test_a_class_without_examples_gets_half_of_what_the_other_classes_would_lack_without_theirs() -> None:
+    rule, gate, names = Prototypes(3.0).double(), NameGate().double(), _randn(4, 5, seed=1)
+    rows = SupportRows(_randn(5, 5), torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1.0, 2.0, 1.0, 1.0, 1.0]).double())
+
+    def make(some: SupportRows) -> Head:
+        return rule.head(gate(some, names), Classes(tuple("abcd")))
+
+    gaps = []
+    for label in range(3):
+        kept = [i for i in range(5) if rows.labels[i] != label]
+        head = make(SupportRows(rows.features[kept], rows.labels[kept], rows.counts[kept]))
+        logits = head(rows.features[rows.labels == label]).detach().numpy()
+        others = [n for n in range(3) if n != label]
+        lack = sorted(row[others].max() - row[label] for row in logits)
+        gaps.append(max(lack[(len(lack) - 1) // 2], 0))
+    head = make(rows)
+    raised = raise_described(head, make, rows, 4)
+    assert isinstance(head, LinearHead)
+    assert isinstance(raised, LinearHead)
+    torch.testing.assert_close(raised.weight, head.weight, rtol=0, atol=0)
+    assert sum(gaps) > 0
+    wanted = torch.tensor([0.0, 0.0, 0.0, np.mean(gaps) / 2]).double()
+    torch.testing.assert_close(raised.bias - head.bias, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 0, 0]])
+def test_nothing_is_raised_where_all_classes_have_examples_or_only_one_has(labels: list[int]) -> None:
+    head = LinearHead(_randn(3, 2), _randn(3))
+    rows = SupportRows(_randn(3, 2), torch.tensor(labels))
+    assert raise_described(head, lambda _: head, rows, 3) is head
 
 
 @pytest.mark.parametrize("adapts", ["head", "layers:-1", "all"])

@@ -88,8 +88,8 @@ def _check_described(learner: MetaLearner, task: Task, name: str, names: NameRea
     """Warn that a label without examples is known by its description; raise `DataError` if it is not."""
     if name in task.label_descriptions and learner.reads_names and names == "true":
         warn(
-            f"there is no example of the label {name!r}: it is known by its description alone, and will hardly ever be "
-            "predicted beside labels that have examples. Add one or two",
+            f"there is no example of the label {name!r}: it is known by its description alone, and its texts will "
+            "be found less often than those of labels that have examples. Add some if you can",
             NoExampleWarning,
             stacklevel=5,
         )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from quickstudy.methods.base import EpisodeLoss, MetaLearner
+from quickstudy.methods.described import raise_described
 from quickstudy.methods.name_gate import NameGate
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
@@ -114,8 +115,14 @@ class FeatureMetaLearner(MetaLearner):
         names = target.encode_names(self.encoder, pair=support.pair) if self.gate else NO_SEQUENCES
         texts = concatenate([support.sequences, names]) if len(names) else support.sequences
         features = self.encoder(texts, cache=cache).split([len(support.labels), len(names)])
-        rows = self._rows(features[0], scale.standardise(support.labels), support.weights, features[1])
-        head = self.rule.calibrate(self.rule.head(rows, target), rows, len(support.labels), target)
+        examples = SupportRows(features[0], scale.standardise(support.labels), support.weights)
+        rows = self._with_names(examples, features[1])
+        head = self.rule.head(rows, target)
+        if len(names):
+            head = raise_described(
+                head, lambda some: self.rule.head(self._with_names(some, features[1]), target), examples, target.size
+            )
+        head = self.rule.calibrate(head, rows, len(support.labels), target)
         return self.make_model(support, target, scale.rescale(head))
 
     def head(self, features: Tensor, labels: Tensor, weights: Tensor | None, names: Tensor, target: Target) -> Head:
@@ -128,7 +135,7 @@ class FeatureMetaLearner(MetaLearner):
             names: (N, F), of the label names; empty if they are not read.
             target: What the task asks for.
         """
-        return self.rule.head(self._rows(features, labels, weights, names), target)
+        return self.rule.head(self._with_names(SupportRows(features, labels, weights), names), target)
 
     def _loss(self, episode: EncodedEpisode, features: "_Features") -> EpisodeLoss:
         """Return the loss of an episode, given its features."""
@@ -142,10 +149,9 @@ class FeatureMetaLearner(MetaLearner):
         loss, b, q = self._support_loss(head, labels, target), len(labels), len(features.query)
         return replace(measured, loss=(b * loss + q * measured.loss) / (b + q))
 
-    def _rows(self, features: Tensor, labels: Tensor, weights: Tensor | None, names: Tensor) -> SupportRows:
+    def _with_names(self, examples: SupportRows, names: Tensor) -> SupportRows:
         """Return the rows that the rule reads: the examples, and the names (N, F) if there are any."""
-        rows = SupportRows(features, labels, weights)
-        return self.gate(rows, names) if self.gate and len(names) else rows
+        return self.gate(examples, names) if self.gate and len(names) else examples
 
     def _encode(self, episodes: Sequence[EncodedEpisode]) -> list["_Features"]:
         """Return the features of each episode: one pass over all single texts, one over all pairs."""

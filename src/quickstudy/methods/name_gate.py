@@ -6,8 +6,9 @@
 
 a, b and t are meta-learned. A prototype then becomes c_n = (K mean_n + κ f(name n)) / (K + κ): the examples outweigh
 the name as K grows, and names that explain the support set badly count little. A class that has a name and no example
-is its name. Xing et al. 2019, arXiv:1902.07104, mix prototypes with embeddings of names too, by a network that reads
-the name; here the weight follows from the support set.
+is its name, which then counts κ and as much as the examples of another class, in the mean. Xing et al. 2019,
+arXiv:1902.07104, mix prototypes with embeddings of names too, by a network that reads the name; here the weight follows
+from the support set.
 """
 
 import math
@@ -46,11 +47,9 @@ class NameGate(nn.Module):
             names: (N, F) features of the names.
         """
         labels = torch.arange(len(names), device=names.device)
-        weight = self.weigh(rows, names).to(rows.features.dtype)
+        weight = self.weigh(rows, names).to(rows.features.dtype) + _absent(rows, len(names))
         return SupportRows(
-            torch.cat([rows.features, names]),
-            torch.cat([rows.labels, labels]),
-            torch.cat([rows.counts, weight.expand(len(names))]),
+            torch.cat([rows.features, names]), torch.cat([rows.labels, labels]), torch.cat([rows.counts, weight])
         )
 
     def weigh(self, rows: SupportRows, names: Tensor) -> Tensor:
@@ -63,6 +62,13 @@ class NameGate(nn.Module):
         answers = torch.log_softmax(-self.log_scale.exp() * squared_distances(rows.features, names), dim=-1)
         right = answers.gather(-1, rows.labels.unsqueeze(-1)).squeeze(-1) + math.log(len(names))
         return (rows.counts * right).sum() / rows.counts.sum().clamp_min(torch.finfo(right.dtype).tiny)
+
+
+def _absent(rows: SupportRows, n_way: int) -> Tensor:
+    """Return what the examples of a class count in the mean, (N,), for classes without examples; 0 for the others."""
+    counts = nn.functional.one_hot(rows.labels, n_way).sum(0)
+    mean = rows.counts.sum() / (counts > 0).sum().clamp_min(1)
+    return torch.where(counts > 0, torch.zeros_like(mean), mean)
 
 
 def make_gate(names: Names) -> NameGate | None:

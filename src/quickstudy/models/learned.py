@@ -96,7 +96,7 @@ class Learned:
         if self.single:
             lines.append(f"Classes with a single example: {_some(self.single)}.")
         if self.described:
-            lines.append(f"Classes without an example, hardly ever predicted beside others: {_some(self.described)}.")
+            lines.append(f"Classes without an example, found less often than others: {_some(self.described)}.")
         lines += [
             f"Labels that differ in case or spaces only, and count as different: {', '.join(map(repr, names))}."
             for names in self.alike
