@@ -133,6 +133,25 @@ def test_a_compact_run_can_stand_on_the_encoder_before_an_earlier_run(
     torch.testing.assert_close(small.predict_proba(texts), whole.predict_proba(texts), atol=1e-3, rtol=0)
 
 
+def test_the_mean_of_two_runs_is_the_mean_of_their_weights(run: Run, tmp_path: Path) -> None:
+    second = quickstudy.pretrain(run.folder, tmp_path / "second", overrides=("seed=5",))
+    command = ["export", str(run.folder), "--average", str(second.folder), "--out", str(tmp_path / "small")]
+    result = CliRunner().invoke(app, [*command, "--rank", "64"])
+    assert result.exit_code == 0, result.output
+    mean = dict(Run.open(tmp_path / "small").learner().named_parameters())
+    parts = [dict(each.learner().named_parameters()) for each in (run, second)]
+    assert any(not torch.equal(parts[0][name], parts[1][name]) for name in mean)
+    for name, weight in mean.items():
+        torch.testing.assert_close(weight, (parts[0][name] + parts[1][name]) / 2, atol=1e-4, rtol=0)
+
+
+def test_runs_of_other_recipes_have_no_mean(run: Run, tmp_path: Path) -> None:
+    second = quickstudy.pretrain(run.folder, tmp_path / "second", overrides=("outer.outer_lr=1e-4",))
+    with pytest.raises(RunError, match="this run has another recipe"):
+        run.compact(tmp_path / "small", rank=2, average=[second])
+    assert not (tmp_path / "small").exists()
+
+
 def test_a_method_that_learns_nothing_beside_the_encoder_needs_to_train_it(tiny_folder: Path, tmp_path: Path) -> None:
     write_task(word_task("seen", rows=24, seed=9), tmp_path / "seen")
     recipe = _recipe(tiny_folder, tmp_path / "seen", {"name": "fomaml", "start": "zero"}, trains="none")

@@ -158,8 +158,7 @@ class Run:
         size = count_bytes(dict(learner.encoder.model.named_parameters()))
         with replaced_folder(self.files.encoder, size=size) as new:
             learner.encoder.save(new)
-        # A method that learns nothing beside the encoder still gets its file: it says that the run is finished.
-        save_tensors(_beside(learner) or {"nothing": torch.zeros(0)}, self.files.learned)
+        _save_learned(learner, self.files.learned)
         files = (self.files.config, self.files.tasks, self.files.learned, self.files.encoder)
         log = [self.files.metrics.name] if self.files.metrics.exists() else []
         write_manifest(self.folder, [file.name for file in files if file.exists()], records=log)
@@ -207,7 +206,15 @@ class Run:
         Delta.load(self.files.delta).add_to(encoder)
         return encoder
 
-    def compact(self, folder: Path, rank: int, *, base: str | None = None, strength: float = 1.0) -> "Run":
+    def compact(
+        self,
+        folder: Path,
+        rank: int,
+        *,
+        base: str | None = None,
+        strength: float = 1.0,
+        average: Sequence["Run"] = (),
+    ) -> "Run":
         """Write the run in a small form: its encoder as a change of the untouched one, cut to a rank (`models.delta`).
 
         The small form can do all that the run can do, as long as the untouched encoder can be loaded. It has no
@@ -218,12 +225,15 @@ class Run:
             rank: Rank of the change of a matrix, 1 or more.
             strength: Factor of the change; less than 1 mixes the trained encoder with the untouched one.
             base: The untouched encoder. By default the recipe's; a run on the encoder of another run needs to name it.
+            average: Runs of the same recipe with other seeds. The mean of what all of them learned is written, weight
+                by weight (Wortsman et al. 2022, arXiv:2203.05482).
 
         Raises:
-            RunError: The run is not finished or is compact already, or the folder exists.
+            RunError: The run is not finished or is compact already, a run to average with has another recipe, or the
+                folder exists.
             DataError: The tasks that it was trained on cannot be read; their fingerprints go into the folder.
         """
-        learner = self.learner()
+        learner = self._averaged(average)
         if self.files.delta.is_file():
             raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
         names = {"train": sorted(self.meta_train_tasks()), "validation": sorted(self.meta_validation_tasks())}
@@ -238,10 +248,26 @@ class Run:
             delta.save(files.delta)
             write_text(files.config, dump_recipe(recipe))
             shutil.copy(self.files.tasks, files.tasks)
-            shutil.copy(self.files.learned, files.learned)
+            _save_learned(learner, files.learned)
             listed = (files.delta, files.seen, files.config, files.tasks, files.learned)
             write_manifest(new, [file.name for file in listed])
         return Run(folder, recipe)
+
+    def _averaged(self, others: Sequence["Run"]) -> MetaLearner:
+        """Return the learner of this run, or the mean of it and those of other runs."""
+        learner, mine = self.learner(), _without_seed(self.recipe)
+        for other in others:
+            if _without_seed(other.recipe) != mine:
+                raise RunError(
+                    "this run has another recipe, so the mean of both means nothing",
+                    where=str(other.folder),
+                    fix="Average runs that differ in their seed alone.",
+                )
+        learned = [dict(each.named_parameters()) for each in (learner, *(other.learner() for other in others))]
+        with torch.no_grad():
+            for name, weight in learned[0].items():
+                weight.copy_(torch.stack([each[name] for each in learned]).mean(0))
+        return learner
 
 
 def hide_text_places(recipe: Recipe) -> Recipe:
@@ -275,6 +301,10 @@ def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
     return recipe.model_copy(update={"method": trained})
 
 
+def _without_seed(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"name": "", "seed": 0})
+
+
 def _on(encoder: EncoderConfig, base: str | None) -> EncoderConfig:
     return encoder if base is None else encoder.model_copy(update={"name": base, "revision": None})
 
@@ -282,3 +312,8 @@ def _on(encoder: EncoderConfig, base: str | None) -> EncoderConfig:
 def _beside(learner: MetaLearner) -> dict[str, Tensor]:
     """Return what the method learned beside the encoder, by name; the tensors share memory with the learner."""
     return {name: p.detach() for name, p in learner.named_parameters() if not name.startswith("encoder.")}
+
+
+def _save_learned(learner: MetaLearner, file: Path) -> None:
+    """Write what the method learned beside the encoder; if that is nothing too, as it says that the run is finished."""
+    save_tensors(_beside(learner) or {"nothing": torch.zeros(0)}, file)

@@ -13,7 +13,8 @@ from quickstudy.importing import quick_imports
 
 _RANK = 32
 _OF_RUNS = "compact"
-_FORMS = {"int8": "onnx", "rank": _OF_RUNS, "base": _OF_RUNS, "strength": _OF_RUNS}  # what each option is for
+# what each option is for
+_FORMS = {"int8": "onnx", **dict.fromkeys(("rank", "base", "strength", "average"), _OF_RUNS)}
 
 
 def export(
@@ -36,6 +37,10 @@ def export(
     strength: Annotated[
         float | None, typer.Option(help="Of compact: factor of the change (1); less mixes in the untouched encoder.")
     ] = None,
+    average: Annotated[
+        list[Path] | None,
+        typer.Option(help="Of compact: a run of the same recipe with another seed; the mean is written. Repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write an adapted model as an ONNX graph or for transformers, or a run as the change of its untouched encoder."""
@@ -48,14 +53,16 @@ def export(
     if (form == _OF_RUNS) != is_run:
         kind, fix = ("a run", f"--to {_OF_RUNS}") if is_run else ("no run", "--to onnx, or transformers")
         raise RecipeError(f"this is {kind}, which cannot be written as {form}", where=str(model), fix=f"Use {fix}.")
-    given = {"int8": int8, "rank": rank is not None, "base": base is not None, "strength": strength is not None}
-    if wrong := next((name for name in given if given[name] and _FORMS[name] != form), None):
+    given = {"rank": rank, "base": base, "strength": strength, "average": average, "int8": int8 or None}
+    if wrong := next((name for name in given if given[name] is not None and _FORMS[name] != form), None):
         raise RecipeError(f"--{wrong} is for --to {_FORMS[wrong]}", fix=f"Leave out --{wrong}.")
     if form == _OF_RUNS:
         with quick_imports():
             from quickstudy.runs import Run
 
-        small = Run.open(model).compact(out, rank or _RANK, base=base, strength=1.0 if strength is None else strength)
+        others = [Run.open(other) for other in average or ()]
+        factor = 1.0 if strength is None else strength
+        small = Run.open(model).compact(out, rank or _RANK, base=base, strength=factor, average=others)
         _say_compact(small.files.delta.stat().st_size, out, as_json=as_json)
     elif form == "transformers":
         _export_transformers(model, out, as_json=as_json)
