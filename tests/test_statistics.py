@@ -203,6 +203,20 @@ def test_average_ranks_and_the_critical_difference_of_demsar_2006() -> None:
     )  # its table 5 a: q = 2.569 for k = 4
 
 
+def test_draws_that_differ_by_rounding_tell_nothing() -> None:
+    """0.8 - 0.7 and 0.9 - 0.8 are one difference, of one row in ten, and their floating-point numbers are two."""
+    values = {"tone": [0.8 - 0.7, 0.9 - 0.8]}
+    assert values["tone"][0] != values["tone"][1]
+    for found in (over_draws(values), over_rows(values, {"tone": TaskRows(None)})):
+        assert (found.low, found.high, found.p) == (None, None, None)
+
+
+def test_means_that_differ_by_rounding_share_their_rank() -> None:
+    scores = {"a": {"tone": [0.1, 0.2, 0.3]}, "b": {"tone": [0.3, 0.2, 0.1]}, "c": {"tone": [0.1, 0.1, 0.1]}}
+    assert np.mean(scores["a"]["tone"]) != np.mean(scores["b"]["tone"])
+    assert average_ranks(scores)[0] == {"a": 1.5, "b": 1.5, "c": 3.0}
+
+
 def test_pseudo_values_stand_for_rows_where_the_score_is_a_correlation() -> None:
     random = np.random.default_rng(0)
     x = random.standard_normal(1000)

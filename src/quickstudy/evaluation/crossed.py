@@ -21,6 +21,7 @@ from quickstudy.evaluation.rows import TaskRows
 from quickstudy.evaluation.statistics import (
     TheseTasksMean,
     Values,
+    differs_by_rounding,
     over_draws,
     student_p,
     student_quantile,
@@ -48,7 +49,8 @@ def over_rows(values: Values, rows: Mapping[str, TaskRows]) -> TheseTasksMean:
     terms = [term for task, of_task in values.items() for term in _terms(of_task, rows[task])]
     variances, counts = (np.array(column, dtype=np.float64) for column in zip(*terms, strict=True))
     total = float(variances.sum())
-    if total == 0:  # the same on every row in every draw: known if that is no difference, else nothing to go by
+    # The same on every row in every draw: known if that is no difference, else nothing to go by.
+    if differs_by_rounding(total**0.5 / len(values), values):
         return TheseTasksMean(mean, 0.0, 0.0, 1.0) if mean == 0 else TheseTasksMean(mean, None, None, None)
     error, freedom = total**0.5 / len(values), total**2 / float((variances**2 / (counts - 1)).sum())
     half, p, draws = student_quantile(freedom) * error, student_p(mean / error, freedom), over_draws(values)

@@ -39,6 +39,7 @@ from quickstudy.evaluation.record import DrawsMean, TasksMean
 Values = Mapping[str, Sequence[float]]  # task → value of each draw
 
 _LEVEL = 0.95
+_ROUNDING = 1e-12  # of the largest value: what differs by less differs in the last digits of floating-point numbers
 _MOST_TASKS = 16  # 2^16 sign patterns are listed; beyond that a random sample of as many is taken
 
 
@@ -124,7 +125,7 @@ def over_draws(values: Values) -> TheseTasksMean:
         return unknown
     variances = np.array([of_task.var(ddof=1) / len(of_task) for of_task in tasks])
     error = float(variances.sum()) ** 0.5 / len(tasks)
-    if error == 0:  # no draw differs from another: they tell nothing of what other draws would give
+    if differs_by_rounding(error, values):  # no draw differs: they tell nothing of what other draws would give
         return unknown
     freedom = float(variances.sum()) ** 2 / float((variances**2 / [len(of_task) - 1 for of_task in tasks]).sum())
     half = student_quantile(freedom) * error
@@ -163,7 +164,7 @@ def average_ranks(scores: Mapping[str, Values]) -> tuple[dict[str, float], float
     table = np.array([[np.mean(scores[name][task]) for name in learners] for task in tasks])
     from scipy.stats import rankdata, studentized_range  # a table of predictions need not wait for them
 
-    ranks = rankdata(-table, axis=1).mean(axis=0)
+    ranks = rankdata(-table.round(12), axis=1).mean(axis=0)  # the same mean in other digits is the same rank
     k = len(learners)
     q = float(studentized_range.ppf(_LEVEL, k, np.inf)) / 2**0.5
     difference = q * (k * (k + 1) / (6 * len(tasks))) ** 0.5
@@ -173,6 +174,15 @@ def average_ranks(scores: Mapping[str, Values]) -> tuple[dict[str, float], float
 def task_means(values: Values) -> NDArray[np.float64]:
     """Return the mean over the draws of each task."""
     return np.array([fmean(of_task) for of_task in values.values()], dtype=np.float64)
+
+
+def differs_by_rounding(error: float, values: Values) -> bool:
+    """Return whether a standard error of values is no larger than what rounding makes of equal ones.
+
+    >>> differs_by_rounding(1e-17, {"a": [0.8 - 0.7, 0.9 - 0.8]}), differs_by_rounding(0.01, {"a": [0.1, 0.12]})
+    (True, False)
+    """
+    return error <= _ROUNDING * max(abs(value) for of_task in values.values() for value in of_task)
 
 
 def student_quantile(freedom: float) -> float:
