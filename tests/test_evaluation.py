@@ -28,13 +28,16 @@ from quickstudy.evaluation.results_file import read_results
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
-from quickstudy.methods.feature import FeatureMetaLearner
+from quickstudy.methods.closed_form import SupportVectors
+from quickstudy.methods.feature import FeatureMetaLearner, HeadRule
 from quickstudy.methods.label_names import LabelNames
 from quickstudy.methods.linear_probe import LinearProbe
+from quickstudy.methods.matching import Matching
 from quickstudy.methods.protonet import Prototypes
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedSet, encode_set
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Classes, Scores, Target
 from quickstudy.runs import Run
 from quickstudy.tasks.split import Example, ListSplit
@@ -139,6 +142,23 @@ def test_a_constant_has_no_correlation(true: list[float], predicted: list[float]
     found = score(_task(0, kind="regression", metric="pearson_spearman"), true, predicted)
     assert (found["pearson"], found["spearman"], found["metric"]) == (0.0, 0.0, 0.0)
     assert found["mse"] == pytest.approx(np.mean((np.array(true) - predicted) ** 2))
+
+
+@pytest.mark.parametrize("rule", [Prototypes(), Matching(), SupportVectors()])
+def test_numbers_that_differ_by_rounding_alone_have_no_correlation(rule: HeadRule) -> None:
+    """If all scores of a support set are equal, so are all predictions, up to the last digits of single precision."""
+    random = torch.Generator().manual_seed(0)
+    support, query = (torch.randn(n, 16, generator=random) / 4 for n in (32, 50))
+    labels, target = torch.full((32,), 3.7), Scores()
+    scale = target.scale(labels)
+    head = scale.rescale(rule.head(SupportRows(support, scale.standardise(labels)), target))
+    predicted = head(query).detach().numpy()[:, 0]
+    assert 0 < np.ptp(predicted) < 1e-5
+    task = _task(0, kind="regression", metric="pearson_spearman")
+    found = score(task, np.arange(50.0), predicted)
+    assert (found["pearson"], found["spearman"], found["metric"]) == (0.0, 0.0, 0.0)
+    varied = 3.7 + np.arange(50, dtype=np.float32) / 10_000
+    assert score(task, np.arange(50.0), varied)["metric"] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_an_affine_prediction_correlates_fully() -> None:

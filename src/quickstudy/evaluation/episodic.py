@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from quickstudy.evaluation.constant import is_constant
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.batch import encode_episode
 from quickstudy.tasks.sampler import EpisodeSampler
@@ -37,6 +38,6 @@ def episodic_score(sampler: EpisodeSampler, episodes: int) -> Callable[[MetaLear
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
+    if is_constant(a) or is_constant(b):
         return 0.0
     return max(0.0, float(np.corrcoef(a, b)[0, 1]))

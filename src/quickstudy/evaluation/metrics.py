@@ -29,6 +29,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from quickstudy.evaluation.constant import is_constant
 from quickstudy.evaluation.record import Calibration, LabelFigures, LabelScores, Reliability
 from quickstudy.tasks.task import Task
 
@@ -130,7 +131,7 @@ def _classification(y: NDArray[np.int64], p: NDArray[np.int64], n_way: int) -> d
 
 
 def _regression(y: NDArray[np.float64], p: NDArray[np.float64]) -> dict[str, float]:
-    constant = np.ptp(y) == 0 or np.ptp(p) == 0
+    constant = is_constant(y) or is_constant(p)
     return {
         "pearson": 0.0 if constant else float(pearsonr(y, p).statistic),
         "spearman": 0.0 if constant else float(spearmanr(y, p).statistic),
