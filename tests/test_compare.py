@@ -32,6 +32,9 @@ from quickstudy.evaluation.results_file import figure_rows, read_results
 from quickstudy.evaluation.rows import unpack
 from quickstudy.evaluation.statistics import over_tasks
 from quickstudy.report.comparison.recommend import Limits, recommend
+from quickstudy.report.comparison.recommendation import Worse
+from quickstudy.report.comparison.verdict import Verdict
+from quickstudy.report.comparison.words import _decided
 from quickstudy.runs import Run
 
 SHOTS = (1, 2)
@@ -282,6 +285,25 @@ def test_of_equals_the_fastest_is_recommended() -> None:
     assert [worse.learner for worse in choice.worse] == ["a"]
 
 
+def test_a_recommendation_names_the_learners_that_it_means() -> None:
+    """The name of a learner is often the beginning of another's: that of the same run without label names."""
+    scores = _noisy({"first": 0.002, "first, no names": 0.001, "protonet": 0.0}, 0.03)
+    choice = recommend(_results(scores, {"first": 9.0, "first, no names": 8.0, "protonet": 0.1}))
+    assert (choice.learner, set(choice.equals)) == ("protonet", {"first", "first, no names"})
+    best = max(scores, key=lambda name: _mean(_results(scores), name).mean)
+    others = " and ".join(name for name in scores if name != best)
+    assert f"Not decided: {best} has the best mean" in choice.why
+    assert f"the evidence does not tell it from {others.replace(' and ', ', ')}. protonet" in choice.why
+
+
+def test_the_strongest_verdict_is_said_first() -> None:
+    scores = _world(tasks=8, lead=0.1, learners=3)
+    verdicts: tuple[Verdict, ...] = ("decided for these tasks", "decided for tasks like these")
+    worse = [Worse(f"learner {i}", 0.1, 0.01, verdict) for i, verdict in enumerate(verdicts, 1)]
+    said = _decided(worse, _mean(scores, "learner 0"))
+    assert [sentence[:25] for sentence in said] == ["Decided for tasks like th", "Decided for these tasks, "]
+
+
 def test_noise_alone_is_called_noise() -> None:
     choice = recommend(_results(_noisy(dict.fromkeys("abcdefgh", 0.0), 0.05), {"d": 0.2}))
     assert (choice.learner, choice.verdict, choice.worse) == ("d", "not decided", ())
@@ -375,6 +397,20 @@ def test_another_encoder_or_another_run_of_the_same_name_is_another_learner(made
     assert [each.calibration for each in before.draws] != [each.calibration for each in after.draws]
     assert before.learners["run"].fingerprint != after.learners["run"].fingerprint
     assert len(list((made / "out" / "cells").iterdir())) == 12
+
+
+def test_what_an_untouched_learner_starts_with_at_random_makes_another_learner(made: Path) -> None:
+    """A recipe with another seed is another start of MAML's head, so it is not the learner that has figures."""
+    prints, scores = list[str](), list[Any]()
+    for seed in (0, 1):
+        text = f'name = "start"\nseed = {seed}\n[encoder]\nname = "{made / "tiny"}"\n'
+        text += f'[method]\nname = "maml"\nadapts = "head"\ninner_steps = 1\n[tasks]\ntrain = ["{made / "seen"}"]\n'
+        (made / "start.toml").write_text(text)
+        prints.append(named_learner(str(made / "start.toml"), "").fingerprint())
+        results = _compare(made, "out", [str(made / "start.toml")], protocol=Protocol(shots=(1,), draws=1))
+        scores.append([draw.calibration for draw in results.draws])
+    assert prints[0] != prints[1]
+    assert scores[0] != scores[1]
 
 
 def test_tables_have_the_columns_of_all_kinds_of_tasks(made: Path) -> None:

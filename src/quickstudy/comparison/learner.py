@@ -134,7 +134,10 @@ class LearnerSpec:
         learned = RunFiles(self.run).learned if self.run else None
         learned_hash = _file_hash(learned, learned.stat().st_mtime_ns) if learned and learned.is_file() else None
         names = [self.names] if self.names != "true" or method == _ZERO else []
-        return hash_of([encoder, reading, method, settings, _defaults(method), learned_hash, *names, *self._steps()])
+        # What an untouched method starts with at random; left out at 0, so that cells hold that are there already.
+        seed = [f"seed {recipe.seed}"] if recipe and recipe.seed and not (self.run or self.method) else []
+        hashed = [encoder, reading, method, settings, _defaults(method), learned_hash, *names, *self._steps(), *seed]
+        return hash_of(hashed)
 
     def _steps(self) -> dict[str, int]:
         return {f"{self.steps} steps": self.steps} if self.steps else {}

@@ -1,10 +1,11 @@
 """Words: a recommendation in sentences; what is decided, for which tasks, and what is not."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from quickstudy.evaluation.record import LearnerMean
 from quickstudy.report.comparison.recommendation import Recommendation, Worse
-from quickstudy.report.comparison.verdict import Judged
+from quickstudy.report.comparison.verdict import Judged, Verdict
 from quickstudy.report.number import percent, shots_text
 
 
@@ -48,8 +49,9 @@ def _shots(asked: int | None, answered: int) -> str:
 
 def _decided(worse: Sequence[Worse], best: LearnerMean) -> list[str]:
     """Return a sentence for each verdict, the strongest first."""
+    order = get_args(Verdict).index
     sentences = []
-    for verdict in dict.fromkeys(each.verdict for each in sorted(worse, key=lambda each: each.verdict, reverse=True)):
+    for verdict in dict.fromkeys(each.verdict for each in sorted(worse, key=lambda each: order(each.verdict))):
         behind = [each for each in worse if each.verdict == verdict]
         limit = "" if verdict == "decided for tasks like these" else ", which is not to say for others like it"
         limit = limit if best.n == 1 else limit.replace("like it", "like them")
@@ -60,7 +62,7 @@ def _decided(worse: Sequence[Worse], best: LearnerMean) -> list[str]:
 
 
 def _undecided(choice: Recommendation, best: LearnerMean) -> str:
-    name, mean, equals = choice.learner, percent(choice.mean), ", ".join(choice.equals)
+    name, mean = choice.learner, percent(choice.mean)
     if not choice.equals:
         if choice.worse:
             return ""
@@ -70,8 +72,10 @@ def _undecided(choice: Recommendation, best: LearnerMean) -> str:
         lead = (
             f"Not decided: {best.learner} has the best mean ({percent(best.mean)}), and the evidence does not tell it"
         )
-        return f"{lead} from {equals.replace(best.learner, name)}. {name} ({mean}) adapts fastest of these."
-    return f"Not decided: the evidence does not tell {name} ({mean}) from {equals}. It adapts as fast as any of these."
+        others = ", ".join(name if each == best.learner else each for each in choice.equals)
+        return f"{lead} from {others}. {name} ({mean}) adapts fastest of these."
+    others = ", ".join(choice.equals)
+    return f"Not decided: the evidence does not tell {name} ({mean}) from {others}. It adapts as fast as any of these."
 
 
 def _untestable(best: LearnerMean, names: Sequence[str]) -> str:
