@@ -152,6 +152,23 @@ def test_runs_of_other_recipes_have_no_mean(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "small").exists()
 
 
+def test_a_run_counts_once_in_a_mean(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="two runs have the seed 0"):
+        run.compact(tmp_path / "small", rank=2, average=[run])
+    assert not (tmp_path / "small").exists()
+
+
+def test_runs_that_began_at_random_in_different_places_have_no_mean(tiny_folder: Path, tmp_path: Path) -> None:
+    """What a network learned from one random start is not near what it learned from another: the mean is neither."""
+    write_task(word_task("seen", rows=24, seed=9), tmp_path / "seen")
+    recipe = _recipe(tiny_folder, tmp_path / "seen", {"name": "relation", "hidden": 4})
+    first = quickstudy.pretrain(recipe, out=tmp_path / "first")
+    second = quickstudy.pretrain(first.folder, tmp_path / "second", overrides=("seed=5",))
+    with pytest.raises(RunError, match=r"began with other random weights \(rule\.net\.project"):
+        first.compact(tmp_path / "small", rank=2, average=[second])
+    assert not (tmp_path / "small").exists()
+
+
 def test_a_method_that_learns_nothing_beside_the_encoder_needs_to_train_it(tiny_folder: Path, tmp_path: Path) -> None:
     write_task(word_task("seen", rows=24, seed=9), tmp_path / "seen")
     recipe = _recipe(tiny_folder, tmp_path / "seen", {"name": "fomaml", "start": "zero"}, trains="none")

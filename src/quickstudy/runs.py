@@ -255,19 +255,42 @@ class Run:
 
     def _averaged(self, others: Sequence["Run"]) -> MetaLearner:
         """Return the learner of this run, or the mean of it and those of other runs."""
-        learner, mine = self.learner(), _without_seed(self.recipe)
+        learner, seeds = self.learner(), {self.recipe.seed}
         for other in others:
-            if _without_seed(other.recipe) != mine:
+            self._check_same_but_for_the_seed(other, learner.encoder)
+            if other.recipe.seed in seeds:
                 raise RunError(
-                    "this run has another recipe, so the mean of both means nothing",
+                    f"two runs have the seed {other.recipe.seed}, and so would count as one run twice",
                     where=str(other.folder),
-                    fix="Average runs that differ in their seed alone.",
+                    fix="Give each run once.",
                 )
+            seeds.add(other.recipe.seed)
         learned = [dict(each.named_parameters()) for each in (learner, *(other.learner() for other in others))]
         with torch.no_grad():
             for name, weight in learned[0].items():
                 weight.copy_(torch.stack([each[name] for each in learned]).mean(0))
         return learner
+
+    def _check_same_but_for_the_seed(self, other: "Run", encoder: Encoder) -> None:
+        """Raise `RunError` if another run has another recipe, or began with other weights, made at random.
+
+        The mean of two networks says something only if both began as the same one.
+        """
+        if _without_seed(other.recipe) != _without_seed(self.recipe):
+            raise RunError(
+                "this run has another recipe, so the mean of both means nothing",
+                where=str(other.folder),
+                fix="Average runs that differ in their seed alone.",
+            )
+        mine, theirs = (_beside(build_learner(run.recipe, encoder)) for run in (self, other))
+        different = ["encoder"] if self.recipe.encoder.from_scratch and self.recipe.seed != other.recipe.seed else []
+        different += [name for name in mine if not torch.equal(mine[name], theirs[name])]
+        if different:
+            raise RunError(
+                f"this run began with other random weights ({different[0]}), so the mean of both means nothing",
+                where=str(other.folder),
+                fix="Average runs of methods that begin with no random weights, e.g. protonet or r2d2.",
+            )
 
 
 def hide_text_places(recipe: Recipe) -> Recipe:
