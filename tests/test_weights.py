@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from conftest import score_task, tiny_encoder, word_task
+from quickstudy.adaptation.few import adapt_task
 from quickstudy.errors import DataError
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.methods.closed_form import SupportVectors
@@ -23,6 +24,20 @@ WEIGHS = sorted(METHODS.keys() - CANNOT_WEIGH)
 COUNTS = (2, 1, 3, 1, 1, 1)
 TASKS = {"classes": word_task(n_way=3), "pairs": word_task("pairs", pair=True), "scores": score_task()}
 STEPS = {"inner_steps": 2, "adapts": "layers:-1"}  # of methods with an inner loop
+
+
+def test_weights_too_large_for_single_precision_are_refused() -> None:
+    """Alone or in their sum they would be infinity there, and every figure that is made with them NaN."""
+    encoder = tiny_encoder()
+    for weights in ([1.0, 1e39], [3e38, 3e38]):
+        with pytest.raises(DataError, match="the weights are too large: their sum is"):
+            encode_set(encoder, [Example("a", label=0), Example("b", label=1)], weights)
+
+
+def test_scores_that_all_have_zero_weight_are_refused() -> None:
+    task = TASKS["scores"]
+    with pytest.raises(DataError, match="all rows have zero weight"):
+        adapt_task(make("protonet", tiny_encoder()), task, weights=[0.0] * len(task.train_split))
 
 
 @pytest.mark.parametrize("kind", TASKS)

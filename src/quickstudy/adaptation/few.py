@@ -81,6 +81,8 @@ def _support(
     for label, name in enumerate(task.label_names):
         if not bool((support.labels == label).any()):
             _check_described(learner, task, name, names, weighted=bool(len(task.rows_of("train", label))))
+    if not len(support.labels):
+        raise DataError("all rows have zero weight in 'train'", fix="Give some of them a weight.")
     return support, make_target(task.kind, task.label_names, texts)
 
 

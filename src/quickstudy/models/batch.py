@@ -70,7 +70,8 @@ def encode_set(encoder: Encoder, examples: Sequence[Example], weights: Sequence[
         weights: How often each of them counts; None if each counts once.
 
     Raises:
-        DataError: There is not one weight for each example, or a weight is not a number of 0 or more.
+        DataError: There is not one weight for each example, a weight is not a number of 0 or more, or all together are
+            too large.
     """
     like = next(encoder.model.parameters())
     labels = torch.tensor([example.label for example in examples], device=encoder.device)
@@ -97,4 +98,7 @@ def _parse_weights(weights: Sequence[float] | None, count: int, like: Tensor) ->
         if not 0 <= weight < math.inf:
             fix = "A weight says how often an example counts: give a finite number of 0 or more."
             raise DataError(f"the weight {weight!r} is not possible", where=f"weights[{i}]", fix=fix)
+    if sum(weights) > torch.finfo(like.dtype).max ** 0.5:  # products of them must be finite too
+        fix = "A weight says how often an example counts: divide all of them by a number."
+        raise DataError(f"the weights are too large: their sum is {sum(weights):.3g}", fix=fix)
     return torch.tensor([float(weight) for weight in weights], dtype=like.dtype, device=like.device)
