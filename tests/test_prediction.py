@@ -21,6 +21,7 @@ from quickstudy.methods.catalog import make
 from quickstudy.models import adapted, inference, tokens
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
+from quickstudy.models.head import Head
 from quickstudy.models.inference import fast_inference, side_by_side
 from quickstudy.models.partition import Partition
 from quickstudy.tasks.split import Example
@@ -233,6 +234,25 @@ def test_many_texts_with_duplicates_are_predicted_as_one_at_a_time(
     if pair:
         texts = [(text, TEXTS[i % 4]) for i, text in enumerate(TEXTS)] * 2
     torch.testing.assert_close(model.predict_proba(texts), _wanted(model, texts), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["matching", "nearest-neighbour", "relation", "in-context", "lstm-reader"])
+def test_a_head_that_compares_with_the_support_set_sees_few_texts_at_once(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of 16,384 texts against 600 examples of 77 labels would take 3 GB for the head alone."""
+    model, seen = _model(tiny_encoder(normalize=True), method=method), list[int]()
+    wanted = model.logits(TEXTS[:10])
+    head = type(model.head).__call__
+
+    def counted(self: Head, features: Tensor) -> Tensor:
+        seen.append(len(features))
+        return head(self, features)
+
+    monkeypatch.setattr(type(model.head), "__call__", counted)
+    monkeypatch.setattr(adapted, "_HEAD_ROWS", 4)
+    torch.testing.assert_close(model.logits(TEXTS[:10]), wanted, rtol=0, atol=1e-5)
+    assert seen == [4, 4, 2]
 
 
 def test_duplicates_run_once(monkeypatch: pytest.MonkeyPatch) -> None:

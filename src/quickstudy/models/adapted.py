@@ -46,6 +46,7 @@ from quickstudy.visible import visible
 _FILE, _HEAD, _ENCODER, _LEARNED = "adapted.json", "head.safetensors", "encoder", "learned.json"
 _CHUNK = 16384  # examples per pass when predicting; it bounds memory
 _PREFIX_CHUNK = 1024  # the same where layers adapt, because the states below them are held for a whole pass
+_HEAD_ROWS = 512  # examples at once for heads that hold numbers for each pair of example and support example, or label
 _FAST_CHARACTERS = 8192  # per thread: this gives two batches or more, which save twice what laying out weights costs
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -114,7 +115,10 @@ class AdaptedModel:
     @torch.no_grad()
     def scores(self, prefix: Prefix) -> Tensor:
         """Return (B, N) logits, or (B, 1) numbers, of examples whose prefix has run already."""
-        return self.head(self.partition.features(self.params, prefix))
+        features = self.partition.features(self.params, prefix)
+        if isinstance(self.head, LinearHead | ProjectedHead):
+            return self.head(features)
+        return torch.cat([self.head(rows) for rows in torch.split(features, _HEAD_ROWS)])
 
     @torch.no_grad()
     def logits(self, texts: Iterable[Text]) -> Tensor:
