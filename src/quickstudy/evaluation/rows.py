@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quickstudy.evaluation.record import Draw, RowScores
+from quickstudy.seeding import rng
 from quickstudy.tasks.split import Example
 
 _GROUPS = 50
@@ -67,6 +68,9 @@ def pack(right: NDArray[np.bool_]) -> str:
 def grouped_rows(tests: Sequence[Example], score: Callable[[NDArray[np.bool_]], float]) -> RowScores | None:
     """Return the pseudo-values of a score; None for fewer than three rows.
 
+    Groups are made at random. If rows are sorted, every 50th row is a group that is like the others, more than samples
+    of rows are.
+
     Args:
         tests: What is scored.
         score: Gives the score of the rows that are marked.
@@ -75,9 +79,10 @@ def grouped_rows(tests: Sequence[Example], score: Callable[[NDArray[np.bool_]], 
     groups = min(_GROUPS, n)
     if groups < 3:
         return None
-    whole, group = score(np.ones(n, dtype=bool)), np.arange(n) % groups
+    whole, group = score(np.ones(n, dtype=bool)), rng(0, "groups", n).permutation(n) % groups
     values = [groups * whole - (groups - 1) * score(group != g) for g in range(groups)]
-    return RowScores(tests_hash(tests), pseudo=tuple(round(value, 5) for value in values))
+    # Other groups were made before, every 50th row of each; rows that are grouped otherwise are not compared.
+    return RowScores(f"{tests_hash(tests)} shuffled", pseudo=tuple(round(value, 5) for value in values))
 
 
 def unpack(rows: RowScores, n_test: int) -> NDArray[np.float64]:
