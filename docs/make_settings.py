@@ -1,4 +1,4 @@
-"""Make settings.md: the settings of every method, read from the signatures and docstrings of the catalog.
+"""Make settings.md: the settings of a recipe. Those of the methods and the outer loop are read from the code.
 
     python docs/make_settings.py
 
@@ -6,20 +6,24 @@ A test fails if the page is not what this script writes.
 """
 
 import math
+from dataclasses import fields
 from pathlib import Path
 
 from quickstudy.methods.catalog import METHODS
-from quickstudy.methods.setting import Setting, read_settings
+from quickstudy.methods.setting import Setting, read_meanings, read_settings
+from quickstudy.settings import OuterSettings
 
 PAGE = Path(__file__).with_name("settings.md")
 
-_HEAD = """# Settings of the methods
+_HEAD = """# Settings of a recipe
 
-`docs/make_settings.py` writes this page from the signatures and docstrings in `quickstudy/methods/catalog`. A recipe
-sets these keys in its section `[method]`; the command line sets them with `--set method.<setting>=<value>`. All numbers
-are finite. What each method is good for, its equation and an example are in its docstring.
+A recipe is a TOML file with the sections below. On the command line, `--set outer.outer_steps=200` changes one setting.
+All numbers are finite. Beside its sections a recipe has a `name`, which names the run folder (`"run"`), and a `seed`,
+from which all random numbers follow (0). `quickstudy init` writes a commented recipe for your files.
 
-The section `[encoder]` has settings of its own, for every method:
+## The encoder, the tasks and the episodes
+
+The section `[encoder]`:
 
 | setting | default | meaning |
 |---|---|---|
@@ -50,6 +54,26 @@ The section `[tasks]` says what is drawn from, and how often:
 | weights | all tasks alike | How often an episode is drawn from each reference in `train`: numbers of 0 or more. |
 | weights_end | as `weights` | The same at the end of the training. The weights move there in a straight line. |
 
+The section `[episodes]` says how large an episode is. Where a range is given, such as `[2, 5]`, each episode draws its
+size from it:
+
+| setting of the episodes | default | meaning |
+|---|---|---|
+| n_way | [2, 5] | Classes of an episode, N. |
+| k_shot | [2, 8] | Support examples of each class, K. |
+| n_query | 4 | Query examples of each class. |
+| weighting | "uniform" | How often each task is drawn: `uniform`, by `size`, or between both: `temperature`. |
+| temperature | 2.0 | Of `temperature`: 1 is like `size`, and a large number is like `uniform`. |
+
+The section `[episodes.names]` says in which share of the episodes the label names are changed, for methods that read
+them. A share is a number from 0 to 1:
+
+| setting of the names | default | meaning |
+|---|---|---|
+| dropped | 0.0 | The share in which no label has a name. |
+| shuffled | 0.0 | The share in which each label has the name of another one. |
+| coded | 0.0 | The share in which each label has a code that says nothing. |
+
 The section `[language]` adds masked-language modelling on text; see [pretraining.md](pretraining.md):
 
 | setting of masked-language modelling | default | meaning |
@@ -59,6 +83,18 @@ The section `[language]` adds masked-language modelling on text; see [pretrainin
 | batch_size | 32 | Passages of a step. |
 | masked | 0.15 | Which share of the tokens is masked: above 0, below 1. |
 | head_lr | as `outer_lr` | Peak rate of the head, which begins at random, beside an encoder that needs a low rate. |
+
+## The outer loop
+
+The section `[outer]`:
+
+| setting of the outer loop | default | meaning |
+|---|---|---|
+{outer}
+## The methods
+
+The section `[method]` names a method (`name = "protonet"`) and holds its settings. What each method is good for, its
+equation and an example are in its docstring, in `quickstudy/methods/catalog`.
 
 ## The inner loop
 
@@ -73,7 +109,16 @@ def write_page() -> str:
     """Return the page."""
     inner = read_settings(METHODS["maml"]).values()
     rows = "".join(f"| `{s.name}` | {_values(s)} | {s.meaning} |\n" for s in inner if s.group)
-    return _HEAD + rows + "".join(_section(name) for name in METHODS)
+    return _HEAD.replace("{outer}", _outer_rows()) + rows + "".join(_section(name) for name in METHODS)
+
+
+def _outer_rows() -> str:
+    meanings, defaults = read_meanings(OuterSettings.__doc__ or ""), OuterSettings()
+    shown = {field.name: getattr(defaults, field.name) for field in fields(OuterSettings)}
+    return "".join(
+        f"| `{name}` | {'none' if default is None else f'`{_toml(default)}`'} | {meanings[name]} |\n"
+        for name, default in shown.items()
+    )
 
 
 def _section(name: str) -> str:

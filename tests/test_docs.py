@@ -1,5 +1,6 @@
 """The documentation is true: the method that it adds works as written, and every method has its row and its recipe."""
 
+import json
 import re
 import runpy
 import tomllib
@@ -11,7 +12,7 @@ import torch
 
 import quickstudy
 from conftest import tiny_encoder, word_task
-from quickstudy.config import EncoderConfig
+from quickstudy.config import EncoderConfig, EpisodesConfig, NamesConfig
 from quickstudy.data.columns import LABEL_NAMES, PAIR_NAMES, SCORE_NAMES, TEXT_NAMES
 from quickstudy.data.source import SUFFIXES
 from quickstudy.methods.catalog import METHODS, make, table
@@ -97,10 +98,14 @@ def test_the_page_of_files_names_the_columns_and_files_that_are_looked_for() -> 
 
 
 def test_the_settings_page_has_every_setting_of_the_encoder_with_its_default() -> None:
-    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").partition("## The inner loop")[0]
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8").partition("## The outer loop")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]*)`? \|", page, re.MULTILINE))
     assert rows.keys() == EncoderConfig.model_fields.keys()
     assert (rows["name"], rows["max_length"]) == ('"minilm"', str(EncoderConfig().max_length))
+    others = dict(re.findall(r"^\| (\w+) \| (.*?) \|", page, re.MULTILINE))
+    defaults = {**EpisodesConfig().model_dump(mode="json"), **NamesConfig().model_dump()}
+    written = {name: json.dumps(value) for name, value in defaults.items() if name != "names"}
+    assert written.items() <= others.items()
 
 
 def test_the_tests_that_hold_the_guarantees_are_there() -> None:

@@ -233,7 +233,7 @@ def _pass_over(rows: Iterator[CheckedRow], survey: Survey, places: Places) -> in
     for where, labelled in read_rows(target):
         row = next(rows, None)
         if row is None or isinstance(labelled, DataError) or labelled.get(text) != row.text:
-            raise DataError("this row is not the one of the file that is read", where=where, fix=fix)
+            raise DataError(f"this row was not made from the row of {places.source}", where=where, fix=fix)
         done += 1
     return done
 
