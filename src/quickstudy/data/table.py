@@ -313,7 +313,7 @@ def parse_label(value: object, column: str, kind: Kind, where: str) -> str | flo
         where: The place, for messages.
 
     Raises:
-        DataError: The label is missing, a list, or no number.
+        DataError: The label is missing, a list, bytes, or no number.
     """
     missing = value is None or type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
     if missing or str(value).strip().lower() in {"", "nan"}:
@@ -328,7 +328,7 @@ def parse_label(value: object, column: str, kind: Kind, where: str) -> str | flo
                 f"{column!r} is {value!r}, not a number", where=where, fix="A regression label is a number."
             )
         return number
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list | bytes):
         raise DataError(f"{column!r} is {value!r}, not a label", where=where, fix="Give one label as text or number.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
