@@ -168,6 +168,23 @@ def test_an_excel_file_is_read_from_its_first_sheet(tmp_path: Path, caplog: pyte
         load_path(tmp_path / "answers.xlsx")
 
 
+def test_an_excel_file_is_read_as_excel_shows_it(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    hidden, sheet = book.active, book.create_sheet("answers")
+    hidden.append(["text", "label"])
+    hidden.append(["a list of choices", "none"])
+    hidden.sheet_state = "hidden"
+    for row in (["text", "label"], ["two_x000D_\nlines", "a"], ["good", "#N/A"], ["#REF!", "b"], ["bad", "b"]):
+        sheet.append(row)
+    book.active = 1
+    book.save(tmp_path / "answers.xlsx")
+    [task] = load_path(tmp_path / "answers.xlsx", skip_bad_rows=True)
+    assert [task.train_split[i].text for i in range(len(task.train_split))] == ["two\r\nlines", "bad"]
+    with pytest.raises(DataError, match=r"(?s)xlsx:3: the label in 'label' is missing.*xlsx:4: 'text' is None"):
+        load_path(tmp_path / "answers.xlsx")
+
+
 def test_without_openpyxl_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(DataError, match=r"pip install 'quickstudy\[excel\]'"):

@@ -31,7 +31,7 @@ from quickstudy.storage.manifest import hash_file
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 
-_FORMAT = 5  # raise it when the layout of the cache changes, or when other rows are refused
+_FORMAT = 6  # raise it when the layout of the cache changes, or when other rows are refused
 _ARROW, _DIGITS = ".arrow", 32  # the suffix of files of the cache, and digits of the hash in their names
 _BATCH = 1_000  # rows written at a time
 _MISSING = ("NAType", "NaTType")  # the types that pandas has for missing values
