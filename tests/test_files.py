@@ -31,6 +31,7 @@ from quickstudy.data import writing
 from quickstudy.data.columns import Columns, choose_columns
 from quickstudy.data.files import load_path
 from quickstudy.data.reading import read_rows
+from quickstudy.data.survey import survey_rows
 from quickstudy.errors import DataError, RunError
 from quickstudy.methods.catalog import make
 from quickstudy.storage.lock import locked
@@ -393,6 +394,28 @@ def test_columns_keep_their_types(model: Path, tmp_path: Path, command: Command)
     command("predict", model, tmp_path / "new.jsonl", "--out", tmp_path / "two.jsonl")
     read = [row for _, row in read_rows(tmp_path / "two.jsonl")]
     assert [{name: row[name] for name in line} for line, row in zip(lines, read, strict=True)] == lines
+
+
+def write_rows(target: Path, rows: list[dict[str, object]], schema: pa.Schema) -> list[object]:
+    writer = writing.open_writer(target, target, schema)
+    writer.write(rows)
+    writer.close()
+    return [row for _, row in read_rows(target)]
+
+
+def test_values_that_a_format_does_not_have_are_written_in_another_way(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    number, tag = 1234567890123456789, 2**53 + 1
+    rows: list[dict[str, object]] = [{"id\x01": number, "n": tag, "x": float("inf")}, {"id\x01": 7, "n": 0.5, "x": 1.0}]
+    source = write(tmp_path / "new.jsonl", "".join(f'{{"text": "a", "n": {row["n"]}}}\n' for row in rows))
+    schema = pa.schema([("id\x01", pa.int64()), survey_rows(source, Columns()).schema.field("n"), ("x", pa.float64())])
+    assert write_rows(tmp_path / "out.xlsx", rows, schema) == [  # Excel keeps 15 digits
+        {"id": str(number), "n": str(tag), "x": None},
+        {"id": 7, "n": 0.5, "x": 1},
+    ]
+    assert write_rows(tmp_path / "out.jsonl", rows, schema) == [rows[0] | {"x": None}, rows[1]]
+    texts = [row | {"n": str(row["n"])} for row in rows]  # a column of floats does not hold the first
+    assert write_rows(tmp_path / "out.parquet", rows, schema) == texts
 
 
 def test_numbers_and_pairs_are_written_too(tmp_path: Path, command: Command) -> None:
