@@ -344,6 +344,28 @@ def test_paths_that_the_system_refuses_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "file" / "data.csv", "there is no such file or folder")
 
 
+def test_the_cache_is_at_home_unless_a_variable_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("HOME", "/homes/ann")
+    for own, above, folder in (
+        ("", "", "/homes/ann/.cache/quickstudy"),
+        ("", "/caches", "/caches/quickstudy"),
+        ("/mine", "/caches", "/mine"),
+    ):
+        monkeypatch.setenv("QUICKSTUDY_CACHE", own)
+        monkeypatch.setenv("XDG_CACHE_HOME", above)
+        assert find_cache_folder() == Path(folder)
+    monkeypatch.setattr(Path, "home", nobody)
+    assert find_cache_folder() == Path("/mine")
+    monkeypatch.delenv("QUICKSTUDY_CACHE")
+    assert find_cache_folder() == Path("/caches/quickstudy")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(DataError, match=r"no home folder(?s:.*)QUICKSTUDY_CACHE"):
+        find_cache_folder()
+
+
 def test_a_cache_that_cannot_be_written_names_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     path = write_csv_rows(tmp_path, AWKWARD)
