@@ -602,9 +602,42 @@ def test_texts_of_pairs_that_are_cut_are_counted() -> None:
 def test_a_single_word_that_is_no_file_is_a_text(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "good film.csv", "text\nbad\n")
-    for word, texts in (("good", ["good"]), ("see my notes.csv", ["see my notes.csv"]), ("good film.csv", ["bad"])):
+    long = f"{'good ' * 80}see my notes.csv"
+    write(tmp_path / "good", "no suffix, so it is a word")
+    for word, texts in (
+        *(("good", ["good"]), ("see my notes.csv", ["see my notes.csv"]), ("good film.csv", ["bad"])),
+        (long, [long]),
+    ):
         done = CliRunner().invoke(app, ["predict", str(model), word, "--json"])
         assert [row["text"] for row in json.loads(done.stdout)] == texts
+    write(tmp_path / "notes.txt", "good\nbad\n")
+    done = CliRunner().invoke(app, ["predict", str(model), "notes.txt"])
+    assert (done.stdout, str(done.exception).splitlines()[0]) == (
+        "",
+        "notes.txt: files of type '.txt' cannot be read",
+    )
+
+
+@pytest.mark.parametrize("json_wanted", [False, True])
+def test_characters_that_the_output_does_not_have_are_codes(
+    json_wanted: bool, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, out = "good café 文 🙂", io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "argv", ["quickstudy", "predict", str(model), text, *(["--json"] if json_wanted else [])])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out.flush()
+    printed = out.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert not stop.value.code
+    if json_wanted:
+        assert json.loads(printed)[0]["text"] == text
+    else:
+        assert r"good caf\xe9 \u6587 \U0001f642" in printed
+
+
+def test_what_looks_like_a_sign_of_a_table_stays_as_it_is(model: Path, command: Command) -> None:
+    assert "good :heart: [bold]film" in command("predict", model, "good :heart: [bold]film")[1]
 
 
 # Processes of their own
