@@ -522,6 +522,27 @@ def test_a_stopped_file_is_whole_and_is_gone_on_with(suffix: str, model: Path, t
     )
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_file_is_not_gone_on_with_by_another_model_or_from_other_pairs(suffix: str, tmp_path: Path) -> None:
+    learner = make("protonet", tiny_encoder(max_length=16))
+    mixed = [Example(text, "the card", i % 2) for i, text in enumerate(["great film", "poor book", "the card", "fee"])]
+    first, other, renamed = (
+        adapt_task(learner, Task("pairs", {"train": ListSplit(rows)}, names, pair=True))
+        for rows, names in ((mixed, ("c", "d")), (mixed[:2], ("c", "d")), (mixed, ("e", "f")))
+    )
+    source, out = tmp_path / "new.csv", tmp_path / f"out{suffix}"
+    write(source, "text,text_pair\ngood,card\nbad,book\n")
+    label_file(first, Places(source, out))
+    before = out.read_bytes()
+    for model, what in ((other, "another model made this prediction"), (renamed, "the columns are not those of")):
+        with pytest.raises(DataError, match=what):
+            label_file(model, Places(source, out, resume=True))
+    write(source, "text,text_pair\ngood,card\nbad,film\n")
+    with pytest.raises(DataError, match="this row is not the one of the file"):
+        label_file(first, Places(source, out, resume=True))
+    assert out.read_bytes() == before
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_a_full_disk_keeps_the_whole_rows(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = write(tmp_path / "new.csv", as_csv(",", NEW)), tmp_path / "out.csv"
@@ -557,27 +578,6 @@ def test_texts_that_are_cut_are_counted_and_said(model: Path, tmp_path: Path, co
     assert notes(command("predict", model, source)[2]) == [said]
     assert command("predict", model, "good", long)[2].startswith("1 text is longer than 16 tokens")
     assert notes(command("predict", model, "good")[2]) == []
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_a_file_is_not_gone_on_with_by_another_model_or_from_other_pairs(suffix: str, tmp_path: Path) -> None:
-    learner = make("protonet", tiny_encoder(max_length=16))
-    mixed = [Example(text, "the card", i % 2) for i, text in enumerate(["great film", "poor book", "the card", "fee"])]
-    first, other, renamed = (
-        adapt_task(learner, Task("pairs", {"train": ListSplit(rows)}, names, pair=True))
-        for rows, names in ((mixed, ("c", "d")), (mixed[:2], ("c", "d")), (mixed, ("e", "f")))
-    )
-    source, out = tmp_path / "new.csv", tmp_path / f"out{suffix}"
-    write(source, "text,text_pair\ngood,card\nbad,book\n")
-    label_file(first, Places(source, out))
-    before = out.read_bytes()
-    for model, what in ((other, "another model made this prediction"), (renamed, "the columns are not those of")):
-        with pytest.raises(DataError, match=what):
-            label_file(model, Places(source, out, resume=True))
-    write(source, "text,text_pair\ngood,card\nbad,film\n")
-    with pytest.raises(DataError, match="this row is not the one of the file"):
-        label_file(first, Places(source, out, resume=True))
-    assert out.read_bytes() == before
 
 
 @pytest.mark.usefixtures("small_chunks")
