@@ -228,7 +228,8 @@ def _pass_over(rows: Iterator[CheckedRow], survey: Survey, places: Places, model
         DataError: The file to go on with was not made from these rows, or not by this model.
     """
     _check_columns(places.target, survey, model)
-    done, first = 0, []
+    done = 0
+    first: list[tuple[str, Mapping[str, object], Example]] = []
     for where, labelled in read_rows(places.target):
         row = next(rows, None)
         if row is None or isinstance(labelled, DataError) or not _has_texts(labelled, row, survey.columns):
