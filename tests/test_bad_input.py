@@ -738,6 +738,7 @@ def test_published_draws_without_those_shots_are_refused(cli: Cli, trained: Path
         ("single", ["good", "bad", "--pair", "one"], ("2 texts but 1 --pair", "Give one --pair per text.")),
         ("single", [], ("give texts or a file, one of the two", 'quickstudy predict model/ "a text"')),
         ("single", ["good", "--data", "train.csv"], ("give texts or a file, one of the two",)),
+        ("pair", ["--data", "train.csv", "--pair", "b"], ("--pair is for texts on the command line", "--pair-column")),
         ("single", ["--data", "nothing.csv"], ("nothing.csv: there is no such file", "Check the path.")),
     ],
 )

@@ -538,7 +538,7 @@ def test_a_file_is_not_gone_on_with_by_another_model_or_from_other_pairs(suffix:
         with pytest.raises(DataError, match=what):
             label_file(model, Places(source, out, resume=True))
     write(source, "text,text_pair\ngood,card\nbad,film\n")
-    with pytest.raises(DataError, match="this row is not the one of the file"):
+    with pytest.raises(DataError, match="this row was not made from the row of"):
         label_file(first, Places(source, out, resume=True))
     assert out.read_bytes() == before
 

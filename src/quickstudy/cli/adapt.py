@@ -22,33 +22,34 @@ from quickstudy.storage.layout import PRIOR
 if TYPE_CHECKING:
     from quickstudy.models.adapted import AdaptedModel
 
-Descriptions = Annotated[Path | None, typer.Option(help="TOML or JSON: what each label means; the prior reads it.")]
+Descriptions = Annotated[Path | None, typer.Option(help="TOML or JSON file that says what each label means.")]
 Names = Annotated[
-    Literal["true", "none", "opaque"] | None, typer.Option(help="What the run gets of label names, if it reads them.")
+    Literal["true", "none", "opaque"] | None,
+    typer.Option(help="Label names, if the run reads them: true (the default), none: not read, opaque: codes instead."),
 ]
 
 ClassWeight = Annotated[
     Literal["balanced", "none"] | None,
-    typer.Option(help="Let each label count alike, however many rows it has (balanced, the default), or each row."),
+    typer.Option(help="balanced (the default): each label counts alike, however many rows it has; none: each row."),
 ]
 Steps = Annotated[
-    int, typer.Option(help="Gradient steps on the labelled rows first; they help on some tasks only.", min=0)
+    int, typer.Option(help="Gradient steps that change the encoder first: slower, better on some tasks only.", min=0)
 ]
 
 _FULL = FullSettings()
 
 
 def adapt(
-    data: Annotated[str, typer.Option(help="Labelled texts: a data file, - for a pipe, or a task reference.")],
+    data: Annotated[str, typer.Option(help="Labelled texts: a data file, - for standard input, or a task reference.")],
     out: Annotated[Path, typer.Option(help="New model folder.")],
     run: Annotated[Path, typer.Argument(help="Run folder; by default the prior that comes with quickstudy.")] = Path(
         PRIOR
     ),
     text_column: TextColumn = "auto",
     pair_column: PairColumn = "auto",
-    label_column: Annotated[str, typer.Option(help="Column of the label; auto: the only one that it can be.")] = "auto",
+    label_column: Annotated[str, typer.Option(help="Column of the labels; auto takes it if only one fits.")] = "auto",
     skip_bad_rows: SkipBadRows = False,
-    regression: Annotated[bool, typer.Option("--regression", help="Labels are numbers.")] = False,
+    regression: Annotated[bool, typer.Option("--regression", help="The labels are numbers to predict.")] = False,
     label_descriptions: Descriptions = None,
     names: Names = None,
     class_weight: ClassWeight = None,
@@ -64,7 +65,7 @@ def adapt(
     seed: Annotated[int | None, typer.Option(help=f"With --full: order of the data ({_FULL.seed}).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a classifier of your task from a few labels (step 4)."""
+    """Make a classifier from a few labelled texts (step 4)."""
     from quickstudy.storage.files import refuse_existing
 
     refuse_existing(out)
@@ -111,7 +112,7 @@ def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:
 def _refuse_with_full(*, names: bool, steps: bool, weights: bool) -> None:
     """Refuse what full fine-tuning does not do."""
     if names or steps:
-        fix = "Leave out --full, or --names, descriptions and --steps."
+        fix = "Leave out --full, or --names, --label-descriptions and --steps."
         raise DataError("full fine-tuning reads no label names, and takes its own steps", fix=fix)
     if weights:
         raise DataError("full fine-tuning counts each row once", fix="Leave out --full, or --class-weight.")

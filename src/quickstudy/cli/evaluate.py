@@ -14,9 +14,9 @@ from quickstudy.importing import quick_imports
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     tasks: HeldOutTasks,
-    shots: Annotated[str, typer.Option(help="Labelled examples per class, several values.")] = "4,8,16",
+    shots: Annotated[str, typer.Option(help="Labelled examples per class: one number or several.")] = "4,8,16",
     draws: Annotated[int, typer.Option(help="Support sets per number of shots.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Which support sets.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed: which support sets are drawn.")] = 0,
     limit: Limit = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the results that the run has.")] = False,
     allow_overlap: AllowOverlap = False,

@@ -23,27 +23,30 @@ def export(
     to: Annotated[
         Literal["onnx", "transformers", "compact"] | None,
         typer.Option(
-            help="Of a model: onnx (extra onnx), the default, or transformers, for its text-classification pipeline. "
-            "Of a run: compact."
+            help="For a model: onnx (the default; extra onnx), or transformers (for its text-classification pipeline). "
+            "For a run: compact."
         ),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Of onnx: weights of 8 bits, which are smaller and not quite the same.")
+        bool, typer.Option("--int8", help="With onnx: weights of 8 bits, which are smaller and less exact.")
     ] = False,
     rank: Annotated[
-        int | None, typer.Option(help=f"Of compact: rank of the change of a matrix ({_RANK}).", min=1)
+        int | None, typer.Option(help=f"With compact: rank of the change of each matrix; default: {_RANK}.", min=1)
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Of compact: the untouched encoder (that of the recipe).")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="With compact: the untouched encoder; default: that of the recipe.")
+    ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="Of compact: factor of the change (1); less mixes in the untouched encoder.")
+        float | None,
+        typer.Option(help="With compact: factor of the change; below 1, the untouched encoder is mixed in."),
     ] = None,
     average: Annotated[
         list[Path] | None,
-        typer.Option(help="Of compact: a run of the same recipe with another seed; the mean is written. Repeatable."),
+        typer.Option(help="With compact: a run of the same recipe with another seed; the mean is written. Repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write an adapted model as an ONNX graph or for transformers, or a run as the change of its untouched encoder."""
+    """Write a model for other programs (ONNX, transformers), or a run in a small form."""
     from quickstudy.storage.files import refuse_existing
     from quickstudy.storage.layout import RunFiles
 
@@ -51,8 +54,10 @@ def export(
     is_run = RunFiles(model).exist
     form = to or (_OF_RUNS if is_run else "onnx")
     if (form == _OF_RUNS) != is_run:
-        kind, fix = ("a run", f"--to {_OF_RUNS}") if is_run else ("no run", "--to onnx, or transformers")
-        raise RecipeError(f"this is {kind}, which cannot be written as {form}", where=str(model), fix=f"Use {fix}.")
+        kind, fix = "no run", "Use --to onnx, or --to transformers."
+        if is_run:
+            kind, fix = "a run", f"Use --to {_OF_RUNS}, or make a model of it first: quickstudy adapt {model}"
+        raise RecipeError(f"this is {kind}, which cannot be written as {form}", where=str(model), fix=fix)
     given = {"rank": rank, "base": base, "strength": strength, "average": average, "int8": int8 or None}
     if wrong := next((name for name in given if given[name] is not None and _FORMS[name] != form), None):
         raise RecipeError(f"--{wrong} is for --to {_FORMS[wrong]}", fix=f"Leave out --{wrong}.")

@@ -233,7 +233,7 @@ def _pass_over(rows: Iterator[CheckedRow], survey: Survey, places: Places, model
     for where, labelled in read_rows(places.target):
         row = next(rows, None)
         if row is None or isinstance(labelled, DataError) or not _has_texts(labelled, row, survey.columns):
-            raise DataError("this row is not the one of the file that is read", where=where, fix=_GO_ON)
+            raise DataError(f"this row was not made from the row of {places.source}", where=where, fix=_GO_ON)
         if done < _COMPARED:
             first.append((where, labelled, Example(row.text, row.text_pair)))
         done += 1

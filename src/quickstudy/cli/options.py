@@ -13,12 +13,16 @@ from quickstudy.errors import DataError
 _UNESCAPED = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-HeldOutTasks = Annotated[list[str], typer.Option(help="Held-out tasks (references). May be repeated.")]
-TextColumn = Annotated[str, typer.Option(help="Column of the text; auto: the only one that it can be.")]
-PairColumn = Annotated[str, typer.Option(help="Column of the second text; auto: if there is one; none: none.")]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used; count them.")]
-Limit = Annotated[int | None, typer.Option(help="Score a fixed sample of so many test rows.", min=1)]
-AllowOverlap = Annotated[bool, typer.Option(help="Score texts although they were meta-trained on.")]
+HeldOutTasks = Annotated[
+    list[str], typer.Option(help="Held-out tasks, e.g. samples:meta-test or a folder. Repeatable.")
+]
+TextColumn = Annotated[str, typer.Option(help="Column of the texts; auto takes it if only one fits.")]
+PairColumn = Annotated[
+    str, typer.Option(help="Column of the second texts of pairs; auto takes it if there is one; none: no pairs.")
+]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out unusable rows, and say how many.")]
+Limit = Annotated[int | None, typer.Option(help="Score at most so many test rows of a task, a fixed sample.", min=1)]
+AllowOverlap = Annotated[bool, typer.Option(help="Score also texts that a run has seen; the report counts them.")]
 
 
 def parse_shots(text: str) -> list[int]:

@@ -30,12 +30,12 @@ _AFTER_NUMBERS = "check some rows, add the wrong ones with the right number to y
 
 def predict(
     model: Annotated[Path, typer.Argument(help="Model folder, or one that export wrote.")],
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts to label; or a data file, or - for a pipe.")] = None,
-    pair: Annotated[list[str] | None, typer.Option(help="Second text of each text, for pair models.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts, or a data file, or - for standard input.")] = None,
+    pair: Annotated[list[str] | None, typer.Option(help="Second text of each text, if the model reads pairs.")] = None,
     data: Annotated[Path | None, typer.Option(help="File with the texts; labels are not needed.")] = None,
     out: Annotated[Path | None, typer.Option(help=_OUT)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on behind the rows of the file of --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Label the rows that --out does not have yet.")] = False,
     text_column: TextColumn = "auto",
     pair_column: PairColumn = "auto",
     skip_bad_rows: SkipBadRows = False,
@@ -45,7 +45,11 @@ def predict(
     """Label texts, or a file of any size, with an adapted model; probabilities beside (step 4)."""
     source, texts = _source(data, texts or [], out)
     if (source is None) == (not texts):
-        raise DataError("give texts or a file, one of the two", fix='quickstudy predict model/ "a text"')
+        fix = 'Write: quickstudy predict model/ "a text", or: quickstudy predict model/ FILE'
+        raise DataError("give texts or a file, one of the two", fix=fix)
+    if pair and source:
+        fix = "Leave it out, and name the column of the file: --pair-column NAME."
+        raise DataError("--pair is for texts on the command line, not for a file", fix=fix)
     if pair and len(pair) != len(texts):
         raise DataError(f"{len(texts)} texts but {len(pair)} --pair", fix="Give one --pair per text.")
     _refuse_useless(source, out, {"overwrite": overwrite, "resume": resume}, skip_bad_rows)
@@ -88,11 +92,11 @@ def _source(data: Path | None, texts: list[str], out: Path | None) -> tuple[Path
 def _refuse_useless(source: Path | None, out: Path | None, options: dict[str, bool], skip_bad_rows: bool) -> None:
     """Refuse options that would change nothing."""
     if out and source is None:
-        raise DataError("--out is for a file of texts", fix="quickstudy predict model/ new.csv --out labelled.csv")
+        raise DataError("--out is for a file of texts", fix="Write: quickstudy predict model/ FILE --out labelled.csv")
     if given := next((name for name, value in options.items() if value and not out), None):
         raise DataError(f"--{given} goes with --out", fix=f"Add --out, or leave out --{given}.")
     if skip_bad_rows and source is None:
-        raise DataError("--skip-bad-rows is for a file of texts", fix="Leave it out.")
+        raise DataError("--skip-bad-rows is for a file of texts", fix="Leave it out, or give a file.")
 
 
 @contextmanager

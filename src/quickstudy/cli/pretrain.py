@@ -25,7 +25,7 @@ def pretrain(
         list[str] | None, typer.Option("--set", help="Change a setting: outer.outer_steps=200. May be repeated.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New run folder. Default: runs/<name of the recipe>.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in --out, with the recipe that it has.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out from its last checkpoint.")] = False,
     explain: Annotated[
         bool, typer.Option(help="Only say what an outer step costs: estimated, and measured on one. Trains nothing.")
     ] = False,

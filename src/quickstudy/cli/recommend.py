@@ -21,9 +21,9 @@ def recommend(
     ] = None,
     shots: Annotated[int | None, typer.Option(help="Labelled examples per class that you will have.", min=1)] = None,
     most_seconds: Annotated[float | None, typer.Option(help="Seconds that adapting to a task may take.", min=0)] = None,
-    most_mib: Annotated[float | None, typer.Option(help="Memory that there is, in MiB.", min=0)] = None,
+    most_mib: Annotated[float | None, typer.Option(help="MiB that adapting and predicting may take.", min=0)] = None,
     encoder: Annotated[str, typer.Option(help="With --tasks: encoder of the baselines.")] = "minilm",
-    allow_overlap: Annotated[bool, typer.Option(help="With --tasks: score what was meta-trained on.")] = False,
+    allow_overlap: Annotated[bool, typer.Option(help="With --tasks: score also texts that a run has seen.")] = False,
     no_gpu: Annotated[
         bool, typer.Option("--no-gpu", help="Only learners whose costs were measured without a GPU.")
     ] = False,

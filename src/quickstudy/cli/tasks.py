@@ -11,12 +11,12 @@ from quickstudy.cli.options import Json, print_json
 def tasks(
     references: Annotated[
         list[str] | None,
-        typer.Argument(help="samples, glue, glue:rte, hub:ID, a file or a folder. Default: the bundled samples."),
+        typer.Argument(help="samples, glue:rte, hub:ID, text:FOLDER, a file, a folder. Default: the bundled samples."),
     ] = None,
     show: Annotated[int, typer.Option(help="Show so many example texts per label.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
-    """List tasks: rows, labels, kind; --show N prints examples."""
+    """List tasks with their rows and labels; --show N prints examples (steps 1 and 2)."""
     from quickstudy.cli.tables import print_tasks, task_summary
     from quickstudy.data.reference import load_tasks
 

@@ -148,7 +148,9 @@ def _check_roles(folder: Path, files: Mapping[Role, Path], others: list[Path]) -
     drawn = any(not isinstance(role, str) for role in files)
     if drawn and not {"test", "validation"} & set(files):
         raise DataError(
-            "there are draws (train_<draw>_<K>) and no file to score on", where=str(folder), fix="Add eval."
+            "there are draws (train_<draw>_<K>) and no file to score on",
+            where=str(folder),
+            fix="Add eval.jsonl (or .csv ...), whose rows are then scored.",
         )
     if not drawn and "train" not in files:
         raise DataError(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # `datasets` brings pandas along: it is imported when a data set of the Hub is asked for.
 
+_OTHER_COLUMN = "Name another column behind the data set: ?text=..., ?pair=... or ?label=..."
+
 
 def fetch(repository: str, config: str | None = None, revision: str | None = None) -> "datasets.DatasetDict":
     """Return all splits of a Hub data set, downloaded or from the local cache, or of a saved one in a local folder.
@@ -144,7 +146,8 @@ def load_hub(
             usual_name = SPLIT_NAMES.get(split, split)
             splits[split if usual_name in published or usual_name in splits else usual_name] = usable
     if not splits:
-        raise DataError(f"no row of {repository!r} has both a text and a label", fix="Name other columns.")
+        fix = f"Name other columns: {reference}?text=...&label=..."
+        raise DataError(f"no row of {repository!r} has both a text and a label", fix=fix)
     name = f"hub:{repository}{f'?config={config}' if config else ''}"
     return Task(name, splits, tuple(labels), kind, columns.text_pair is not None)
 
@@ -204,7 +207,7 @@ def _has_text(rows: "datasets.Dataset", column: str) -> np.ndarray:
     """Return (B,) whether a row's text is there and not blank."""
     values = rows.data.column(column)
     if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        raise DataError(f"the column {column!r} holds {values.type}, not text", fix="Name another column.")
+        raise DataError(f"the column {column!r} holds {values.type}, not text", fix=_OTHER_COLUMN)
     texts = pc.cast(values, pa.large_string())
     blank = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
     return ~np.asarray(pc.fill_null(blank, True).to_numpy(), dtype=bool)
@@ -216,4 +219,4 @@ def _cast(rows: "datasets.Dataset", column: str, kind: pa.DataType) -> pa.Chunke
         return pc.cast(values, kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         what = f"the column {column!r} holds {values.type}, not {'numbers' if kind == pa.float64() else 'text'}"
-        raise DataError(what, fix="Name another column.") from None
+        raise DataError(what, fix=_OTHER_COLUMN) from None

@@ -41,7 +41,8 @@ def read_rows(path: Path, wanted: Collection[str] | None = None) -> Iterator[Row
     with explain_os_errors(path):
         if not path.is_file():
             if path.exists() and not path.is_dir():
-                raise DataError("this is a pipe or a device, not a file", where=str(path), fix="Pipe it in: ... -")
+                fix = "Pipe it into the command, and write - in place of the file."
+                raise DataError("this is a pipe or a device, not a file", where=str(path), fix=fix)
             raise DataError("there is no such file", where=str(path), fix="Check the path.")
     readers: dict[str, Callable[[], Iterator[Row]]] = {
         ".csv": lambda: read_delimited(path, ","),

@@ -43,7 +43,7 @@ def piped_input(name: str | Path) -> Iterator[Path]:
     """
     standard = str(name) in _STDIN
     if standard and (sys.stdin is None or sys.stdin.isatty()):
-        raise DataError(f"{name} reads what is piped in, and nothing is", fix="Pipe a file: ... - < few.csv")
+        raise DataError(f"{name} reads what is piped in, and nothing is", fix="Pipe a file in: quickstudy ... - < FILE")
     with TemporaryDirectory() as folder:
         copy = Path(folder) / "stdin"
         with copy.open("wb") as file, _source(None if standard else Path(name)) as source:

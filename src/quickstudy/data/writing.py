@@ -85,8 +85,8 @@ def open_writer(file: Path, target: Path, schema: pa.Schema, *, before: Path | N
         return _ParquetWriter(file, schema, before)
     if suffix == ".xlsx":
         if before:
-            fix = "Write to .csv or .jsonl, which can be gone on with, or start again with --overwrite."
-            raise DataError("an Excel file cannot be gone on with", where=str(target), fix=fix)
+            fix = "Write to .csv or .jsonl, which can be resumed, or start again with --overwrite."
+            raise DataError("an Excel file cannot be resumed", where=str(target), fix=fix)
         return _ExcelWriter(file, target, schema.names)
     return _TextWriter(file, schema.names, _DELIMITERS.get(suffix), packed=is_packed(target), before=before)
 

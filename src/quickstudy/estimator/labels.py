@@ -85,7 +85,8 @@ def _check_objects(array: NDArray[Any]) -> None:
             fix = "Give one label per text, e.g. a text, a number or a tuple."
             raise DataError(f"{label!r} cannot be a label: it cannot be hashed", where=f"y[{i}]", fix=fix) from None
         if _kind(known) != _kind(label):
-            raise DataError(f"the labels {known!r} and {label!r} are equal, but of different types", where=f"y[{i}]")
+            what = f"the labels {known!r} and {label!r} are equal, but of different types"
+            raise DataError(what, where=f"y[{i}]", fix="Write them in one type, or as texts if they differ.")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Classes:
             if kinds and _kind(label) not in kinds:
                 known = ", ".join(sorted(kinds))
                 what = f"label_descriptions describes {label!r} ({_kind(label)}), and the labels are of type {known}"
-                raise DataError(what, fix="Write its labels as y has them.")
+                raise DataError(what, fix="Write the labels in the type that y has.")
         if y.dtype.kind != "O":
             return cls(np.unique(np.concatenate([y, np.array(extra)]) if extra else y))
         different = list(dict.fromkeys([*y, *extra]))
