@@ -451,7 +451,7 @@ def test_numbers_and_pairs_are_written_too(tmp_path: Path, command: Command) -> 
         ("taken.csv --out out.csv", ("taken.csv:1: there is a column 'predicted_label' already",)),
         ("pairs.csv --out out.csv", ("this model reads single texts",)),
         ("new.csv --out there.csv --resume", ("this file holds no predictions",)),
-        ("new.csv --out other.csv --resume", ("other.csv:2: this row is not the one",)),
+        ("new.csv --out other.csv --resume", ("other.csv:2: this row was not made from the row of",)),
     ],
 )
 def test_what_cannot_be_labelled_or_written_is_refused_and_nothing_is_written(
