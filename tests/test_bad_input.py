@@ -667,6 +667,7 @@ def test_texts_and_labels_from_python_are_checked(
         (np.array(["good", None], dtype=object), ("texts[1]: None is not a text",)),
         (pd.Series(["good", float("nan")], dtype=object), ("texts[1]: nan is not a text",)),
         (["good", ""], ("texts[1]: this text is empty", "Leave it out.")),
+        (["good", "caf\udce9"], ("texts[1]: half of a surrogate pair, or a byte that is no text", "Decode it")),
         (["good", ("good", "bad")], ("texts[1]: this model reads single texts, and there is a second one",)),
         ([], ("there is no text to predict",)),
     ],

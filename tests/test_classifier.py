@@ -263,6 +263,7 @@ def test_balanced_weights_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPa
     ("parameters", "weights", "message"),
     [
         ({"class_weight": "even"}, None, "class_weight = 'even'"),
+        ({"class_weight": {"Bad": 5}}, None, "class_weight names 'Bad', which is no class"),
         ({}, [1, 2], r"6 texts but sample_weight of shape \(2,\)"),
         ({}, ["x"] * 6, "sample_weight holds no numbers"),
         ({}, [-1, 1, 1, 1, 1, 1], r"weights\[0\]: the weight -1.0 is not possible"),
@@ -272,6 +273,14 @@ def test_balanced_weights_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPa
 def test_weights_that_cannot_be_used_are_refused(parameters: dict[str, Any], weights: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         FewShotClassifier(**parameters).fit(TEXTS, WORDS_OF_LABELS, sample_weight=weights)
+
+
+def test_weights_of_labels_from_python_are_found_by_name() -> None:
+    places, names = np.array([0, 0, 1]), ("0", "1")
+    assert row_weights(places, names, {0: 2.0}, None) == [2, 2, 1]  # type: ignore[dict-item]
+    assert row_weights(places, names, {"0": 2.0, "1": 3.0, "2": 4.0}, None) == [2, 2, 3]
+    with pytest.raises(DataError, match=r"class_weight names 'no', which is no label"):
+        row_weights(places, names, {"no": 2.0}, None)
 
 
 def test_classes_of_equal_size_have_no_weights() -> None:
@@ -495,6 +504,12 @@ def test_a_saved_classifier_predicts_the_same(tmp_path: Path) -> None:
     assert quickstudy.load_model(tmp_path / "model").predict(["good"]) == ["7"]
     with pytest.raises(RunError, match="this exists already"):
         clf.save(tmp_path / "model")
+
+
+def test_settings_that_are_numbers_of_numpy_are_saved(tmp_path: Path) -> None:
+    clf = _fit(class_weight={"good": np.int64(2), "bad": np.float32(0.5)}).set_params(steps=np.int64(0))
+    loaded = FewShotClassifier.load(clf.save(tmp_path / "model"))
+    assert loaded.get_params() == {**clf.get_params(), "run": None}
 
 
 def test_a_model_that_adapt_wrote_is_a_classifier_too(tmp_path: Path) -> None:

@@ -31,9 +31,12 @@ from quickstudy.data import writing
 from quickstudy.data.columns import Columns, choose_columns
 from quickstudy.data.files import load_path
 from quickstudy.data.reading import read_rows
+from quickstudy.data.survey import survey_rows
 from quickstudy.errors import DataError, RunError
 from quickstudy.methods.catalog import make
 from quickstudy.storage.lock import locked
+from quickstudy.tasks.split import Example, ListSplit
+from quickstudy.tasks.task import Task
 from quickstudy.testing.tiny import WORDS
 
 ROWS = [
@@ -163,6 +166,23 @@ def test_an_excel_file_is_read_from_its_first_sheet(tmp_path: Path, caplog: pyte
     sheet.append([5, None, "yes"])
     book.save(tmp_path / "answers.xlsx")
     with pytest.raises(DataError, match=r"(?s)2 rows cannot be used.*xlsx:9: 4 cells where.*xlsx:10: 'Review' is None"):
+        load_path(tmp_path / "answers.xlsx")
+
+
+def test_an_excel_file_is_read_as_excel_shows_it(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    hidden, sheet = book.active, book.create_sheet("answers")
+    hidden.append(["text", "label"])
+    hidden.append(["a list of choices", "none"])
+    hidden.sheet_state = "hidden"
+    for row in (["text", "label"], ["two_x000D_\nlines", "a"], ["good", "#N/A"], ["#REF!", "b"], ["bad", "b"]):
+        sheet.append(row)
+    book.active = 1
+    book.save(tmp_path / "answers.xlsx")
+    [task] = load_path(tmp_path / "answers.xlsx", skip_bad_rows=True)
+    assert [task.train_split[i].text for i in range(len(task.train_split))] == ["two\r\nlines", "bad"]
+    with pytest.raises(DataError, match=r"(?s)xlsx:3: the label in 'label' is missing.*xlsx:4: 'text' is None"):
         load_path(tmp_path / "answers.xlsx")
 
 
@@ -376,6 +396,28 @@ def test_columns_keep_their_types(model: Path, tmp_path: Path, command: Command)
     assert [{name: row[name] for name in line} for line, row in zip(lines, read, strict=True)] == lines
 
 
+def write_rows(target: Path, rows: list[dict[str, object]], schema: pa.Schema) -> list[object]:
+    writer = writing.open_writer(target, target, schema)
+    writer.write(rows)
+    writer.close()
+    return [row for _, row in read_rows(target)]
+
+
+def test_values_that_a_format_does_not_have_are_written_in_another_way(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    number, tag = 1234567890123456789, 2**53 + 1
+    rows: list[dict[str, object]] = [{"id\x01": number, "n": tag, "x": float("inf")}, {"id\x01": 7, "n": 0.5, "x": 1.0}]
+    source = write(tmp_path / "new.jsonl", "".join(f'{{"text": "a", "n": {row["n"]}}}\n' for row in rows))
+    schema = pa.schema([("id\x01", pa.int64()), survey_rows(source, Columns()).schema.field("n"), ("x", pa.float64())])
+    assert write_rows(tmp_path / "out.xlsx", rows, schema) == [  # Excel keeps 15 digits
+        {"id": str(number), "n": str(tag), "x": None},
+        {"id": 7, "n": 0.5, "x": 1},
+    ]
+    assert write_rows(tmp_path / "out.jsonl", rows, schema) == [rows[0] | {"x": None}, rows[1]]
+    texts = [row | {"n": str(row["n"])} for row in rows]  # a column of floats does not hold the first
+    assert write_rows(tmp_path / "out.parquet", rows, schema) == texts
+
+
 def test_numbers_and_pairs_are_written_too(tmp_path: Path, command: Command) -> None:
     model = adapt_task(make("protonet", tiny_encoder()), score_task()).save(tmp_path / "scores")
     command("predict", model, write(tmp_path / "new.csv", "text\ngood\nbad\n"), "--out", tmp_path / "out.csv")
@@ -409,7 +451,7 @@ def test_numbers_and_pairs_are_written_too(tmp_path: Path, command: Command) -> 
         ("taken.csv --out out.csv", ("taken.csv:1: there is a column 'predicted_label' already",)),
         ("pairs.csv --out out.csv", ("this model reads single texts",)),
         ("new.csv --out there.csv --resume", ("this file holds no predictions",)),
-        ("new.csv --out other.csv --resume", ("other.csv:2: this row is not the one",)),
+        ("new.csv --out other.csv --resume", ("other.csv:2: this row was not made from the row of",)),
     ],
 )
 def test_what_cannot_be_labelled_or_written_is_refused_and_nothing_is_written(
@@ -467,7 +509,7 @@ def test_a_stopped_file_is_whole_and_is_gone_on_with(suffix: str, model: Path, t
     done = label_file(Stopped(loaded, KeyboardInterrupt(), 2), Places(source, out))  # type: ignore[arg-type]
     assert (done.interrupted, done.rows, done.total) == (True, 16, 50)
     assert [row for _, row in read_rows(out)] == [row for _, row in read_rows(whole)][:16]
-    broken: Any = Stopped(loaded, RunError("NaN", fix="Adapt again."), 1)
+    broken: Any = Stopped(loaded, RunError("NaN", fix="Adapt again."), 2)  # the first looks whose predictions there are
     with pytest.raises(RunError, match=r"holds the first 24 of 50 rows\. Go on with the same command and --resume"):
         label_file(broken, Places(source, out, resume=True))
     assert [row for _, row in read_rows(out)] == [row for _, row in read_rows(whole)][:24]
@@ -478,6 +520,27 @@ def test_a_stopped_file_is_whole_and_is_gone_on_with(suffix: str, model: Path, t
     assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == sorted(
         [out.name, whole.name, source.name]
     )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_file_is_not_gone_on_with_by_another_model_or_from_other_pairs(suffix: str, tmp_path: Path) -> None:
+    learner = make("protonet", tiny_encoder(max_length=16))
+    mixed = [Example(text, "the card", i % 2) for i, text in enumerate(["great film", "poor book", "the card", "fee"])]
+    first, other, renamed = (
+        adapt_task(learner, Task("pairs", {"train": ListSplit(rows)}, names, pair=True))
+        for rows, names in ((mixed, ("c", "d")), (mixed[:2], ("c", "d")), (mixed, ("e", "f")))
+    )
+    source, out = tmp_path / "new.csv", tmp_path / f"out{suffix}"
+    write(source, "text,text_pair\ngood,card\nbad,book\n")
+    label_file(first, Places(source, out))
+    before = out.read_bytes()
+    for model, what in ((other, "another model made this prediction"), (renamed, "the columns are not those of")):
+        with pytest.raises(DataError, match=what):
+            label_file(model, Places(source, out, resume=True))
+    write(source, "text,text_pair\ngood,card\nbad,film\n")
+    with pytest.raises(DataError, match="this row was not made from the row of"):
+        label_file(first, Places(source, out, resume=True))
+    assert out.read_bytes() == before
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -539,9 +602,42 @@ def test_texts_of_pairs_that_are_cut_are_counted() -> None:
 def test_a_single_word_that_is_no_file_is_a_text(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "good film.csv", "text\nbad\n")
-    for word, texts in (("good", ["good"]), ("see my notes.csv", ["see my notes.csv"]), ("good film.csv", ["bad"])):
+    long = f"{'good ' * 80}see my notes.csv"
+    write(tmp_path / "good", "no suffix, so it is a word")
+    for word, texts in (
+        *(("good", ["good"]), ("see my notes.csv", ["see my notes.csv"]), ("good film.csv", ["bad"])),
+        (long, [long]),
+    ):
         done = CliRunner().invoke(app, ["predict", str(model), word, "--json"])
         assert [row["text"] for row in json.loads(done.stdout)] == texts
+    write(tmp_path / "notes.txt", "good\nbad\n")
+    done = CliRunner().invoke(app, ["predict", str(model), "notes.txt"])
+    assert (done.stdout, str(done.exception).splitlines()[0]) == (
+        "",
+        "notes.txt: files of type '.txt' cannot be read",
+    )
+
+
+@pytest.mark.parametrize("json_wanted", [False, True])
+def test_characters_that_the_output_does_not_have_are_codes(
+    json_wanted: bool, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, out = "good café 文 🙂", io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "argv", ["quickstudy", "predict", str(model), text, *(["--json"] if json_wanted else [])])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out.flush()
+    printed = out.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert not stop.value.code
+    if json_wanted:
+        assert json.loads(printed)[0]["text"] == text
+    else:
+        assert r"good caf\xe9 \u6587 \U0001f642" in printed
+
+
+def test_what_looks_like_a_sign_of_a_table_stays_as_it_is(model: Path, command: Command) -> None:
+    assert "good :heart: [bold]film" in command("predict", model, "good :heart: [bold]film")[1]
 
 
 # Processes of their own

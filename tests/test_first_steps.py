@@ -112,6 +112,17 @@ def test_init_fits_episodes_to_the_smallest_class(write_csv: Callable[..., Path]
     assert episodes == {"n_way": 2, "k_shot": 1, "n_query": 1}
 
 
+def test_init_names_the_link_and_not_the_file_that_it_leads_to(
+    write_csv: Callable[..., Path], tmp_path: Path, command: Command
+) -> None:
+    rows = [("good film", "yes"), ("fine film", "yes"), ("bad film", "no"), ("poor film", "no")]
+    link = tmp_path / "link.csv"
+    link.symlink_to(write_csv(rows).rename(tmp_path / "4f5a"))  # as caches and data versioning keep files
+    assert command("init", link, "--out", tmp_path / "mine.toml")[0] == 0
+    recipe = tomllib.loads((tmp_path / "mine.toml").read_text(encoding="utf-8"))
+    assert recipe["tasks"]["train"] == [link.as_posix()]
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [

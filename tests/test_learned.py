@@ -104,7 +104,11 @@ def test_a_slow_method_stops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_labels_that_are_perhaps_typed_in_two_ways_are_named() -> None:
     learned = _learn("protonet", _task([("good", "Cards"), ("bad", "cards"), ("fine", "Loans"), ("poor", "on line")]))
     assert learned.alike == [("Cards", "cards")]
-    assert "Labels that differ in case or spaces only, and count as different: 'Cards', 'cards'." in learned.lines()
+    assert "Labels that look alike, and count as different: 'Cards', 'cards'." in learned.lines()
+    names = ("café", "cafe\u0301", "good", "good\u200b", "m2", "m²")
+    learned = replace(learned, rows_per_class=dict.fromkeys(names, 1))
+    assert learned.alike == [("café", "cafe\u0301"), ("good", "good\u200b")]
+    assert r"Labels that look alike, and count as different: 'café', 'cafe\u0301'." in learned.lines()
 
 
 def test_many_classes_are_not_named_one_by_one() -> None:

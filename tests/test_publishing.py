@@ -255,6 +255,18 @@ def test_files_beside_a_model_stay_here(folders: Path, tmp_path: Path) -> None:
     assert "my_texts.csv" not in pack(model, tmp_path / "out").sizes
 
 
+def test_files_beside_the_encoder_of_a_run_stay_here(folders: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folders / "full", tmp_path / "run")
+    for name in (".env", "notes", "my.md", ".backup/private.json"):
+        (run / "encoder" / name).parent.mkdir(exist_ok=True)
+        (run / "encoder" / name).write_text("private", encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    sent = pack(run, tmp_path / "out").sizes
+    (tmp_path / "same").mkdir()
+    assert sent.keys() == pack(folders / "full", tmp_path / "same").sizes.keys()
+    assert "encoder/config.json" in sent
+
+
 def test_the_prior_keeps_its_own_licence_and_table(tmp_path: Path) -> None:
     parcel = pack(Path("prior"), tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")

@@ -298,6 +298,29 @@ def test_a_second_text_that_comes_late_is_refused_unless_passed_over(tmp_path: P
     assert not load_path(path, Columns(text_pair="none"))[0].pair
 
 
+@pytest.mark.parametrize("role", ["label", "pair"])
+def test_a_column_is_not_read_as_two_things(role: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("label,text_pair,n\na,b,1\nc,d,2\n", encoding="utf-8")
+    columns = Columns("label", None) if role == "label" else Columns("text_pair")
+    refused(path, f"would be both text and {role}; the columns are: 'label'", f"--{role}-column", columns=columns)
+    refused(path, "the column 'n' would be both text and label", columns=Columns("n", None, "n"))
+
+
+def test_columns_of_json_are_joined_by_their_index(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps({"text": {"0": "a", "1": "b"}, "label": {"1": "y", "0": "x"}}), encoding="utf-8")
+    assert contents(load_one(path)) == [("a", "x"), ("b", "y")]
+    path.write_text(json.dumps({"text": {"0": "a", "2": "b"}, "label": {"1": "y", "0": "x"}}), encoding="utf-8")
+    refused(path, "an object whose values are no columns of the same length")
+
+
+def test_bytes_are_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"text": ["a", "c"], "label": [b"x", b"y"]}), path)
+    refused(path, "2 rows cannot be used", "'label' is b'x', not a label")
+
+
 @pytest.mark.parametrize("odd", ["9" * 5000, "[" * 100_000])
 def test_json_that_python_cannot_hold_is_named(odd: str, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
@@ -319,6 +342,28 @@ def test_paths_that_the_system_refuses_are_named(tmp_path: Path) -> None:
     refused(tmp_path / ("x" * 300), "it cannot be read (File name too long)")
     (tmp_path / "file").write_text("", encoding="utf-8")
     refused(tmp_path / "file" / "data.csv", "there is no such file or folder")
+
+
+def test_the_cache_is_at_home_unless_a_variable_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("HOME", "/homes/ann")
+    for own, above, folder in (
+        ("", "", "/homes/ann/.cache/quickstudy"),
+        ("", "/caches", "/caches/quickstudy"),
+        ("/mine", "/caches", "/mine"),
+    ):
+        monkeypatch.setenv("QUICKSTUDY_CACHE", own)
+        monkeypatch.setenv("XDG_CACHE_HOME", above)
+        assert find_cache_folder() == Path(folder)
+    monkeypatch.setattr(Path, "home", nobody)
+    assert find_cache_folder() == Path("/mine")
+    monkeypatch.delenv("QUICKSTUDY_CACHE")
+    assert find_cache_folder() == Path("/caches/quickstudy")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(DataError, match=r"no home folder(?s:.*)QUICKSTUDY_CACHE"):
+        find_cache_folder()
 
 
 def test_a_cache_that_cannot_be_written_names_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

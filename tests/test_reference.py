@@ -477,10 +477,11 @@ def test_an_error_of_the_hub_without_words_is_named_by_its_kind(monkeypatch: pyt
 
 
 def test_hub_rows_without_text_or_label_are_left_out(save: Callable[..., str]) -> None:
-    texts, labels = ["a", "", None, " \n", "e", "f"], ["x", "x", "y", "y", None, "y"]
-    folder = save(train={"text": texts, "label": labels}, test={"text": ["g"], "label": ["x"]})
+    texts, labels = ["a", "", None, " \n", "e", "f", "h"], ["x", "x", "y", "y", None, "y", " "]
+    test = {"text": ["g"], "label": ["x"], "first": ["x"]}
+    folder = save(train={"text": texts, "label": labels, "first": labels}, test=test)
     assert rows_of(load_hub(folder)) == [("a", None, "x"), ("f", None, "y")]
-    pair = load_hub(folder, Columns("label", "text", "label"))
+    pair = load_hub(folder, Columns("first", "text", "label"))
     assert rows_of(pair) == [("x", "a", "x"), ("y", "f", "y")]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quickstudy.errors import DataError
+from quickstudy.errors import DataError, did_you_mean
 
 
 def row_weights(
@@ -44,12 +44,21 @@ def row_weights(
             return None
         factors = weights.sum() / (present.sum() * np.where(present, totals, 1.0))
     elif isinstance(class_weight, Mapping):
-        factors = np.array([class_weight.get(name, 1.0) for name in names], dtype=np.float64)
+        factors = _factors({str(label): weight for label, weight in class_weight.items()}, names)
     elif class_weight is None:
         factors = np.ones(len(names))
     else:
         raise DataError(f"class_weight = {class_weight!r}", fix='Give None, "balanced", or {label: weight}.')
     return (weights * factors[positions]).tolist()  # type: ignore[no-any-return]
+
+
+def _factors(class_weight: Mapping[str, float], names: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return the weight of each label, (N,)."""
+    unknown = [label for label in class_weight if label not in names]
+    if unknown and not class_weight.keys() >= set(names):  # as scikit-learn: further labels are for other data
+        what = f"class_weight names {unknown[0]!r}, which is no label, and not all of the labels"
+        raise DataError(what, fix=did_you_mean(unknown[0], names))
+    return np.array([class_weight.get(name, 1.0) for name in names], dtype=np.float64)
 
 
 def _sample_weights(values: Any, count: int) -> NDArray[np.float64]:

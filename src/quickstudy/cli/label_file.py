@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from quickstudy.models.adapted import AdaptedModel
 
 _CHUNK = 4096  # rows that are labelled at a time: many enough for full speed, few enough for memory and for Ctrl-C
+_COMPARED, _NEAR = 32, 0.02  # rows whose predictions are made again to see whether they are of this model, and how near
 _LABEL, _VALUE, _PROBABILITY = "predicted_label", "predicted_value", "probability_{}"
+_GO_ON = "Give the model, the file and the options with which it was begun, or start again with --overwrite."
 
 
 @dataclass
@@ -115,7 +117,7 @@ def _label_alone(
     survey = survey_rows(places.source, columns, skip_bad_rows=skip_bad_rows)
     schema = _schema(survey, model, places)
     rows = read_rows_to_label(places.source, columns, skip_bad_rows=skip_bad_rows)
-    state = Labelled(survey.rows, rows=_pass_over(rows, survey, places) if places.before else 0)
+    state = Labelled(survey.rows, rows=_pass_over(rows, survey, places, model) if places.before else 0)
     unfinished = places.target.with_name(f".{places.target.name}.part")
     try:
         with writing(places.target):
@@ -219,23 +221,59 @@ def _added_columns(model: "AdaptedModel | OnnxModel") -> dict[str, pa.DataType]:
     return {_LABEL: pa.string(), **{_PROBABILITY.format(name): pa.float64() for name in model.label_names}}
 
 
-def _pass_over(rows: Iterator[CheckedRow], survey: Survey, places: Places) -> int:
+def _pass_over(rows: Iterator[CheckedRow], survey: Survey, places: Places, model: "AdaptedModel | OnnxModel") -> int:
     """Pass over the rows that are labelled already; return how many they are.
 
     Raises:
-        DataError: The file to go on with was not made from these rows.
+        DataError: The file to go on with was not made from these rows, or not by this model.
     """
-    target, text = places.target, survey.columns.text
-    fix = "Give the file and the options with which it was begun, or start again with --overwrite."
-    if not {_LABEL, _VALUE} & set(read_column_names(target)):
-        raise DataError("this file holds no predictions, so there is nothing to go on with", where=str(target), fix=fix)
+    _check_columns(places.target, survey, model)
     done = 0
-    for where, labelled in read_rows(target):
+    first: list[tuple[str, Mapping[str, object], Example]] = []
+    for where, labelled in read_rows(places.target):
         row = next(rows, None)
-        if row is None or isinstance(labelled, DataError) or labelled.get(text) != row.text:
-            raise DataError(f"this row was not made from the row of {places.source}", where=where, fix=fix)
+        if row is None or isinstance(labelled, DataError) or not _has_texts(labelled, row, survey.columns):
+            raise DataError(f"this row was not made from the row of {places.source}", where=where, fix=_GO_ON)
+        if done < _COMPARED:
+            first.append((where, labelled, Example(row.text, row.text_pair)))
         done += 1
+    _check_answers(model, first)
     return done
+
+
+def _check_columns(target: Path, survey: Survey, model: "AdaptedModel | OnnxModel") -> None:
+    """Raise `DataError` unless the file to go on with has the columns of this model's predictions, and no others."""
+    names = {name.strip() for name in read_column_names(target)}  # as the header of a CSV file is read
+    if not {_LABEL, _VALUE} & names:
+        what = "this file holds no predictions, so there is nothing to go on with"
+        raise DataError(what, where=str(target), fix=_GO_ON)
+    if names - {name.strip() for name in survey.schema.names} != {name.strip() for name in _added_columns(model)}:
+        raise DataError("the columns are not those of this file and this model", where=str(target), fix=_GO_ON)
+
+
+def _has_texts(labelled: Mapping[str, object], row: CheckedRow, columns: Columns) -> bool:
+    second = labelled.get(columns.text_pair) if columns.text_pair else None
+    return (labelled.get(columns.text), second) == (row.text, row.text_pair)
+
+
+def _check_answers(
+    model: "AdaptedModel | OnnxModel", rows: Sequence[tuple[str, Mapping[str, object], Example]]
+) -> None:
+    """Raise `DataError` unless the model gives what stands in some rows, up to what batches and bf16 change."""
+    if not rows:
+        return
+    for (where, labelled, _), answer in zip(rows, _answers(model, [example for *_, example in rows]), strict=True):
+        for name, value in answer.items():
+            if isinstance(value, float) and not _is_near(labelled.get(name), value):
+                raise DataError("another model made this prediction", where=where, fix=_GO_ON)
+
+
+def _is_near(written: object, value: float) -> bool:
+    try:
+        number = float(written)  # type: ignore[arg-type]  # what is no number is caught
+    except (TypeError, ValueError):
+        return False
+    return abs(number - value) <= _NEAR * max(1.0, abs(value))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from quickstudy.cli.push import push
 from quickstudy.cli.recommend import recommend
 from quickstudy.cli.report import report
 from quickstudy.cli.tasks import tasks
-from quickstudy.cli.terminal import say
+from quickstudy.cli.terminal import accept_all_characters, say
 from quickstudy.errors import QuickstudyError
 
 # Read by the libraries below when they are first imported: quiet on the terminal.
@@ -48,6 +48,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; the entry point."""
+    accept_all_characters()
     notes, log = _Notes(), logging.getLogger("quickstudy")
     log.addHandler(notes)
     log.setLevel(logging.INFO)

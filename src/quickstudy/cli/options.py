@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -40,8 +41,9 @@ def parse_shots(text: str) -> list[int]:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON, with null instead of NaN."""
+    """Print a value as JSON, with null instead of NaN and infinity."""
     from quickstudy.storage.files import finite
 
-    text = json.dumps(finite(value), ensure_ascii=False, indent=2, allow_nan=False)
+    ascii_alone = "utf" not in (sys.stdout.encoding or "utf-8").lower()  # of another coding JSON has its own escapes
+    text = json.dumps(finite(value), ensure_ascii=ascii_alone, indent=2, allow_nan=False)
     print(_UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,8 +82,10 @@ def _source(data: Path | None, texts: list[str], out: Path | None) -> tuple[Path
     from quickstudy.data.source import find_format
     from quickstudy.data.stdin import is_piped
 
-    word = texts[0]
-    is_name = find_format(Path(word)) is not None and (Path(word).is_file() or " " not in word)
+    word, is_there = texts[0], False
+    with suppress(OSError):  # a long text is no name of a file
+        is_there = Path(word).is_file()
+    is_name = bool(Path(word).suffix) if is_there else find_format(Path(word)) is not None and " " not in word
     return (Path(word), []) if is_piped(word) or out or is_name else (None, texts)
 
 

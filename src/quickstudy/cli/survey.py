@@ -108,7 +108,8 @@ def _single(reference: str) -> list[tuple[str, Task]]:
     target, mark, query = reference.partition("?")
     if target.partition(":")[0] in _SOURCES:
         return [(f"{task.name}{mark}{query}" if len(tasks) > 1 else reference, task) for task in tasks]
-    path = Path(target).resolve()
+    path = Path(target)
+    path = path.absolute() if path.name.strip(".") else path.resolve()  # the file that a link leads to has another name
     if len(tasks) == 1 and (path.is_file() or tasks[0].name == path.name):
         return [(f"{path.as_posix()}{mark}{query}", tasks[0])]
     folders = [f for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")]

@@ -33,9 +33,9 @@ def plain(text: str) -> str:
 
 
 def _console() -> Console:
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)  # ":x:" in a text is no sign
     # In a pipe there is no terminal width to fit: let lines be as long as they need.
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, width=200)
 
 
 def task_summary(task: Task, show: int = 0) -> dict[str, Any]:

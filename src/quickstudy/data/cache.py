@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from quickstudy.data.source import explain_os_errors
-from quickstudy.errors import QuickstudyError
+from quickstudy.errors import DataError, QuickstudyError
 from quickstudy.storage.files import new_folder, remove_abandoned
 from quickstudy.storage.manifest import is_whole, write_manifest
 
@@ -18,11 +18,20 @@ _log = logging.getLogger(__name__)
 def find_cache_folder() -> Path:
     """Return the folder of the cache.
 
-    It is $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy.
+    It is $QUICKSTUDY_CACHE, else $XDG_CACHE_HOME/quickstudy, else ~/.cache/quickstudy. An empty variable is as none.
+
+    Raises:
+        DataError: None of the two is set, and the user has no home folder.
     """
-    if "QUICKSTUDY_CACHE" in os.environ:
-        return Path(os.environ["QUICKSTUDY_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quickstudy"
+    if folder := os.environ.get("QUICKSTUDY_CACHE"):
+        return Path(folder)
+    if above := os.environ.get("XDG_CACHE_HOME"):
+        return Path(above) / "quickstudy"
+    try:
+        return Path.home() / ".cache" / "quickstudy"
+    except RuntimeError:  # in a container, a user whom the system does not know
+        fix = "Set QUICKSTUDY_CACHE to a folder that can be written."
+        raise DataError("there is no home folder for the cache", fix=fix) from None
 
 
 def make_once(name: str, write: Callable[[Path], None]) -> Path:

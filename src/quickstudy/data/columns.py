@@ -77,7 +77,7 @@ def choose_columns(
         labelled: Whether a label is needed. If not, the only column of a table is the text.
 
     Raises:
-        DataError: Several columns could be meant.
+        DataError: Several columns could be meant, or one is meant twice.
 
     >>> choose_columns(["id", "Sentence", "Sentiment"], Columns(), "few.csv")
     Columns(text='Sentence', text_pair=None, label='Sentiment')
@@ -112,7 +112,24 @@ def choose_columns(
         free = {word: name for word, name in known.items() if name not in (chosen.label, chosen.text_pair)}
         only = names[0] if len(names) == 1 and not labelled else None
         chosen = replace(chosen, text=only or _choose("text", free, TEXT_NAMES, LAST_TEXT_WORDS, source))
-    return _with_the_other_column(names, columns, chosen) if labelled and len(names) == 2 else chosen
+    if labelled and len(names) == 2:
+        chosen = _with_the_other_column(names, columns, chosen)
+    _refuse_twice(names, chosen, source, labelled=labelled)
+    return chosen
+
+
+def _refuse_twice(names: Sequence[str], chosen: Columns, source: str, *, labelled: bool) -> None:
+    """Raise `DataError` if a column would be read as two things, such as the text and its own label."""
+    roles = {"text": chosen.text, "pair": chosen.text_pair} | ({"label": chosen.label} if labelled else {})
+    for role, name in roles.items():
+        other = next(first for first, taken in roles.items() if taken == name)
+        if other != role and name in names:
+            raise DataError(
+                f"the column {name!r} would be both {other} and {role}; the columns are: {', '.join(map(repr, names))}",
+                where=source,
+                fix=f"Name another one: --{role}-column (for no second text: --pair-column none), "
+                f"or in a task reference {source}?{role}=...",
+            )
 
 
 def _with_the_other_column(names: Sequence[str], asked: Columns, chosen: Columns) -> Columns:

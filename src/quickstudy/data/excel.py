@@ -1,4 +1,4 @@
-"""Excel: rows of the first sheet of an .xlsx file, read one by one with openpyxl (extra `excel`)."""
+"""Excel: rows of the first sheet of an .xlsx file that is not hidden, read one by one with openpyxl (extra `excel`)."""
 
 import logging
 import warnings
@@ -12,6 +12,10 @@ from quickstudy.data.source import Row, open_anywhere
 from quickstudy.errors import DataError
 
 MOST_ROWS = 2**20 - 1  # rows that a sheet can hold below its header
+
+# What a formula gives that has no value, e.g. a look-up that finds nothing: neither a text nor a label.
+_ERRORS = frozenset(("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"))
+_RETURN = "_x000D_"  # how a carriage return stands in the file; openpyxl leaves it so
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +40,9 @@ def load_openpyxl(path: Path) -> Any:
 
 
 def read_excel(path: Path) -> Iterator[Row]:
-    """Yield the rows of the first sheet, below its first row that is not empty; empty rows are passed over.
+    """Yield the rows of the first sheet that is shown, below its first row that is not empty.
 
-    Formulas count as the values that Excel saved with them.
+    Empty rows are passed over. Formulas count as the values that Excel saved with them, errors as empty cells.
 
     Raises:
         DataError: openpyxl is not installed, the file is no .xlsx file, or two columns have the same name.
@@ -57,7 +61,7 @@ def read_excel(path: Path) -> Iterator[Row]:
 def _read_first_sheet(library: Any, file: IO[bytes], path: Path) -> Iterator[Row]:
     book = library.load_workbook(file, read_only=True, data_only=True)
     try:
-        sheets = book.worksheets
+        sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
         if len(sheets) > 1:
             _log.info("%s: the first of %d sheets is read, %r", path.name, len(sheets), sheets[0].title)
         for sheet in sheets[:1]:
@@ -70,7 +74,7 @@ def _read_first_sheet(library: Any, file: IO[bytes], path: Path) -> Iterator[Row
 def _rows(lines: Iterator[Sequence[object]], path: Path) -> Iterator[Row]:
     header: list[str] = []
     for number, cells in enumerate(lines, 1):
-        values = list(cells)
+        values = [_value(cell) for cell in cells]
         while values and values[-1] is None:
             values.pop()
         if not values:
@@ -84,3 +88,9 @@ def _rows(lines: Iterator[Sequence[object]], path: Path) -> Iterator[Row]:
             yield where, DataError(what, where=where, fix="Give each column a name, or empty the cells.")
         else:
             yield where, dict(zip(header, values + [None] * (len(header) - len(values)), strict=True))
+
+
+def _value(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    return None if cell in _ERRORS else cell.replace(_RETURN, "\r")

@@ -192,7 +192,7 @@ def _label_names(splits: Mapping[str, "datasets.Dataset"], column: str) -> list[
     if names is not None:
         return names
     texts = (_cast(rows, column, pa.string()) for rows in splits.values())
-    return sort_labels(value for column in texts for value in pc.unique(column).to_pylist() if value is not None)
+    return sort_labels(value for column in texts for value in pc.unique(column).to_pylist() if value and value.strip())
 
 
 def _class_names(rows: "datasets.Dataset", column: str) -> list[str] | None:

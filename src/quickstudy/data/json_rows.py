@@ -66,8 +66,12 @@ def has_rows_as_lines(line: str) -> bool:
 
 
 def _rows_of_columns(columns: Mapping[str, Any], path: Path) -> list[dict[str, object]]:
-    """Return the rows of an object of columns; pandas writes a column as an object of its index."""
-    lists = {name: list(c.values()) if isinstance(c, dict) else c for name, c in columns.items()}
+    """Return the rows of an object of columns; pandas writes a column as an object of its index, in any order."""
+    index: list[str] = next((list(c) for c in columns.values() if isinstance(c, dict)), [])
+    lists = {
+        name: [c[key] for key in index] if isinstance(c, dict) and c.keys() == set(index) else c
+        for name, c in columns.items()
+    }
     sizes = {name: len(column) for name, column in lists.items() if isinstance(column, list)}
     if len(sizes) < len(lists) or len(set(sizes.values())) > 1:
         raise DataError("an object whose values are no columns of the same length", where=str(path), fix=_WHOLE)

@@ -6,7 +6,7 @@
 | .jsonl | an object per line | the line |
 | .json | a list of objects, or an object of columns | the number of the row, from 1 |
 | .parquet | rows of the table | the number of the row, from 1 |
-| .xlsx | the first sheet | the row, as Excel shows it |
+| .xlsx | the first sheet that is shown | the row, as Excel shows it |
 
 All of them may be packed with gzip (`few.csv.gz`). Rows are read one by one, so a file of any size needs little memory;
 only .json is held as a whole. A row that is broken is given as the error that names it, so that its reader can name

@@ -12,7 +12,7 @@ from quickstudy.data.source import find_format, open_anywhere
 from quickstudy.data.table import find_columns
 from quickstudy.data.texts import read_rows_to_label
 
-_INT64 = 2**63
+_INT64, _EXACT = 2**63, 2**53  # whole numbers above the first are in no column, above the second in none of floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,15 @@ def survey_rows(path: Path, columns: Columns, *, skip_bad_rows: bool = False) ->
     return Survey(rows, pa.schema([(name, _arrow_type(kinds)) for name, kinds in types.items()]), chosen)
 
 
+class _Long(int):
+    """A whole number that a column of floats does not hold."""
+
+
 def _type_of(value: object) -> type:
     """Return the type of a value; text for a number that no column of numbers holds."""
-    return str if isinstance(value, int) and not -_INT64 <= value < _INT64 else type(value)
+    if not isinstance(value, int) or abs(value) <= _EXACT:
+        return type(value)
+    return _Long if -_INT64 <= value < _INT64 else str
 
 
 def _arrow_type(kinds: Iterable[type]) -> pa.DataType:
@@ -59,9 +65,11 @@ def _arrow_type(kinds: Iterable[type]) -> pa.DataType:
 
     >>> _arrow_type({int, float, type(None)}), _arrow_type({int, str})
     (DataType(double), DataType(string))
+    >>> _arrow_type({_type_of(2**60), int}), _arrow_type({_type_of(2**60), float})
+    (DataType(int64), DataType(string))
     """
     held = set(kinds) - {type(None)}
-    for types, arrow in (({bool}, pa.bool_()), ({int}, pa.int64()), ({int, float}, pa.float64())):
+    for types, arrow in (({bool}, pa.bool_()), ({int, _Long}, pa.int64()), ({int, float}, pa.float64())):
         if held and held <= types:
             return arrow
     return pa.string()

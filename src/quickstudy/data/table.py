@@ -31,7 +31,7 @@ from quickstudy.storage.manifest import hash_file
 from quickstudy.tasks.split import Example
 from quickstudy.tasks.task import Kind
 
-_FORMAT = 5  # raise it when the layout of the cache changes, or when other rows are refused
+_FORMAT = 6  # raise it when the layout of the cache changes, or when other rows are refused
 _ARROW, _DIGITS = ".arrow", 32  # the suffix of files of the cache, and digits of the hash in their names
 _BATCH = 1_000  # rows written at a time
 _MISSING = ("NAType", "NaTType")  # the types that pandas has for missing values
@@ -313,7 +313,7 @@ def parse_label(value: object, column: str, kind: Kind, where: str) -> str | flo
         where: The place, for messages.
 
     Raises:
-        DataError: The label is missing, a list, or no number.
+        DataError: The label is missing, a list, bytes, or no number.
     """
     missing = value is None or type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
     if missing or str(value).strip().lower() in {"", "nan"}:
@@ -328,7 +328,7 @@ def parse_label(value: object, column: str, kind: Kind, where: str) -> str | flo
                 f"{column!r} is {value!r}, not a number", where=where, fix="A regression label is a number."
             )
         return number
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list | bytes):
         raise DataError(f"{column!r} is {value!r}, not a label", where=where, fix="Give one label as text or number.")
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -36,6 +36,7 @@ OUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 _PACKABLE = (".csv", ".tsv", ".jsonl")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _MOST_CHARACTERS = 32_767  # of a cell in Excel
+_EXACT = 10**15  # Excel keeps 15 digits of a number: the ends of longer ones, such as ids, would become zeros
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ class _ExcelWriter:
         self._library = load_openpyxl(target)
         self._book: Any = self._library.Workbook(write_only=True)
         self._sheet = self._book.create_sheet("predictions")
-        self._sheet.append(list(names))
+        self._sheet.append([self._cell(name) for name in names])
 
     def write(self, rows: Sequence[Values]) -> None:
         for row in rows:
@@ -198,8 +199,10 @@ def _as_type(value: object, kind: pa.DataType) -> object:
 
 
 def _as_cell(value: object) -> object:
-    """Return a value for Excel, which knows no lists, infinity, time zones, control characters and very long texts."""
-    if value is None or isinstance(value, int) or (isinstance(value, date) and getattr(value, "tzinfo", None) is None):
+    """Return a value for Excel: no lists, infinity, time zones, control characters, long numbers and texts."""
+    if value is None or (isinstance(value, date) and getattr(value, "tzinfo", None) is None):
+        return value
+    if isinstance(value, int) and abs(value) < _EXACT:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -105,7 +105,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         learner, prior = open_learner(self.run, self.steps)
         positions, by_class = classes.positions(labels), self.class_weight
         if isinstance(by_class, Mapping):
-            by_class = classes.by_name(by_class)
+            by_class = classes.weights_by_name(by_class)
         elif by_class == "balanced" and not learner.weighs:
             by_class = None
         weights = row_weights(positions, classes.names, by_class, sample_weight)

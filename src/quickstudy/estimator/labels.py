@@ -106,8 +106,8 @@ class Classes:
         Raises:
             DataError: A described label is of a type that no label of y has.
         """
-        present = set(map(_plain, y))
-        extra = [label for label in described if _plain(label) not in present]
+        present = set(map(plain_label, y))
+        extra = [label for label in described if plain_label(label) not in present]
         kinds = {_kind(label) for label in y}
         for label in extra:
             if kinds and _kind(label) not in kinds:
@@ -136,13 +136,27 @@ class Classes:
 
     def positions(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the position of each label of y."""
-        places = {_plain(label): position for position, label in enumerate(self.values)}
-        return np.array([places[_plain(label)] for label in y], dtype=np.int64)
+        places = {plain_label(label): position for position, label in enumerate(self.values)}
+        return np.array([places[plain_label(label)] for label in y], dtype=np.int64)
 
     def by_name(self, values: Mapping[Any, Any]) -> dict[str, Any]:
         """Return a mapping of labels as one of their names; labels that are no class are left out."""
-        names = {_plain(label): name for label, name in zip(self.values, self.names, strict=True)}
-        return {names[_plain(label)]: value for label, value in values.items() if _plain(label) in names}
+        names = {plain_label(label): name for label, name in zip(self.values, self.names, strict=True)}
+        return {names[plain_label(label)]: value for label, value in values.items() if plain_label(label) in names}
+
+    def weights_by_name(self, weights: Mapping[Any, float]) -> dict[str, float]:
+        """Return weights of labels by their names.
+
+        Raises:
+            DataError: A label is no class although some class has no weight: it is misspelt, or of another type.
+        """
+        named = self.by_name(weights)
+        if len(named) < min(len(weights), len(self.values)):
+            classes = set(map(plain_label, self.values))
+            wrong = next(label for label in weights if plain_label(label) not in classes)
+            known = ", ".join(map(repr, self.values.tolist()))
+            raise DataError(f"class_weight names {wrong!r}, which is no class", fix=f"The classes are: {known}.")
+        return named
 
     def to_json(self) -> dict[str, object]:
         """Return the labels as plain values, with their types.
@@ -164,13 +178,13 @@ class Classes:
         return cls(_objects([_read(label) for label in values["labels"]]))
 
 
-def _plain(label: Any) -> Any:
+def plain_label(label: Any) -> Any:
     """Return a scalar of NumPy as Python's own, which is equal and has the same hash."""
     return label.item() if isinstance(label, np.generic) else label
 
 
 def _kind(label: Any) -> str:
-    return type(_plain(label)).__name__
+    return type(plain_label(label)).__name__
 
 
 def _write(label: Any) -> dict[str, object]:

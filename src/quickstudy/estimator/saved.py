@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from quickstudy.errors import RunError
-from quickstudy.estimator.labels import Classes
+from quickstudy.estimator.labels import Classes, plain_label
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.storage.reading import read_json
 
@@ -30,7 +30,7 @@ def to_settings(classes: Classes, label_descriptions: ByLabel, class_weight: ByL
     """
     given = {"label_descriptions": label_descriptions, "class_weight": class_weight}
     by_label = {key: _by_position(classes, value) for key, value in given.items()}
-    return {"classes": classes.to_json(), "steps": steps} | by_label
+    return {"classes": classes.to_json(), "steps": int(steps)} | by_label
 
 
 def read_settings(folder: Path, model: AdaptedModel) -> tuple[Classes, dict[str, Any]]:
@@ -60,7 +60,8 @@ def _by_position(classes: Classes, values: ByLabel) -> object:
     if not isinstance(values, Mapping):
         return values
     by_name = classes.by_name(values)
-    return [[position, by_name[name]] for position, name in enumerate(classes.names) if name in by_name]
+    named = [(position, by_name[name]) for position, name in enumerate(classes.names) if name in by_name]
+    return [[position, plain_label(value)] for position, value in named]  # JSON has no numbers of NumPy
 
 
 def _by_label(classes: Classes, values: Any) -> ByLabel:

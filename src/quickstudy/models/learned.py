@@ -1,5 +1,6 @@
 """Learned: what a model was adapted from, and how well that went, in a few figures. It goes into the model's card."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,10 +77,10 @@ class Learned:
 
     @property
     def alike(self) -> list[tuple[str, ...]]:
-        """Groups of labels that differ in case or spaces only: they are often one label, typed in two ways."""
+        """Groups of labels that differ in case, spaces or what is not seen: they are often one, typed in two ways."""
         groups = defaultdict(list)
         for name in self.rows_per_class:
-            groups["".join(name.split()).casefold()].append(name)
+            groups[_look(name)].append(name)
         return [tuple(names) for names in groups.values() if len(names) > 1]
 
     @property
@@ -98,8 +99,7 @@ class Learned:
         if self.described:
             lines.append(f"Classes without an example, found less often than others: {_some(self.described)}.")
         lines += [
-            f"Labels that differ in case or spaces only, and count as different: {', '.join(map(repr, names))}."
-            for names in self.alike
+            f"Labels that look alike, and count as different: {', '.join(map(_spelt, names))}." for names in self.alike
         ]
         if self.conflicts:
             lines.append(f"{_counted(self.conflicts, 'text stands', 'texts stand')} under more than one label.")
@@ -123,6 +123,21 @@ class Learned:
         tried, accuracy = self.leave_one_out, self.leave_one_out.accuracy
         interval = f"95 % interval {100 * tried.low:.1f} to {100 * tried.high:.1f}; {tried.rows} rows"
         return f"Leave-one-out accuracy: {100 * accuracy:.1f} % ({interval})."
+
+
+def _look(name: str) -> str:
+    """Return what is left of a name without case, spaces, invisible characters and two ways to write an accent."""
+    seen = (c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf" and not c.isspace())
+    return unicodedata.normalize("NFC", "".join(seen).casefold())
+
+
+def _spelt(name: str) -> str:
+    r"""Return a name in quotes; with codes where it is written in the rarer way.
+
+    >>> _spelt("caf\u00e9"), _spelt("cafe\u0301")
+    ("'café'", "'cafe\\u0301'")
+    """
+    return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
 
 
 def _counted(count: int, singular: str, plural: str) -> str:

@@ -13,7 +13,7 @@ such a place is not sent.
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from quickstudy.report.run.card import write_card
 from quickstudy.runs import Run, hide_text_places
 from quickstudy.storage.files import write_text
 from quickstudy.storage.layout import RunFiles, find_run_folder
-from quickstudy.storage.manifest import NAME, check_manifest, listed_files, write_manifest
+from quickstudy.storage.manifest import NAME, check_manifest, files_below, listed_files, write_manifest
 
 CARD = "README.md"
 _STANDARD = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt")
@@ -98,8 +98,7 @@ def _pack_run(run: Run, folder: Path) -> Parcel:
     write_text(new.config, dump_recipe(_public_recipe(run)))
     kept = [file for file in (old.tasks, old.learned, old.delta, old.seen, old.card) if file.is_file()]
     _copy(run.folder, folder, [file.name for file in kept])
-    if old.encoder.is_dir():
-        shutil.copytree(old.encoder, new.encoder)
+    _copy(run.folder, folder, _encoder_files(run))
     if not new.seen.is_file():
         try:
             trained = load_tasks([*run.recipe.tasks.train, *run.recipe.tasks.validation])
@@ -115,6 +114,14 @@ def _pack_run(run: Run, folder: Path) -> Parcel:
     return Parcel(folder, "a run", tuple(sorted(run.meta_train_tasks())), tuple(notes))
 
 
+def _encoder_files(run: Run) -> list[str]:
+    """Return the files of a run's encoder by its manifest; of a run that has none, all but notes and hidden files."""
+    start = run.files.encoder.name
+    if not (run.folder / NAME).is_file():
+        return list(files_below(run.folder, start)) if run.files.encoder.is_dir() else []
+    return [name for name in listed_files(run.folder) if name.startswith(f"{start}/")]
+
+
 def _public_recipe(run: Run) -> Recipe:
     """Return the recipe of a run with tasks and encoder by name, without their places."""
     names = {"train": sorted(run.meta_train_tasks()), "validation": sorted(run.meta_validation_tasks())}
@@ -125,7 +132,7 @@ def _public_recipe(run: Run) -> Recipe:
     return hide_text_places(run.recipe.model_copy(update={"encoder": encoder, "tasks": tasks}))
 
 
-def _copy(source: Path, folder: Path, names: list[str]) -> None:
+def _copy(source: Path, folder: Path, names: Iterable[str]) -> None:
     for name in names:
         if (source / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

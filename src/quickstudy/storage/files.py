@@ -8,6 +8,7 @@ how much space it needs and how much is left. A disk that reports an error while
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -367,13 +368,13 @@ def _amount(size: int) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Return a value with null instead of NaN, ready for JSON, which has no NaN.
+    """Return a value with null instead of NaN and infinity, ready for JSON, which has neither.
 
-    >>> finite({"mean": 0.5, "sd": float("nan")})
-    {'mean': 0.5, 'sd': None}
+    >>> finite({"mean": 0.5, "sd": float("nan"), "most": float("inf")})
+    {'mean': 0.5, 'sd': None, 'most': None}
     """
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -49,7 +49,7 @@ def write_manifest(folder: Path, names: Iterable[str], records: Iterable[str] = 
         names: Files in it, and folders in it whose files all belong to the manifest.
         records: Files that no prediction follows from.
     """
-    files = sorted(name for given in names for name in _files_below(folder, given))
+    files = sorted(name for given in names for name in files_below(folder, given))
     lists = {"sha256": hash_files(folder, files), "records": hash_files(folder, records)}
     write_json(folder / NAME, seal({key: hashes for key, hashes in lists.items() if hashes or key == "sha256"}))
 
@@ -125,7 +125,8 @@ def _has_hash(file: Path, expected: str) -> bool:
         return False
 
 
-def _files_below(folder: Path, name: str) -> Iterator[str]:
+def files_below(folder: Path, name: str) -> Iterator[str]:
+    """Yield the names of a file, or of the files in a folder, that predictions may follow from."""
     path = folder / name
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in files:

@@ -75,5 +75,17 @@ def _parse(text: object, place: str) -> Example:
         raise DataError(f"{text!r} is not a text", where=place, fix="Give a text, or (text, second text) for a pair.")
     if not all(item.strip() for item in checked):
         raise DataError("this text is empty", where=place, fix="Leave it out.")
+    if not all(map(_has_code, checked)):
+        fix = "Decode it as UTF-8, or delete what was cut in half."
+        raise DataError("half of a surrogate pair, or a byte that is no text in UTF-8", where=place, fix=fix)
     first, second = str(checked[0]), str(checked[1]) if len(checked) == 2 else None  # NumPy's texts become plain ones
     return Example(first, second)
+
+
+def _has_code(text: str) -> bool:
+    """Whether a text can be written down; Python holds half characters too, which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
