@@ -145,15 +145,30 @@ def test_the_mean_of_two_runs_is_the_mean_of_their_weights(run: Run, tmp_path: P
         torch.testing.assert_close(weight, (parts[0][name] + parts[1][name]) / 2, atol=1e-4, rtol=0)
 
 
-def test_runs_of_other_recipes_have_no_mean(run: Run, tmp_path: Path) -> None:
-    second = quickstudy.pretrain(run.folder, tmp_path / "second", overrides=("outer.outer_lr=1e-4",))
-    with pytest.raises(RunError, match="this run has another recipe"):
+def test_a_mean_of_runs_on_other_tasks_knows_the_texts_of_all_and_changes_nothing_that_none_changed(
+    run: Run, tmp_path: Path
+) -> None:
+    write_task(word_task("more", rows=24, seed=5), tmp_path / "more")
+    changes = (f'tasks.train=["{tmp_path / "more"}"]', "outer.outer_lr=1e-4")
+    others = [quickstudy.pretrain(run.folder, tmp_path / str(n), overrides=(*changes, f"seed={n}")) for n in (5, 6)]
+    small = run.compact(tmp_path / "small", rank=64, average=others)
+    assert small.meta_train_tasks() == {"seen", "more"}
+    assert small.recipe.tasks.train == ["more", "seen"]
+    alone = [each.compact(tmp_path / f"{each.folder.name} alone", rank=64) for each in (run, others[0])]
+    first, second = (set(each.fingerprints().tolist()) for each in alone)
+    assert first < (first | second) == set(small.fingerprints().tolist())
+    assert not [name for name in Delta.load(small.files.delta).tensors if name.startswith("embeddings.")]
+
+
+def test_runs_of_other_methods_have_no_mean(run: Run, tmp_path: Path) -> None:
+    second = quickstudy.pretrain(run.folder, tmp_path / "second", overrides=("method.scale=2.0",))
+    with pytest.raises(RunError, match="this run has another method or encoder"):
         run.compact(tmp_path / "small", rank=2, average=[second])
     assert not (tmp_path / "small").exists()
 
 
 def test_a_run_counts_once_in_a_mean(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="two runs have the seed 0"):
+    with pytest.raises(RunError, match="two runs have the same recipe and seed"):
         run.compact(tmp_path / "small", rank=2, average=[run])
     assert not (tmp_path / "small").exists()
 

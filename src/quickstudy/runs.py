@@ -3,7 +3,6 @@
 The names of the files in it are in `quickstudy.storage.layout`.
 """
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -69,7 +68,7 @@ class Run:
         with new_folder(folder) as new:
             files = RunFiles(new)
             files.checkpoints.mkdir()
-            write_json(files.tasks, {"meta_train": list(tasks), "meta_validation": list(validation)})
+            _write_tasks(files, tasks, validation)
             write_text(files.config, dump_recipe(recipe))
             write_manifest(new, [files.config.name, files.tasks.name])
         return cls(folder, recipe)
@@ -225,66 +224,72 @@ class Run:
             rank: Rank of the change of a matrix, 1 or more.
             strength: Factor of the change; less than 1 mixes the trained encoder with the untouched one.
             base: The untouched encoder. By default the recipe's; a run on the encoder of another run needs to name it.
-            average: Runs of the same recipe with other seeds. The mean of what all of them learned is written, weight
-                by weight (Wortsman et al. 2022, arXiv:2203.05482).
+            average: Other runs of the same method on the same encoder, e.g. with other seeds or other episodes. The
+                mean of what all of them learned is written, weight by weight (Wortsman et al. 2022, arXiv:2203.05482).
 
         Raises:
-            RunError: The run is not finished or is compact already, a run to average with has another recipe, or the
+            RunError: The run is not finished or is compact already, a run to average with began elsewhere, or the
                 folder exists.
             DataError: The tasks that it was trained on cannot be read; their fingerprints go into the folder.
         """
-        learner = self._averaged(average)
+        learner = self._averaged(average, base)
         if self.files.delta.is_file():
             raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
-        names = {"train": sorted(self.meta_train_tasks()), "validation": sorted(self.meta_validation_tasks())}
-        tasks = TasksConfig(train=names["train"], validation=names["validation"])
+        runs = (self, *average)
+        train = sorted(set().union(*(run.meta_train_tasks() for run in runs)))
+        validation = sorted(set().union(*(run.meta_validation_tasks() for run in runs)))
+        tasks = TasksConfig(train=train, validation=validation)
         changes = {"encoder": _on(self.recipe.encoder, base), "tasks": tasks}  # no paths of this machine
         recipe = hide_text_places(self.recipe.model_copy(update=changes))
         delta = Delta.between(build_encoder(recipe), learner.encoder, rank, strength)
-        seen = take_fingerprints(load_tasks([*self.recipe.tasks.train, *self.recipe.tasks.validation]))
+        references = (name for run in runs for name in (*run.recipe.tasks.train, *run.recipe.tasks.validation))
+        seen = take_fingerprints(load_tasks(list(dict.fromkeys(references))))
         with new_folder(folder) as new:
             files = RunFiles(new)
             save_fingerprints(seen, files.seen)
             delta.save(files.delta)
             write_text(files.config, dump_recipe(recipe))
-            shutil.copy(self.files.tasks, files.tasks)
+            _write_tasks(files, train, validation)
             _save_learned(learner, files.learned)
             listed = (files.delta, files.seen, files.config, files.tasks, files.learned)
             write_manifest(new, [file.name for file in listed])
         return Run(folder, recipe)
 
-    def _averaged(self, others: Sequence["Run"]) -> MetaLearner:
+    def _averaged(self, others: Sequence["Run"], base: str | None) -> MetaLearner:
         """Return the learner of this run, or the mean of it and those of other runs."""
-        learner, seeds = self.learner(), {self.recipe.seed}
+        learner, recipes = self.learner(), [self.recipe]
         for other in others:
-            self._check_same_but_for_the_seed(other, learner.encoder)
-            if other.recipe.seed in seeds:
+            self._check_same_start(other, base, learner.encoder)
+            if other.recipe in recipes:
                 raise RunError(
-                    f"two runs have the seed {other.recipe.seed}, and so would count as one run twice",
+                    "two runs have the same recipe and seed, and would count as one run twice",
                     where=str(other.folder),
                     fix="Give each run once.",
                 )
-            seeds.add(other.recipe.seed)
+            recipes.append(other.recipe)
         learned = [dict(each.named_parameters()) for each in (learner, *(other.learner() for other in others))]
         with torch.no_grad():
             for name, weight in learned[0].items():
-                weight.copy_(torch.stack([each[name] for each in learned]).mean(0))
+                first, *rest = (each[name] for each in learned)
+                if not all(torch.equal(first, other) for other in rest):  # else rounding would seem to be a change
+                    weight.copy_(torch.stack([first, *rest]).mean(0))
         return learner
 
-    def _check_same_but_for_the_seed(self, other: "Run", encoder: Encoder) -> None:
-        """Raise `RunError` if another run has another recipe, or began with other weights, made at random.
+    def _check_same_start(self, other: "Run", base: str | None, encoder: Encoder) -> None:
+        """Raise `RunError` if another run has another method or encoder, or began with other weights, made at random.
 
         The mean of two networks says something only if both began as the same one.
         """
-        if _without_seed(other.recipe) != _without_seed(self.recipe):
+        mine, theirs = (_on(run.recipe.encoder, base) for run in (self, other))
+        if (theirs, other.recipe.method) != (mine, self.recipe.method):
             raise RunError(
-                "this run has another recipe, so the mean of both means nothing",
+                "this run has another method or encoder, so the mean of both means nothing",
                 where=str(other.folder),
-                fix="Average runs that differ in their seed alone.",
+                fix="Average runs of one method on one encoder. Runs on the encoder of another run need --base.",
             )
-        mine, theirs = (_beside(build_learner(run.recipe, encoder)) for run in (self, other))
-        different = ["encoder"] if self.recipe.encoder.from_scratch and self.recipe.seed != other.recipe.seed else []
-        different += [name for name in mine if not torch.equal(mine[name], theirs[name])]
+        starts = [_beside(build_learner(run.recipe, encoder)) for run in (self, other)]
+        different = ["encoder"] if mine.from_scratch and self.recipe.seed != other.recipe.seed else []
+        different += [name for name in starts[0] if not torch.equal(starts[0][name], starts[1][name])]
         if different:
             raise RunError(
                 f"this run began with other random weights ({different[0]}), so the mean of both means nothing",
@@ -324,8 +329,8 @@ def _as_trained(recipe: Recipe, learned: Iterable[str]) -> Recipe:
     return recipe.model_copy(update={"method": trained})
 
 
-def _without_seed(recipe: Recipe) -> Recipe:
-    return recipe.model_copy(update={"name": "", "seed": 0})
+def _write_tasks(files: RunFiles, train: Sequence[str], validation: Sequence[str]) -> None:
+    write_json(files.tasks, {"meta_train": list(train), "meta_validation": list(validation)})
 
 
 def _on(encoder: EncoderConfig, base: str | None) -> EncoderConfig:

@@ -42,7 +42,7 @@ def export(
     ] = None,
     average: Annotated[
         list[Path] | None,
-        typer.Option(help="With compact: a run of the same recipe with another seed; the mean is written. Repeatable."),
+        typer.Option(help="With compact: another run of the same method and encoder; the mean is written. Repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
