@@ -198,6 +198,15 @@ def test_a_damaged_delta_is_an_error(run: Run, tmp_path: Path) -> None:
         small.learner()
 
 
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), 0.0, 1e30])
+def test_a_strength_that_makes_no_change_that_can_be_written_is_refused(
+    run: Run, tmp_path: Path, strength: float
+) -> None:
+    with pytest.raises(RunError, match=r"the strength \w+\.?\w* is not possible|too large for half precision"):
+        run.compact(tmp_path / "small", rank=2, strength=strength)
+    assert not (tmp_path / "small").exists()
+
+
 def test_a_compact_run_is_not_made_compact_again(run: Run, tmp_path: Path) -> None:
     small = run.compact(tmp_path / "small", rank=2)
     with pytest.raises(RunError, match="compact already"):

@@ -128,3 +128,14 @@ def test_the_classifier_takes_steps_and_says_so(tmp_path):
     assert not np.allclose(
         clf.predict_proba(TEXTS), quickstudy.FewShotClassifier().fit(TEXTS, LABELS).predict_proba(TEXTS), atol=1e-6
     )
+
+
+def test_a_class_without_examples_is_raised_after_steps_too(monkeypatch):
+    learner = make("protonet", tiny_encoder(normalize=True), {"names": "gated"})
+    target = make_target("classification", ("good", "bad", "dull"), ("good", "bad", "dull"))
+    raised = SupportSteps(learner, 2, lr=1e-3).adapt(support_of(learner), target)
+    monkeypatch.setattr("quickstudy.methods.feature.raise_described", lambda head, *_: head)
+    plain = SupportSteps(learner, 2, lr=1e-3).adapt(support_of(learner), target)
+    difference = raised.head.bias - plain.head.bias
+    assert difference[2] > 0
+    assert difference[:2].tolist() == [0, 0]

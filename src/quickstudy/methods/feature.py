@@ -116,14 +116,17 @@ class FeatureMetaLearner(MetaLearner):
         texts = concatenate([support.sequences, names]) if len(names) else support.sequences
         features = self.encoder(texts, cache=cache).split([len(support.labels), len(names)])
         examples = SupportRows(features[0], scale.standardise(support.labels), support.weights)
-        rows = self._with_names(examples, features[1])
-        head = self.rule.head(rows, target)
-        if len(names):
-            head = raise_described(
-                head, lambda some: self.rule.head(self._with_names(some, features[1]), target), examples, target.size
-            )
+        head, rows = self.head_for_use(examples, features[1], target), self._with_names(examples, features[1])
         head = self.rule.calibrate(head, rows, len(support.labels), target)
         return self.make_model(support, target, scale.rescale(head))
+
+    def head_for_use(self, examples: SupportRows, names: Tensor, target: Target) -> Head:
+        """Return the head of the examples and the names (N, F), in which classes without examples are raised."""
+
+        def make(some: SupportRows) -> Head:
+            return self.rule.head(self._with_names(some, names), target)
+
+        return raise_described(make(examples), make, examples, target.size) if len(names) else make(examples)
 
     def head(self, features: Tensor, labels: Tensor, weights: Tensor | None, names: Tensor, target: Target) -> Head:
         """Return the head that the rule makes.

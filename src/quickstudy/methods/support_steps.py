@@ -25,6 +25,7 @@ from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.cut import layer_stack
 from quickstudy.models.feature_cache import FeatureCache
 from quickstudy.models.partition import Prefix
+from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Target
 from quickstudy.models.tokens import NO_SEQUENCES
 from quickstudy.seeding import rng
@@ -88,7 +89,7 @@ class SupportSteps(MetaLearner):
         with torch.no_grad():
             params = {name: p.detach() for name, p in phi.items()}
             features, of_names = self._features(params, texts), self._features(params, named)
-            head = self.learner.head(features, labels, support.weights, of_names, target)
+            head = self.learner.head_for_use(SupportRows(features, labels, support.weights), of_names, target)
             return self.make_model(support, target, scale.rescale(head), params)
 
     def _features(self, params: Params, prefix: Prefix | None) -> Tensor:

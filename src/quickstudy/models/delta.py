@@ -9,6 +9,7 @@ gives back some of what training made it forget (Wortsman et al. 2022, arXiv:210
 A delta is only right on the weights that it was taken from, so it carries their hash.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -49,8 +50,10 @@ class Delta:
             strength: Factor s of the difference.
 
         Raises:
-            RunError: They differ in more than their values, or not at all.
+            RunError: They differ in more than their values, or not at all, or by more than half precision holds.
         """
+        if not math.isfinite(strength) or strength == 0:
+            raise RunError(f"the strength {strength} is not possible", fix="Give a finite number other than 0, e.g. 1.")
         before, after = (dict(encoder.model.named_parameters()) for encoder in (untouched, trained))
         if {name: w.shape for name, w in before.items()} != {name: w.shape for name, w in after.items()}:
             raise RunError("the trained encoder has other weights than the untouched one", fix="Train it again.")
@@ -63,6 +66,8 @@ class Delta:
         tensors = {
             name: t.half().contiguous() for key, w in changes.items() for name, t in _cut(key, strength * w, rank)
         }
+        if find_not_finite(tensors):
+            raise RunError(f"{strength:g} times the change is too large for half precision", fix="Use a smaller one.")
         return cls(tensors, _hash(before, changes))
 
     def add_to(self, encoder: Encoder) -> None:
@@ -85,12 +90,6 @@ class Delta:
                     self.tensors[f"{name}.b"].float() @ self.tensors[f"{name}.a"].float() if whole is None else whole
                 )
                 weights[name] += change.to(weights[name])
-
-    def _change(self, name: str) -> Tensor:
-        """Return W' - W of a weight, as far as it was kept."""
-        if name in self.tensors:
-            return self.tensors[name]
-        return self.tensors[f"{name}.b"].float() @ self.tensors[f"{name}.a"].float()
 
     def save(self, file: Path) -> None:
         """Write it as safetensors."""
