@@ -86,6 +86,7 @@ def _read_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Row]:
     with open_anywhere(path) as source:
         try:
             with pq.ParquetFile(source) as file:
+                _check_row_counts(file.metadata)
                 names = file.schema_arrow.names
                 refuse_twice(names, path)
                 chosen = [name for name in names if wanted is None or name in wanted]
@@ -101,6 +102,13 @@ def _read_parquet(path: Path, wanted: Collection[str] | None) -> Iterator[Row]:
             Exception
         ) as error:  # a damaged file fails in many ways, in pyarrow and in what it makes Python objects of
             raise DataError(f"not a readable Parquet file ({error})", where=str(path), fix="Write it again.") from None
+
+
+def _check_row_counts(metadata: pq.FileMetaData) -> None:
+    """Raise `ValueError` if a damaged file counts its rows wrongly; pyarrow ends the process on a negative number."""
+    counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    if min(counts, default=0) < 0 or sum(counts) != metadata.num_rows:
+        raise ValueError("its parts have other numbers of rows than it states")
 
 
 def _decode(batch: pa.RecordBatch) -> Iterator[dict[str, object] | UnicodeDecodeError]:
