@@ -211,6 +211,8 @@ def test_a_compact_run_is_not_made_compact_again(run: Run, tmp_path: Path) -> No
     small = run.compact(tmp_path / "small", rank=2)
     with pytest.raises(RunError, match="compact already"):
         small.compact(tmp_path / "smaller", rank=1)
+    with pytest.raises(RunError, match="compact already\n  Average the runs that it was made from"):
+        run.compact(tmp_path / "smaller", rank=1, average=[small])
 
 
 def _task(texts: list[tuple[str, str | None]]) -> Task:

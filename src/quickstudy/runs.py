@@ -232,10 +232,11 @@ class Run:
                 folder exists.
             DataError: The tasks that it was trained on cannot be read; their fingerprints go into the folder.
         """
-        learner = self._averaged(average, base)
-        if self.files.delta.is_file():
-            raise RunError("this run is compact already", where=str(self.folder), fix="Copy its folder.")
         runs = (self, *average)
+        if small := next((run for run in runs if run.files.delta.is_file()), None):
+            fix = "Average the runs that it was made from." if average else "Copy its folder."
+            raise RunError("this run is compact already", where=str(small.folder), fix=fix)
+        learner = self._averaged(average, base)
         train = sorted(set().union(*(run.meta_train_tasks() for run in runs)))
         validation = sorted(set().union(*(run.meta_validation_tasks() for run in runs)))
         tasks = TasksConfig(train=train, validation=validation)
@@ -343,5 +344,5 @@ def _beside(learner: MetaLearner) -> dict[str, Tensor]:
 
 
 def _save_learned(learner: MetaLearner, file: Path) -> None:
-    """Write what the method learned beside the encoder; if that is nothing too, as it says that the run is finished."""
+    """Write what the method learned beside the encoder; the file is there in any case, because it ends the run."""
     save_tensors(_beside(learner) or {"nothing": torch.zeros(0)}, file)

@@ -1,13 +1,14 @@
 """described: classes that have a name and no example, beside classes that have examples.
 
-The head has seen no text of such a class, so it ranks the class too low for nearly all texts. By how much follows from
-the other classes. Each of them in turn loses its examples and keeps its name. Its own texts are then scored:
+The head has seen no text of such a class, so it ranks the class too low for nearly all texts. How much too low is
+measured on the classes that have examples. Each of them in turn (the first eight, if there are more) loses its examples
+and keeps its name. Then its own texts are scored:
 
     gap_n  = median over the texts of n of (best logit of the other classes that have examples - logit of n)
     bias   = 1/2 mean_n max(gap_n, 0)                                 added to each class without examples
 
-All of the gap would find half of the texts of such a class, and take too many of the others. Half of it is best for the
-accuracy over all classes.
+With the whole gap, half of the texts of such a class would be found, and too many texts of other classes would be taken
+for it. Half of the gap gave the best accuracy over all classes (dev/LOG.md).
 """
 
 from collections.abc import Callable
