@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -582,10 +583,11 @@ def test_texts_that_are_cut_are_counted_and_said(model: Path, tmp_path: Path, co
 
 @pytest.mark.usefixtures("small_chunks")
 def test_predict_says_what_to_do_next(model: Path, tmp_path: Path, command: Command) -> None:
-    source = write(tmp_path / "new.csv", "text\ngood\nbad\n")
-    whole = f"next: quickstudy predict {model} {{}} --out labelled.csv\n"
+    model = Path(shutil.copytree(model, tmp_path / "my model"))
+    source = write(tmp_path / "new texts.csv", "text\ngood\nbad\n")
+    whole = f"next: quickstudy predict '{model}' {{}} --out labelled.csv\n"
     assert command("predict", model, "good")[2] == whole.format("FILE")
-    assert command("predict", model, source)[2] == whole.format(source)
+    assert command("predict", model, source)[2] == whole.format(f"'{source}'")
     assert command("predict", model, source, "--json")[2] == ""
     last = command("predict", model, source, "--out", tmp_path / "out.csv")[2].splitlines()[-1]
     assert last.startswith("next: check the rows of lowest probability")

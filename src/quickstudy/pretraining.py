@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from accelerate import Accelerator
@@ -165,7 +166,7 @@ def _refuse_other_recipe(run: Run, asked: Recipe) -> None:
         raise RecipeError(
             f"a resumed run keeps its settings, and this one has others ({'; '.join(differences)})",
             where=str(run.files.config),
-            fix=f"Resume it as it is with: quickstudy pretrain --resume {run.folder}\n"
+            fix=f"Resume it as it is with: quickstudy pretrain --resume {quote(str(run.folder))}\n"
             "  Or start a new run with another --out.",
         )
 

@@ -5,6 +5,7 @@ The names of the files in it are in `quickstudy.storage.layout`.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shlex import quote
 
 import torch
 from safetensors.torch import load_file
@@ -101,7 +102,7 @@ class Run:
             raise RunError(
                 "this run is not finished",
                 where=str(self.folder),
-                fix=f"Go on with: quickstudy pretrain --resume {self.folder}",
+                fix=f"Go on with: quickstudy pretrain --resume {quote(str(self.folder))}",
             )
 
     def check_recipe(self) -> None:

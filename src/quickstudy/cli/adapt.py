@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -97,7 +98,7 @@ def adapt(
         say(f"{out}: predicts {labels} ({model.method}, {seconds:.1f} s)")
         for line in model.learned.lines() if model.learned else ():
             say(f"  {line}")
-        say_next(f'quickstudy predict {out} "a text"')
+        say_next(f'quickstudy predict {quote(str(out))} "a text"')
 
 
 def _full_settings(options: Mapping[str, Any], *, full: bool) -> FullSettings:

@@ -1,6 +1,7 @@
 """The verb `compare`: compare runs and methods on held-out tasks."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -76,4 +77,4 @@ def compare(
     else:
         print_comparison(results)
         say(f"report: {out / 'report.html'}, figures of every draw: {out / 'results.parquet'}")
-        say_next(f"quickstudy recommend {out}")
+        say_next(f"quickstudy recommend {quote(str(out))}")

@@ -1,6 +1,7 @@
 """The verb `export`: write an adapted model for other programs, or a run in a small form."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -56,7 +57,8 @@ def export(
     if (form == _OF_RUNS) != is_run:
         kind, fix = "no run", "Use --to onnx, or --to transformers."
         if is_run:
-            kind, fix = "a run", f"Use --to {_OF_RUNS}, or make a model of it first: quickstudy adapt {model}"
+            first = f"quickstudy adapt {quote(str(model))}"
+            kind, fix = "a run", f"Use --to {_OF_RUNS}, or make a model of it first: {first}"
         raise RecipeError(f"this is {kind}, which cannot be written as {form}", where=str(model), fix=fix)
     given = {"rank": rank, "base": base, "strength": strength, "average": average, "int8": int8 or None}
     if wrong := next((name for name in given if given[name] is not None and _FORMS[name] != form), None):
@@ -89,7 +91,7 @@ def _export_onnx(model: Path, out: Path, *, int8: bool, as_json: bool) -> None:
     else:
         say(f"{out}: {size / 2**20:.1f} MiB{', int8' if int8 else ''}")
         say(f"  its logits differ by {parity.difference:.1g} at most from those of the model")
-        say_next(f'quickstudy predict {out} "a text"')
+        say_next(f'quickstudy predict {quote(str(out))} "a text"')
 
 
 def _export_transformers(model: Path, out: Path, *, as_json: bool) -> None:
@@ -110,4 +112,4 @@ def _say_compact(size: int, out: Path, *, as_json: bool) -> None:
         print_json({"run": str(out), "bytes": size})
     else:
         say(f"{out}: the encoder in {size / 2**20:.1f} MiB; use it like any run")
-        say_next(f"quickstudy adapt {out} --data FILE --out model/")
+        say_next(f"quickstudy adapt {quote(str(out))} --data FILE --out model/")

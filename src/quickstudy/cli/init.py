@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -37,4 +38,4 @@ def init(
     say(f"{out}: meta-trains on {counted(len(train), 'task')}, meta-validates on {len(validation)}")
     if len(train) < 4:
         say("  few tasks teach an encoder little; add more files, or adapt without a run: the prior is then used")
-    say_next(f"quickstudy pretrain {out}")
+    say_next(f"quickstudy pretrain {quote(str(out))}")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,7 +62,7 @@ def predict(
 
         examples = [Example(text, second) for text, second in zip_longest(texts, pair or ())]
         _print(_load(model, precision), examples, as_json)
-        _say_next(f"quickstudy predict {model} FILE --out labelled.csv", as_json)
+        _say_next(f"quickstudy predict {quote(str(model))} FILE --out labelled.csv", as_json)
         return
     with _opened(source) as file:
         if out:
@@ -72,7 +73,7 @@ def predict(
 
             examples = read_texts(file, text_column, pair_column, skip_bad_rows=skip_bad_rows)
             _print(_load(model, precision), examples, as_json)
-            _say_next(f"quickstudy predict {model} {source} --out labelled.csv", as_json)
+            _say_next(f"quickstudy predict {quote(str(model))} {quote(str(source))} --out labelled.csv", as_json)
 
 
 def _source(data: Path | None, texts: list[str], out: Path | None) -> tuple[Path | None, list[str]]:

@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,7 +63,7 @@ def _way_on(folder: Path) -> str:
 
     if not RunFiles(folder).exist:
         return "nothing was written; give the same command again"
-    return f"go on with: quickstudy pretrain {folder} --resume"
+    return f"go on with: quickstudy pretrain {quote(str(folder))} --resume"
 
 
 def _print_run(run: "Run", as_json: bool) -> None:
@@ -90,7 +91,7 @@ def _print_run(run: "Run", as_json: bool) -> None:
     if warning:
         say(f"warning: {warning}", file=sys.stderr)
     if not as_json:
-        say_next(f"quickstudy adapt {run.folder} --data FILE --out model/")
+        say_next(f"quickstudy adapt {quote(str(run.folder))} --data FILE --out model/")
 
 
 def _explain(recipe: Path, settings: Sequence[str], runs: object, as_json: bool) -> None:
@@ -109,4 +110,4 @@ def _explain(recipe: Path, settings: Sequence[str], runs: object, as_json: bool)
         print_json(asdict(explanation))
     else:
         print_explanation(explanation)
-        say_next(f"quickstudy pretrain {recipe}")
+        say_next(f"quickstudy pretrain {quote(str(recipe))}")

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from quickstudy.config import Recipe, TasksConfig, dump_recipe
 from quickstudy.data.reference import load_tasks
@@ -108,7 +109,7 @@ def _pack_run(run: Run, folder: Path) -> Parcel:
     if not old.card.is_file():
         shutil.copy(write_card(run.folder), new.card)
     if not old.results.is_file() and not old.delta.is_file():
-        notes.append(f"the card has no figures: quickstudy evaluate {run.folder} --tasks ... first")
+        notes.append(f"the card has no figures: quickstudy evaluate {quote(str(run.folder))} --tasks ... first")
     files = (new.config, new.tasks, new.learned, new.encoder, new.delta, new.seen)
     write_manifest(folder, [file.name for file in files if file.exists()])
     return Parcel(folder, "a run", tuple(sorted(run.meta_train_tasks())), tuple(notes))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from quickstudy.errors import RunError
 from quickstudy.evaluation.json_file import as_record
@@ -91,7 +92,7 @@ def read_run(folder: Path) -> RunFacts:
             f"the recipe is damaged ({error})", where=str(files.config), fix="Copy the run again."
         ) from error
     records = read_log(files.metrics)
-    renew = f"Evaluate again: quickstudy evaluate {folder} --tasks ... --overwrite"
+    renew = f"Evaluate again: quickstudy evaluate {quote(str(folder))} --tasks ... --overwrite"
     return RunFacts(
         name=folder.resolve().name,
         recipe=as_record(RecipeFacts, recipe, files.config, "Copy the run again."),
