@@ -16,12 +16,12 @@ from html_page import parse
 from quickstudy.config import check_recipe, dump_recipe
 from quickstudy.errors import RunError
 from quickstudy.evaluation.record import Costs, Draw, Footprint
-from quickstudy.evaluation.results import EvaluatedTask, Learner, Results, UsedProtocol, Versions
+from quickstudy.evaluation.results import Curve, EvaluatedTask, Learner, Results, UsedProtocol, Versions
 from quickstudy.evaluation.results_file import read_results, write_results
 from quickstudy.evaluation.statistics import summarize
 from quickstudy.evaluation.summary import shots_tables
 from quickstudy.report.number import interval, plus_minus
-from quickstudy.report.plots import plot_scores
+from quickstudy.report.plots import plot_scores, plot_training, style, symbol
 from quickstudy.report.run.card import write_card
 from quickstudy.report.run.page import write_report
 from quickstudy.report.view import Score
@@ -284,3 +284,23 @@ def test_a_drawing_holds_no_control_characters(tmp_path: Path) -> None:
     ElementTree.fromstring(text)
     assert not [c for c in text if (c < " " and c not in "\t\n") or "\x7f" <= c < "\xa0"]
     assert "plain" in text
+
+
+@pytest.mark.parametrize(("learners", "bands"), [(3, 3), (32, 0)])
+def test_bands_are_drawn_where_they_can_be_told_apart(learners: int, bands: int, tmp_path: Path) -> None:
+    names = [f"learner {number}" for number in range(learners)]
+    scores = [Score(None, shots, name, 0.5, 0.4, 0.6, 3) for name in names for shots in (4, 8)]
+    plot_scores(scores, names, [4, 8], tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_text(encoding="utf-8").count("FillBetweenPolyCollection") == bands
+
+
+def test_forty_learners_look_different() -> None:
+    assert len({str(style(index)) for index in range(40)}) == len({symbol(index) for index in range(40)}) == 40
+
+
+@pytest.mark.parametrize(("validation", "panels"), [(((1, 0.5), (2, 0.6)), 2), ((), 1)])
+def test_a_training_without_validation_has_no_empty_panel(
+    validation: tuple[tuple[int, float], ...], panels: int, tmp_path: Path
+) -> None:
+    plot_training(Curve((1, 2), (0.9, 0.7), validation), tmp_path / "plot.svg", keep="best")
+    assert (tmp_path / "plot.svg").read_text(encoding="utf-8").count('id="axes_') == panels

@@ -31,8 +31,17 @@ SMALL, WIDE = (3.4, 2.4), (4.0, 3.0)  # inches
 
 _NOT_DRAWN = dict.fromkeys(range(0x2400, 0x2422), 0xFFFD)  # signs of control characters, which the font lacks
 _LONGEST = 26  # characters of a name beside a drawing
-_MARKERS = ("o", "s", "^", "D", "v")
-_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1, 1.2), (6, 2, 1, 2), (3, 1, 1, 1, 1, 1))
+_MOST_BANDS = 10  # learners; more bands over one another are a grey fog
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (5, 2),
+    (1, 1.2),
+    (6, 2, 1, 2),
+    (3, 1, 1, 1, 1, 1),
+    (8, 3),
+    (2, 1),
+)
 
 
 class Style(TypedDict):
@@ -44,7 +53,7 @@ class Style(TypedDict):
 
 
 def style(index: int) -> Style:
-    """Return colour, marker and line of the learner at a position; the first 30 differ.
+    """Return colour, marker and line of the learner at a position; the first 42 differ.
 
     >>> style(0)["marker"], style(0)["color"] == style(6)["color"], style(6)["marker"]
     ('o', True, 's')
@@ -68,36 +77,37 @@ def symbol(index: int) -> Markup:
 
 
 def plot_training(curve: Curve, target: Path, *, keep: str | None = None) -> None:
-    """Draw the meta-loss (dots, and a running mean) and, below it, the meta-validation score of a run.
+    """Draw the meta-loss (dots, and a running mean) and, below it, the meta-validation score of a run if it has one.
 
     Args:
         curve: The meta-training.
         target: The SVG file.
         keep: Which state was kept, `best` or the last; a star marks it. None: not known.
     """
-    figure = Figure(figsize=(3.6, 4.2), layout="constrained")
-    upper, lower = figure.subplots(2, 1)
+    checks = [(step, 100 * score) for step, score in curve.validation if score is not None]
+    panels = 2 if checks else 1
+    figure = Figure(figsize=(3.6, 2.1 * panels), layout="constrained")
+    upper, *lower = figure.subplots(panels, 1, squeeze=False)[:, 0]
     steps = [(step, loss) for step, loss in zip(curve.step, curve.loss, strict=True) if loss is not None]
     x, y = [step for step, _ in steps], [loss for _, loss in steps]
     upper.plot(x, y, ".", color=COLORS[0], alpha=0.25, markersize=3)
     upper.plot(x, _running_mean(y), color=COLORS[0], label="running mean")
     finish(upper, "outer step", "meta-loss (query)", legend=True)
-    checks = [(step, 100 * score) for step, score in curve.validation if score is not None]
-    if checks:
-        lower.plot([step for step, _ in checks], [score for _, score in checks], "o-", color=COLORS[2])
-    else:
-        lower.text(0.5, 0.5, "no meta-validation tasks", ha="center", transform=lower.transAxes)
-    if checks and keep is not None:
-        kept = max(checks, key=lambda check: check[1]) if keep == "best" else checks[-1]
-        lower.plot(*kept, "*", color=COLORS[4], markersize=13, label="kept")
-    finish(lower, "outer step", "meta-validation score (%)", legend=True)
+    for panel in lower:
+        panel.plot([step for step, _ in checks], [score for _, score in checks], "o-", color=COLORS[2])
+        if keep is not None:
+            kept = max(checks, key=lambda check: check[1]) if keep == "best" else checks[-1]
+            panel.plot(*kept, "*", color=COLORS[4], markersize=13, label="kept")
+        finish(panel, "outer step", "meta-validation score (%)", legend=True)
     save(figure, target)
 
 
 def plot_scores(
     scores: Sequence[Score], learners: Sequence[str], shots: Sequence[Shots], target: Path, *, wide: bool = False
 ) -> None:
-    """Draw the scores of one task over shots with 95 % bands; with one number of shots, a line per learner.
+    """Draw the scores of one task over shots; with one number of shots, a line per learner.
+
+    95 % intervals are bands, which are left out if there are too many learners, and bars at one number of shots.
 
     Args:
         scores: Of that task, or means over tasks.
@@ -141,14 +151,14 @@ def save(figure: Figure, target: Path) -> None:
 
 
 def _draw_lines(panel: Axes, scores: Sequence[Score], learners: Sequence[str], shots: Sequence[Shots]) -> None:
-    """Draw scores over shots with 95 % bands; the numbers of shots stand evenly, as they mostly double."""
+    """Draw scores over shots; the numbers of shots stand evenly, as they mostly double."""
     for index, learner in enumerate(learners):
         of_learner = [score for score in scores if score.learner == learner]
         x, y = [shots.index(score.shots) for score in of_learner], [100 * score.mean for score in of_learner]
         panel.plot(x, y, label=learner, markersize=4, linewidth=1.3, **style(index))
         low = [100 * score.low for score in of_learner if score.low is not None]
         high = [100 * score.high for score in of_learner if score.high is not None]
-        if len(low) == len(high) == len(x):
+        if len(learners) <= _MOST_BANDS and len(low) == len(high) == len(x):
             # Many bands over one another would hide the lines.
             alpha = min(0.18, 0.6 / len(learners))
             panel.fill_between(x, low, high, color=style(index)["color"], alpha=alpha, linewidth=0)
