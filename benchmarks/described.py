@@ -27,7 +27,7 @@ from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.trial import Trial
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.batch import encode_set
-from quickstudy.models.feature_cache import FeatureCache
+from quickstudy.models.feature_cache import FeatureCaches
 from quickstudy.models.target import Target, make_target
 from quickstudy.prior import load_prior
 from quickstudy.tasks.split import Example
@@ -74,7 +74,7 @@ def suits(task: Task) -> bool:
 @torch.no_grad()
 def score(learner: MetaLearner, task: Task) -> Iterator[Found]:
     """Yield what each of the first labels comes to, at each number of shots that the set has (one draw)."""
-    cache, target = FeatureCache(learner.encoder), make_target(task.kind, task.label_names, task.label_texts)
+    caches, target = FeatureCaches(), make_target(task.kind, task.label_names, task.label_texts)
     shots = tuple(k for k in SHOTS if k <= most_shots(task))
     for trial in draw_trials(Protocol(shots=shots, draws=1, limit=LIMIT), task) if shots else ():
         labels = positions(trial.tests)
@@ -82,21 +82,24 @@ def score(learner: MetaLearner, task: Task) -> Iterator[Found]:
             if (labels == label).sum() < SCORED:
                 continue
             for kept in (0, 1, 2, int(trial.shots)):
-                answers = predict(learner, target, trial, label, kept, cache)
+                answers = predict(learner, target, trial, label, kept, caches)
                 right, given = answers == labels, answers == label
                 figures = (float(x.mean()) for x in (given[labels == label], given, right))
                 yield Found(task.name, name, int(trial.shots), kept, *figures)
 
 
 def predict(
-    learner: MetaLearner, target: Target, trial: Trial, label: int, kept: int, cache: FeatureCache
+    learner: MetaLearner, target: Target, trial: Trial, label: int, kept: int, caches: FeatureCaches
 ) -> np.ndarray:
     """Return the labels of the test texts, (Q,), if a label keeps so many of its examples."""
     own = [example for example in trial.support if example.label == label][:kept]
     few = [example for example in trial.support if example.label != label] + own
     weights = row_weights(positions(few), target.label_names, "balanced", None)
-    model = learner.adapt(encode_set(learner.encoder, few, weights), target, cache=cache)
-    features = learner.encoder(learner.encoder.tokenize(trial.tests), cache=cache)
+    support = encode_set(learner.encoder, few, weights)
+    chosen = learner.for_support(support, target, caches)
+    encoder, cache = chosen.encoder, caches.of(chosen.encoder)
+    model = chosen.adapt(support, target, cache=cache)
+    features = encoder(encoder.tokenize(trial.tests), cache=cache)
     return model.head(features).argmax(-1).numpy()
 
 

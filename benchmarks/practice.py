@@ -45,10 +45,10 @@ from quickstudy.evaluation.metrics import figures
 from quickstudy.evaluation.protocol import Protocol
 from quickstudy.evaluation.rows import right_rows
 from quickstudy.evaluation.trial import Trial
-from quickstudy.methods.base import MetaLearner
 from quickstudy.methods.catalog import make
+from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.partition import Prefix
+from quickstudy.models.partition import Partition, Prefix
 from quickstudy.prior import load_prior
 from quickstudy.seeding import rng
 from quickstudy.storage.files import refuse_existing
@@ -159,10 +159,8 @@ class Learners:
         self.truth = np.array([example.label for example in tests])
         self.counts = np.bincount(self.truth, minlength=len(task.label_names))
         self.probe = make("linear-probe", Encoder.load("minilm"))
-        self.encoded = {name: Encoded(learner, tests) for name, learner in self._learners().items()}
-
-    def _learners(self) -> dict[str, MetaLearner]:
-        return {"quickstudy": load_prior(), "linear probe": self.probe}
+        encoders = (each.partition for each in (*load_prior().alternatives, self.probe))
+        self.encoded = {id(partition.encoder): Encoded(partition, tests) for partition in encoders}
 
     def draw(self, trial: Trial, weighting: Weighting) -> Iterator[PracticeDraw]:
         """Yield the figures of each learner on one support set."""
@@ -195,7 +193,7 @@ class Learners:
         tick = time.perf_counter()
         classifier.fit(inputs(trial.support), [names[int(example.label or 0)] for example in trial.support])
         fit = time.perf_counter() - tick
-        logits, predict = self.encoded["quickstudy"].scores(classifier.model_.scores)
+        logits, predict = self._scores(classifier.model_)
         places = [list(classifier.classes_).index(name) for name in names]
         return softmax(logits[:, places], axis=-1), fit, predict
 
@@ -206,8 +204,12 @@ class Learners:
         weights = row_weights(labels, task.label_names, weighting, None)
         model = adapt_task(self.probe, task, "none", weights=weights)
         fit = time.perf_counter() - tick
-        logits, predict = self.encoded["linear probe"].scores(model.scores)
+        logits, predict = self._scores(model)
         return softmax(logits, axis=-1), fit, predict
+
+    def _scores(self, model: AdaptedModel) -> tuple[Array, float]:
+        """Return logits of the test texts (B, N) and the seconds that predicting takes."""
+        return self.encoded[id(model.partition.encoder)].scores(model.scores)
 
     def _tfidf(self, trial: Trial, weighting: Weighting) -> tuple[Array, float, float]:
         tick = time.perf_counter()
@@ -223,11 +225,12 @@ class Learners:
 class Encoded:
     """The test texts as vectors of an encoder that adapting does not change, and what encoding them took."""
 
-    def __init__(self, learner: MetaLearner, tests: Sequence[Example]) -> None:
+    def __init__(self, partition: Partition, tests: Sequence[Example]) -> None:
+        tokenize = partition.encoder.tokenize
         with torch.no_grad():
-            learner.partition.prefix(learner.encoder.tokenize(tests[:4]))  # the first pass is slower than all others
+            partition.prefix(tokenize(tests[:4]))  # the first pass is slower than all others
             tick = time.perf_counter()
-            self.prefix = learner.partition.prefix(learner.encoder.tokenize(tests))
+            self.prefix = partition.prefix(tokenize(tests))
             self.seconds = time.perf_counter() - tick
 
     def scores(self, head: Callable[[Prefix], Tensor]) -> tuple[Array, float]:

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from conftest import tiny_encoder
 from quickstudy.methods.catalog import make
-from quickstudy.methods.closed_form import Ridge
+from quickstudy.methods.closed_form import _FACTORS, Ridge
 from quickstudy.models.head import LinearHead
 from quickstudy.models.support_rows import SupportRows
 from quickstudy.models.target import Classes, Scores
@@ -50,6 +50,7 @@ def test_the_calibrated_scale_is_the_most_probable_one(signal: float, learned: f
         return float((log_factor / 0.35) ** 2 / 2 - rows.counts[:7] @ answers)
 
     best = minimize_scalar(cost, bounds=(-3, 3), method="bounded").x
+    assert -cost(best) - 0.05 < rule.evidence(rows, 7, 3) <= -cost(best) + 1e-9
     head = rule.for_classes(rows, 3)
     calibrated = rule.calibrate(head, rows, 7, THREE)
     assert isinstance(calibrated, LinearHead)
@@ -66,8 +67,9 @@ def test_long_features_in_single_precision_are_calibrated_as_in_double() -> None
     features = 300 * (torch.eye(32)[labels] / 8 + torch.randn(16, 32, generator=random) / 8 + 2)
     single, double = (SupportRows(each, labels) for each in (features, features.double()))
     rule = Ridge(1.0, 30.0, intercept=True, calibrated=True)
-    factor = rule._best_factor(single, 16, 4)
-    assert factor == rule.double()._best_factor(double, 16, 4) != 1.0
+    totals = rule._totals(single, 16, 4)
+    assert totals.argmax() == rule.double()._totals(double, 16, 4).argmax()
+    assert _FACTORS[totals.argmax()] != 1.0
 
 
 def test_a_scale_is_not_calibrated_where_no_example_can_be_left_out() -> None:

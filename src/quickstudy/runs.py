@@ -4,6 +4,7 @@ The names of the files in it are in `quickstudy.storage.layout`.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -22,6 +23,7 @@ from quickstudy.evaluation.leakage.fingerprint import (
     take_fingerprints,
 )
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.by_evidence import by_evidence
 from quickstudy.methods.catalog import settings_of
 from quickstudy.methods.start import read_start
 from quickstudy.models.delta import Delta
@@ -164,7 +166,7 @@ class Run:
         write_manifest(self.folder, [file.name for file in files if file.exists()], records=log)
 
     def learner(self) -> MetaLearner:
-        """Return the meta-trained learner.
+        """Return the meta-trained learner. That of a compact run may choose its settings (see `methods.by_evidence`).
 
         Raises:
             RunError: The run is not finished, or one of its files is missing or damaged.
@@ -178,6 +180,8 @@ class Run:
             learner = build_learner(_as_trained(self.recipe, learned), self._encoder())
             # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
             copy_weights(learned, _beside(learner))
+            if self.files.delta.is_file():
+                learner = by_evidence(learner, partial(build_encoder, self.recipe))
         except QuickstudyError:
             raise
         except Exception as error:  # a damaged file fails in many ways

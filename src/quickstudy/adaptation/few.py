@@ -8,7 +8,7 @@ from quickstudy.errors import DataError, NoExampleWarning
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedSet, encode_set
-from quickstudy.models.feature_cache import FeatureCache
+from quickstudy.models.feature_cache import FeatureCaches
 from quickstudy.models.learned import Learned
 from quickstudy.models.target import Target, make_target
 from quickstudy.tasks.label_text import NameReading, read_texts
@@ -59,9 +59,11 @@ def learn_task(
         prior: What the learner is called in the summary.
     """
     support, target = _support(learner, task, names, weights)
-    cache = FeatureCache(learner.encoder)  # the summary makes the head anew, from the same features
-    model = learner.adapt(support, target, cache=cache)
-    return model, lambda: summarise(learner, task, support, target, cache, prior)
+    caches = FeatureCaches()
+    chosen = learner.for_support(support, target, caches)
+    cache = caches.of(chosen.encoder)  # the summary makes the head anew, from the same features
+    model = chosen.adapt(support, target, cache=cache)
+    return model, lambda: summarise(chosen, task, support, target, cache, prior)
 
 
 def _support(

@@ -58,6 +58,7 @@ def summarise(
         max_length=encoder.settings.max_length,
         leave_one_out=left_out,
         why_not=why_not,
+        chosen=learner.chosen,
     )
 
 

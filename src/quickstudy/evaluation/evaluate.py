@@ -28,7 +28,7 @@ from quickstudy.evaluation.trial import PlannedTask, Trial
 from quickstudy.methods.base import MetaLearner
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import encode_set
-from quickstudy.models.feature_cache import FeatureCache
+from quickstudy.models.feature_cache import FeatureCache, FeatureCaches
 from quickstudy.models.partition import Prefix
 from quickstudy.models.target import Target, make_target
 from quickstudy.models.tokens import Sequences, concatenate
@@ -68,37 +68,52 @@ def evaluate_learners(
     """
     draws = []
     for planned in tasks:
-        texts: dict[tuple[int, str], _TaskTexts] = {}  # learners that run one encoder in one way share them
-        caches = {id(learner.encoder): FeatureCache(learner.encoder) for learner in learners.values()}
+        texts: dict[_Reading, _TaskTexts] = {}
+        caches = FeatureCaches()
         for name, learner in learners.items():
-            key = id(learner.encoder), learner.partition.adapts
-            if key not in texts:
-                texts[key] = _TaskTexts(learner, planned.trials, caches[id(learner.encoder)])
             targets = [_target(planned.task, trial, names.get(name, "true")) for trial in planned.trials]
-            texts[key].encode_names(learner, planned.task, targets)
+            for each in learner.alternatives:
+                if _reading(each) not in texts:
+                    texts[_reading(each)] = _TaskTexts(each, planned.trials, caches.of(each.encoder))
+                texts[_reading(each)].encode_names(each, planned.task, targets)
             asked = zip(planned.trials, targets, strict=True)
             wanted = [(trial, target) for trial, target in asked if only is None or (name, trial.shots) in only]
-            for draw in _evaluate_one(name, learner, planned.task, texts[key], wanted):
+            for draw in _evaluate_one(name, learner, planned.task, texts, caches, wanted):
                 draws.append(draw)
                 on_draw(draw)
     return draws
 
 
+_Reading = tuple[int, str]
+
+
+def _reading(learner: MetaLearner) -> _Reading:
+    """Return what learners have in common that run one encoder in one way."""
+    return id(learner.encoder), learner.partition.adapts
+
+
 def _evaluate_one(
-    name: str, learner: MetaLearner, task: Task, texts: "_TaskTexts", trials: Sequence[tuple[Trial, Target]]
+    name: str,
+    learner: MetaLearner,
+    task: Task,
+    texts: Mapping[_Reading, "_TaskTexts"],
+    caches: FeatureCaches,
+    trials: Sequence[tuple[Trial, Target]],
 ) -> Iterator[Draw]:
     begun: set[Shots] = set()
     for trial, target in trials:
         support = encode_set(learner.encoder, trial.support)
-        # What a learner encodes in place of the support set, it would find in the cache from the second draw on.
-        cache = texts.cache if learner.reads_support else None
         with measure(learner.encoder.device) as adapting:
-            model = learner.adapt(support, target, cache=cache)
+            chosen = learner.for_support(support, target, caches)
+            # What a learner encodes in place of the support set, it would find in the cache from the second draw on.
+            cache = caches.of(chosen.encoder) if learner.reads_support else None
+            model = chosen.adapt(support, target, cache=cache)
         read = [support.sequences]
         if learner.reads_names:
             read.append(target.encode_names(learner.encoder, pair=support.pair))
-        apart = texts.encode_apart(read) if learner.reads_support else Cost()
-        prefixes = texts.prefixes(trial)
+        encoded = [texts[_reading(each)].encode_apart(read) for each in learner.alternatives if learner.reads_support]
+        apart = Cost(sum(cost.seconds for cost in encoded), _most(*encoded))
+        prefixes = texts[_reading(chosen)].prefixes(trial)
         with measure(learner.encoder.device) as predicting:
             scores = prefixes.scores(model)
         seconds = predicting.seconds + prefixes.cost.seconds * len(trial.tests)

@@ -20,7 +20,7 @@ from quickstudy.methods.passes import FEATURES_ONCE, EncoderPasses
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
 from quickstudy.models.encoder import Encoder
-from quickstudy.models.feature_cache import FeatureCache
+from quickstudy.models.feature_cache import FeatureCache, FeatureCaches
 from quickstudy.models.head import Head
 from quickstudy.models.partition import Partition
 from quickstudy.models.target import Target
@@ -73,11 +73,13 @@ class MetaLearner(nn.Module, ABC):
         partition: How the encoder runs inside an episode.
         meta_trains: Whether there is anything to learn across tasks; False for baselines.
         reads_support: Whether adapting looks at the texts of the support set.
+        chosen: What `for_support` chose for a support set, in words; empty if that is what was meta-learned.
         episodes_at_once: How many episodes `meta_loss` handles best in one call; None for the whole meta-batch.
     """
 
     episodes_at_once: ClassVar[int | None] = 1
     reads_support: ClassVar[bool] = True
+    chosen = ""
 
     def __init__(self, encoder: Encoder, adapts: str, name: str, *, meta_trains: bool = True) -> None:
         super().__init__()
@@ -128,6 +130,21 @@ class MetaLearner(nn.Module, ABC):
             target: What the task asks for.
             cache: Remembers vectors of the encoder, which must not change while the cache is used.
         """
+
+    @property
+    def alternatives(self) -> tuple["MetaLearner", ...]:
+        """The learners of which `for_support` returns one."""
+        return (self,)
+
+    def for_support(self, support: EncodedSet, target: Target, caches: FeatureCaches) -> "MetaLearner":
+        """Return the learner that is to adapt to a support set: this one, unless it chooses among several.
+
+        Args:
+            support: See `adapt`.
+            target: See `adapt`.
+            caches: What the encoders of the learners remember.
+        """
+        return self
 
     def make_model(
         self, support: EncodedSet, target: Target, head: Head, params: Mapping[str, Tensor] | None = None

@@ -53,8 +53,14 @@ class Ridge(HeadRule):
     ) -> None:
         super().__init__()
         self.intercept, self.calibrated = intercept, calibrated
+        self.penalty_factor = 1.0  # of the learned λ
         self.log_penalty = nn.Parameter(torch.tensor(penalty).log())
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    @property
+    def penalty(self) -> Tensor:
+        """λ, ()."""
+        return self.penalty_factor * self.log_penalty.exp()
 
     def head(self, rows: SupportRows, target: Target) -> LinearHead:
         return target.apply(self, rows)
@@ -62,25 +68,42 @@ class Ridge(HeadRule):
     def for_classes(self, rows: SupportRows, n_way: int) -> LinearHead:
         one_hot = nn.functional.one_hot(rows.labels, n_way).to(rows.features)
         if not self.intercept:
-            weight = ridge(rows.features, one_hot, self.log_penalty.exp(), rows.weights)
+            weight = ridge(rows.features, one_hot, self.penalty, rows.weights)
             return _without_bias(self.log_scale.exp() * weight)
         share = rows.counts / rows.counts.sum()
         mean, base = share @ rows.features, share @ one_hot
-        weight = ridge(rows.features - mean, one_hot - base, self.log_penalty.exp(), rows.weights)
+        weight = ridge(rows.features - mean, one_hot - base, self.penalty, rows.weights)
         return LinearHead(self.log_scale.exp() * weight, self.log_scale.exp() * (base - weight @ mean))
 
     def for_scores(self, rows: SupportRows) -> LinearHead:
-        return _without_bias(ridge(rows.features, rows.labels.unsqueeze(-1), self.log_penalty.exp(), rows.weights))
+        return _without_bias(ridge(rows.features, rows.labels.unsqueeze(-1), self.penalty, rows.weights))
 
     @torch.no_grad()
     def calibrate(self, head: Head, rows: SupportRows, examples: int, target: Target) -> Head:
         if not (self.calibrated and target.label_names and isinstance(head, LinearHead)):
             return head
-        factor = self._best_factor(rows, examples, len(head.bias))
+        totals = self._totals(rows, examples, len(head.bias))
+        factor = float(_FACTORS[totals.argmax()]) if bool(totals.isfinite().all()) else 1.0
         return LinearHead(factor * head.weight, factor * head.bias)
 
-    def _best_factor(self, rows: SupportRows, examples: int, n_way: int) -> float:
-        """Return the factor of the learned α; 1 if no example can be left out."""
+    @torch.no_grad()
+    def evidence(self, rows: SupportRows, examples: int, n_way: int) -> float:
+        """Return the log-likelihood of the examples, each left out once, with the α that makes it largest.
+
+        It is at most 0. If no example can be left out it is 0, and NaN where the solution is not finite.
+
+        Args:
+            rows: Features, labels and weights of the support set.
+            examples: How many of the rows, the first ones, are examples. The others are label names.
+            n_way: Number of labels.
+        """
+        return float(self._totals(rows, examples, n_way).max())
+
+    def _totals(self, rows: SupportRows, examples: int, n_way: int) -> Tensor:
+        """Return what calibration makes as large as possible, for each of `_FACTORS`; see the head of this module.
+
+        If no example can be left out, it is the prior of α alone.
+        """
         labels = rows.labels[:examples]
         known = torch.bincount(rows.labels, minlength=n_way)[labels] > 1  # by another row, once the example is left out
         logits = self.log_scale.exp() * self.leave_one_out(rows, n_way)[:examples][known]
@@ -88,8 +111,7 @@ class Ridge(HeadRule):
         answers = torch.log_softmax(factors[:, None, None] * logits, dim=-1)
         likelihood = answers.gather(-1, labels[known].expand(len(factors), -1).unsqueeze(-1)).squeeze(-1)
         prior = -(factors.log() / _PRIOR_WIDTH).square() / 2
-        total = likelihood @ rows.counts[:examples][known].to(logits) + prior
-        return float(factors[total.argmax()]) if bool(total.isfinite().all()) else 1.0
+        return likelihood @ rows.counts[:examples][known].to(logits) + prior
 
     def leave_one_out(self, rows: SupportRows, n_way: int) -> Tensor:
         """Return what the regression on all other rows predicts for each row, (B, N), without the factor α.
@@ -104,7 +126,7 @@ class Ridge(HeadRule):
         root = counts.sqrt().unsqueeze(-1)
         kernel = features @ features.T * root.T
         gram, wanted = root * kernel, root * (one_hot - base)
-        system = gram + self.log_penalty.exp() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        system = gram + self.penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         hat, dual = torch.linalg.solve(system, torch.cat([gram, wanted], 1)).split([len(gram), n_way], 1)
         left_out: Tensor = one_hot - (one_hot - kernel @ dual - base) / (1 - hat.diagonal() - share).unsqueeze(-1)
         return left_out

@@ -111,20 +111,16 @@ class FeatureMetaLearner(MetaLearner):
 
     @torch.no_grad()
     def adapt(self, support: EncodedSet, target: Target, *, cache: FeatureCache | None = None) -> AdaptedModel:
-        scale = target.scale(support.labels, support.weights)
-        names = target.encode_names(self.encoder, pair=support.pair) if self.gate else NO_SEQUENCES
-        texts = concatenate([support.sequences, names]) if len(names) else support.sequences
-        features = self.encoder(texts, cache=cache).split([len(support.labels), len(names)])
-        examples = SupportRows(features[0], scale.standardise(support.labels), support.weights)
-        head, rows = self.head_for_use(examples, features[1], target), self._with_names(examples, features[1])
+        examples, names = self.read(support, target, cache)
+        head, rows = self.head_for_use(examples, names, target), self.with_names(examples, names)
         head = self.rule.calibrate(head, rows, len(support.labels), target)
-        return self.make_model(support, target, scale.rescale(head))
+        return self.make_model(support, target, target.scale(support.labels, support.weights).rescale(head))
 
     def head_for_use(self, examples: SupportRows, names: Tensor, target: Target) -> Head:
         """Return the head of the examples and the names (N, F), in which classes without examples are raised."""
 
         def make(some: SupportRows) -> Head:
-            return self.rule.head(self._with_names(some, names), target)
+            return self.rule.head(self.with_names(some, names), target)
 
         return raise_described(make(examples), make, examples, target.size) if len(names) else make(examples)
 
@@ -138,7 +134,15 @@ class FeatureMetaLearner(MetaLearner):
             names: (N, F), of the label names; empty if they are not read.
             target: What the task asks for.
         """
-        return self.rule.head(self._with_names(SupportRows(features, labels, weights), names), target)
+        return self.rule.head(self.with_names(SupportRows(features, labels, weights), names), target)
+
+    def read(self, support: EncodedSet, target: Target, cache: FeatureCache | None) -> tuple[SupportRows, Tensor]:
+        """Return the examples of a support set, and the features of the names, (N, F), if they are read."""
+        labels = target.scale(support.labels, support.weights).standardise(support.labels)
+        names = target.encode_names(self.encoder, pair=support.pair) if self.gate else NO_SEQUENCES
+        texts = concatenate([support.sequences, names]) if len(names) else support.sequences
+        features = self.encoder(texts, cache=cache).split([len(labels), len(names)])
+        return SupportRows(features[0], labels, support.weights), features[1]
 
     def _loss(self, episode: EncodedEpisode, features: "_Features") -> EpisodeLoss:
         """Return the loss of an episode, given its features."""
@@ -152,7 +156,7 @@ class FeatureMetaLearner(MetaLearner):
         loss, b, q = self._support_loss(head, labels, target), len(labels), len(features.query)
         return replace(measured, loss=(b * loss + q * measured.loss) / (b + q))
 
-    def _with_names(self, examples: SupportRows, names: Tensor) -> SupportRows:
+    def with_names(self, examples: SupportRows, names: Tensor) -> SupportRows:
         """Return the rows that the rule reads: the examples, and the names (N, F) if there are any."""
         return self.gate(examples, names) if self.gate and len(names) else examples
 

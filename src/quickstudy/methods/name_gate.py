@@ -38,6 +38,7 @@ class NameGate(nn.Module):
         super().__init__()
         self.slope, self.offset = nn.Parameter(torch.tensor(slope)), nn.Parameter(torch.tensor(offset))
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        self.factor = 1.0  # of κ
 
     def forward(self, rows: SupportRows, names: Tensor) -> SupportRows:
         """Return the rows of the examples and those of the names.
@@ -55,7 +56,8 @@ class NameGate(nn.Module):
     def weigh(self, rows: SupportRows, names: Tensor) -> Tensor:
         """Return κ, (): how many examples each name is worth."""
         explained = self.explain(rows, names)
-        return nn.functional.softplus(self.slope * explained + self.offset).clamp_min(_LEAST)
+        kappa = nn.functional.softplus(self.slope * explained + self.offset)
+        return (self.factor * kappa).clamp_min(_LEAST)
 
     def explain(self, rows: SupportRows, names: Tensor) -> Tensor:
         """Return s, (): how much better than chance the names alone explain the labels; 0 without examples."""

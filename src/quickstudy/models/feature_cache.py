@@ -37,7 +37,7 @@ class FeatureCache:
     """
 
     def __init__(self, encoder: nn.Module) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._vectors: dict[Key, Tensor] = {}
         self._lock = Lock()
 
@@ -56,7 +56,7 @@ class FeatureCache:
         Raises:
             ValueError: The cache belongs to another encoder.
         """
-        if encoder is not self._encoder:
+        if encoder is not self.encoder:
             raise ValueError("this feature cache belongs to another encoder")
         keys = list(zip(sequences.ids, sequences.types or repeat(None), strict=False))
         with self._lock:
@@ -69,3 +69,21 @@ class FeatureCache:
                     self._vectors.setdefault(key, vector)
         with self._lock:
             return torch.stack([self._vectors[key] for key in keys])
+
+
+class FeatureCaches:
+    """A cache for each of several encoders.
+
+    Args:
+        first: A cache that is there already.
+    """
+
+    def __init__(self, first: FeatureCache | None = None) -> None:
+        self._caches = [first] if first else []
+
+    def of(self, encoder: nn.Module) -> FeatureCache:
+        """Return the cache of an encoder, the same one each time."""
+        known = next((cache for cache in self._caches if cache.encoder is encoder), None)
+        if known is None:
+            self._caches.append(known := FeatureCache(encoder))
+        return known

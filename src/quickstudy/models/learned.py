@@ -45,6 +45,7 @@ class Learned:
         max_length: Tokens that the encoder reads of a text.
         leave_one_out: The accuracy on rows that were left out one by one; None if it was not measured.
         why_not: Why it was not measured; empty if it was.
+        chosen: What was chosen for these rows in place of what was meta-learned, in words; empty for nothing.
 
     >>> learned = Learned("protonet", "first", 5, {"fees": 4, "fraud": 1}, 0, 1, 128, LeaveOneOut(3, 4, 0.3, 0.954))
     >>> print(*learned.lines(), sep="\n")
@@ -64,6 +65,7 @@ class Learned:
     max_length: int
     leave_one_out: LeaveOneOut | None
     why_not: str = ""
+    chosen: str = ""
 
     @property
     def single(self) -> tuple[str, ...]:
@@ -106,6 +108,8 @@ class Learned:
         if self.cut:
             longer = _counted(self.cut, "text has", "texts have")
             lines.append(f"{longer} more than {self.max_length} tokens. What comes after them is not read.")
+        if self.chosen:
+            lines.append(f"Chosen, because it predicts rows that are left out much better: {self.chosen}.")
         return [*lines, self._accuracy_line()]
 
     def _rows_line(self) -> str:
