@@ -38,8 +38,9 @@ weight matrix the best approximation of rank 32, in half precision. The untouche
 change is added to it. No other encoder accepts the change.
 
 The head is ridge regression with a free intercept. Label names count as further examples, and a meta-learned gate says
-how much: more if there are few examples and if the names explain them well. How sure the answers are is set for each
-task, by leaving out each example once; after gradient steps (`steps=`) it is not.
+how much: more if there are few examples and if the names explain them well. For each task, leaving out each example
+once decides how sure the answers are, and, if the examples speak clearly for it, a change: the encoder without its
+meta-training, another weight of the names, or another penalty. After gradient steps (`steps=`) nothing of this is done.
 
 ```bash
 quickstudy adapt --data few.csv --out model/

@@ -18,13 +18,14 @@ def versions(*beside: str) -> dict[str, str]:
     Args:
         beside: Other packages that take part.
     """
+    threads = torch.get_num_threads()
     return {
         "quickstudy": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         **{package: version(package) for package in beside},
-        "machine": f"{_processor()}, {torch.get_num_threads()} threads",
+        "machine": f"{_processor()}, {threads} thread{'s' * (threads > 1)}",
         "date": datetime.date.today().isoformat(),
     }
 
