@@ -123,7 +123,7 @@ def test_the_choice_is_the_one_of_least_loss_on_rows_that_are_left_out() -> None
         return float((answers - (factors.log() / 0.35).square() / 2).max()) - setting.cost
 
     best = Setting()
-    for what, values in (("names", (0.0, 0.25, 1.0, 4.0)), ("penalty", (0.25, 0.5, 1.0, 2.0, 4.0))):
+    for what, values in (("names", (0.0, 0.25, 1.0, 4.0)), ("penalty", (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0))):
         best = max((replace(best, **{what: value}) for value in values), key=total)
     assert chosen.chosen == str(best) != ""
 

@@ -27,6 +27,7 @@ from quickstudy.errors import DataError, RecipeError, did_you_mean
 from quickstudy.evaluation.hashing import hash_of
 from quickstudy.evaluation.results import Learner, Training
 from quickstudy.methods.base import MetaLearner
+from quickstudy.methods.by_evidence import COSTS, TRIED
 from quickstudy.methods.catalog import METHODS, make
 from quickstudy.methods.catalog.baseline_family import label_names
 from quickstudy.methods.setting import describe_parameters
@@ -137,7 +138,11 @@ class LearnerSpec:
         # What an untouched method starts with at random; left out at 0, so that cells hold that are there already.
         seed = [f"seed {recipe.seed}"] if recipe and recipe.seed and not (self.run or self.method) else []
         # What a compact run settles for each support set, it did not at first.
-        choice = ["by evidence"] if self.run and RunFiles(self.run).delta.is_file() and not self.steps else []
+        choice = (
+            [f"by evidence {TRIED} {COSTS}"]
+            if self.run and RunFiles(self.run).delta.is_file() and not self.steps
+            else []
+        )
         hashed = [encoder, reading, method, settings, _defaults(method), learned_hash]
         hashed += [*names, *self._steps(), *seed, *choice]
         return hash_of(hashed)

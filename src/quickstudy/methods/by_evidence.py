@@ -9,7 +9,7 @@ the head is the learned λ, or a multiple of it. What was learned costs nothing.
 odds of 150 to 1; each step away costs 3 of the names and 2 of the penalty. So a few rows change little, and many rows
 decide by themselves. One setting is chosen after the other: encoder, names, penalty.
 
-The costs were chosen on meta-validation tasks (dev/LOG.md).
+Costs and choices were found on meta-validation tasks (dev/LOG.md).
 """
 
 import math
@@ -30,6 +30,8 @@ from quickstudy.models.encoder import Encoder
 from quickstudy.models.feature_cache import FeatureCache, FeatureCaches
 from quickstudy.models.target import Target
 
+COSTS = (5.0, 3.0, 2.0)  # of another encoder, a factor of 4 of κ, a factor of 2 of λ
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -48,8 +50,9 @@ class Setting:
     @property
     def cost(self) -> float:
         """How much evidence the setting needs beyond that of the learned one."""
+        encoder, names, penalty = COSTS
         name_steps = abs(math.log(max(self.names, 1 / 16), 4))
-        return 5 * self.untouched + 3 * name_steps + 2 * abs(math.log2(self.penalty))
+        return encoder * self.untouched + names * name_steps + penalty * abs(math.log2(self.penalty))
 
     def __str__(self) -> str:
         parts = ["the encoder without its meta-training"] if self.untouched else []
@@ -60,10 +63,10 @@ class Setting:
         return ", ".join(parts)
 
 
-_TRIED: dict[str, tuple[Any, ...]] = {
+TRIED: dict[str, tuple[Any, ...]] = {
     "untouched": (True,),
     "names": (0.0, 0.25, 4.0),
-    "penalty": (0.25, 0.5, 2.0, 4.0),
+    "penalty": (0.0625, 0.125, 0.25, 0.5, 2.0, 4.0),
 }
 
 
@@ -91,7 +94,7 @@ class ByEvidence(FeatureMetaLearner):
             return self.trained
         chosen = Setting()
         best = self._weigh(chosen, support, target, caches)
-        for what, values in _TRIED.items():
+        for what, values in TRIED.items():
             for other in [replace(chosen, **{what: value}) for value in values]:
                 # Evidence is at most 0, so that some settings need not be tried.
                 if -other.cost > best and (weighed := self._weigh(other, support, target, caches)) > best:
