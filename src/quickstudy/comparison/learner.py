@@ -137,12 +137,8 @@ class LearnerSpec:
         names = [self.names] if self.names != "true" or method == _ZERO else []
         # What an untouched method starts with at random; left out at 0, so that cells hold that are there already.
         seed = [f"seed {recipe.seed}"] if recipe and recipe.seed and not (self.run or self.method) else []
-        # What a compact run settles for each support set, it did not at first.
-        choice = (
-            [f"by evidence {TRIED} {COSTS}"]
-            if self.run and RunFiles(self.run).delta.is_file() and not self.steps
-            else []
-        )
+        compact = self.run is not None and RunFiles(self.run).delta.is_file()
+        choice = [f"by evidence {TRIED} {COSTS}"] if compact and not self.steps else []
         hashed = [encoder, reading, method, settings, _defaults(method), learned_hash]
         hashed += [*names, *self._steps(), *seed, *choice]
         return hash_of(hashed)
