@@ -49,6 +49,7 @@ from quickstudy.methods.catalog import make
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.encoder import Encoder
 from quickstudy.models.partition import Partition, Prefix
+from quickstudy.models.target import make_target
 from quickstudy.prior import load_prior
 from quickstudy.seeding import rng
 from quickstudy.storage.files import refuse_existing
@@ -159,7 +160,8 @@ class Learners:
         self.truth = np.array([example.label for example in tests])
         self.counts = np.bincount(self.truth, minlength=len(task.label_names))
         self.probe = make("linear-probe", Encoder.load("minilm"))
-        encoders = (each.partition for each in (*load_prior().alternatives, self.probe))
+        ours = load_prior().alternatives(make_target(task.kind, task.label_names))
+        encoders = (each.partition for each in (*ours, self.probe))
         self.encoded = {id(partition.encoder): Encoded(partition, tests) for partition in encoders}
 
     def draw(self, trial: Trial, weighting: Weighting) -> Iterator[PracticeDraw]:

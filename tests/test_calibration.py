@@ -67,8 +67,9 @@ def test_long_features_in_single_precision_are_calibrated_as_in_double() -> None
     features = 300 * (torch.eye(32)[labels] / 8 + torch.randn(16, 32, generator=random) / 8 + 2)
     single, double = (SupportRows(each, labels) for each in (features, features.double()))
     rule = Ridge(1.0, 30.0, intercept=True, calibrated=True)
-    totals = rule._totals(single, 16, 4)
-    assert totals.argmax() == rule.double()._totals(double, 16, 4).argmax()
+    every = torch.ones(16, dtype=torch.bool)
+    totals = rule._totals(single, every, 4)
+    assert totals.argmax() == rule.double()._totals(double, every, 4).argmax()
     assert _FACTORS[totals.argmax()] != 1.0
 
 

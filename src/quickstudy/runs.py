@@ -4,7 +4,6 @@ The names of the files in it are in `quickstudy.storage.layout`.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -177,11 +176,11 @@ class Run:
             learned = load_file(self.files.learned)
             if not learned:
                 raise ValueError("it holds nothing")
-            learner = build_learner(_as_trained(self.recipe, learned), self._encoder())
+            encoder, untouched = self._encoders()
+            learner = build_learner(_as_trained(self.recipe, learned), encoder)
             # multi-task also learned the heads of its meta-train tasks, which a new learner has no use for
             copy_weights(learned, _beside(learner))
-            if self.files.delta.is_file():
-                learner = by_evidence(learner, partial(build_encoder, self.recipe))
+            learner = by_evidence(learner, untouched) if untouched else learner
         except QuickstudyError:
             raise
         except Exception as error:  # a damaged file fails in many ways
@@ -202,13 +201,14 @@ class Run:
         except (OSError, ValueError) as error:
             raise RunError(f"it is damaged ({error})", where=str(self.files.seen), fix=_COPY_AGAIN) from error
 
-    def _encoder(self) -> Encoder:
-        """Return the trained encoder, from its own files or as a change of the untouched one."""
+    def _encoders(self) -> tuple[Encoder, Encoder | None]:
+        """Return the trained encoder; beside it the untouched one, if the run is kept as a change of that."""
         if not self.files.delta.is_file():
-            return Encoder.restore(self.files.encoder)
-        encoder = build_encoder(self.recipe)
-        Delta.load(self.files.delta).add_to(encoder)
-        return encoder
+            return Encoder.restore(self.files.encoder), None
+        untouched = build_encoder(self.recipe)
+        trained = untouched.copy()
+        Delta.load(self.files.delta).add_to(trained)
+        return trained, untouched
 
     def compact(
         self,
@@ -221,8 +221,9 @@ class Run:
     ) -> "Run":
         """Write the run in a small form: its encoder as a change of the untouched one, cut to a rank (`models.delta`).
 
-        The small form can do all that the run can do, as long as the untouched encoder can be loaded. It has no
-        checkpoints, log, results or pages.
+        The small form can do what the run can do, as long as the untouched encoder can be loaded. As that is at hand,
+        a small run with a calibrated `r2d2` head also chooses its settings for each task (`methods.by_evidence`). There
+        are no checkpoints, log, results or pages.
 
         Args:
             folder: The run folder to make.

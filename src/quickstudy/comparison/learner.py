@@ -138,7 +138,8 @@ class LearnerSpec:
         # What an untouched method starts with at random; left out at 0, so that cells hold that are there already.
         seed = [f"seed {recipe.seed}"] if recipe and recipe.seed and not (self.run or self.method) else []
         compact = self.run is not None and RunFiles(self.run).delta.is_file()
-        choice = [f"by evidence {TRIED} {COSTS}"] if compact and not self.steps else []
+        chooses = compact and settings.get("calibration") == "leave-one-out" and not self.steps
+        choice = [f"by evidence {TRIED} {COSTS}"] if chooses else []
         hashed = [encoder, reading, method, settings, _defaults(method), learned_hash]
         hashed += [*names, *self._steps(), *seed, *choice]
         return hash_of(hashed)

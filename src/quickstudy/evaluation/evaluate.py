@@ -72,7 +72,7 @@ def evaluate_learners(
         caches = FeatureCaches()
         for name, learner in learners.items():
             targets = [_target(planned.task, trial, names.get(name, "true")) for trial in planned.trials]
-            for each in learner.alternatives:
+            for each in learner.alternatives(targets[0]) if targets else ():
                 if _reading(each) not in texts:
                     texts[_reading(each)] = _TaskTexts(each, planned.trials, caches.of(each.encoder))
                 texts[_reading(each)].encode_names(each, planned.task, targets)
@@ -111,7 +111,8 @@ def _evaluate_one(
         read = [support.sequences]
         if learner.reads_names:
             read.append(target.encode_names(learner.encoder, pair=support.pair))
-        encoded = [texts[_reading(each)].encode_apart(read) for each in learner.alternatives if learner.reads_support]
+        may_read = learner.alternatives(target) if learner.reads_support else ()
+        encoded = [texts[_reading(each)].encode_apart(read) for each in may_read]
         apart = Cost(sum(cost.seconds for cost in encoded), _most(*encoded))
         prefixes = texts[_reading(chosen)].prefixes(trial)
         with measure(learner.encoder.device) as predicting:

@@ -131,9 +131,8 @@ class MetaLearner(nn.Module, ABC):
             cache: Remembers vectors of the encoder, which must not change while the cache is used.
         """
 
-    @property
-    def alternatives(self) -> tuple["MetaLearner", ...]:
-        """The learners of which `for_support` returns one."""
+    def alternatives(self, target: Target) -> tuple["MetaLearner", ...]:
+        """Return learners with all the encoders that `for_support` may choose for a target."""
         return (self,)
 
     def for_support(self, support: EncodedSet, target: Target, caches: FeatureCaches) -> "MetaLearner":

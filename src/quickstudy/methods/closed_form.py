@@ -82,7 +82,9 @@ class Ridge(HeadRule):
     def calibrate(self, head: Head, rows: SupportRows, examples: int, target: Target) -> Head:
         if not (self.calibrated and target.label_names and isinstance(head, LinearHead)):
             return head
-        totals = self._totals(rows, examples, len(head.bias))
+        labels, n_way = rows.labels[:examples], len(head.bias)
+        known = torch.bincount(rows.labels, minlength=n_way)[labels] > 1  # by another row, once the example is left out
+        totals = self._totals(rows, known, n_way)
         factor = float(_FACTORS[totals.argmax()]) if bool(totals.isfinite().all()) else 1.0
         return LinearHead(factor * head.weight, factor * head.bias)
 
@@ -90,28 +92,30 @@ class Ridge(HeadRule):
     def evidence(self, rows: SupportRows, examples: int, n_way: int) -> float:
         """Return the log-likelihood of the examples, each left out once, with the α that makes it largest.
 
-        It is at most 0. If no example can be left out it is 0, and NaN where the solution is not finite.
+        Only examples count whose label has another example. It is at most 0; it is 0 if there are none, and NaN where
+        the solution is not finite.
 
         Args:
             rows: Features, labels and weights of the support set.
             examples: How many of the rows, the first ones, are examples. The others are label names.
             n_way: Number of labels.
         """
-        return float(self._totals(rows, examples, n_way).max())
+        labels = rows.labels[:examples]
+        known = torch.bincount(labels, minlength=n_way)[labels] > 1
+        return float(self._totals(rows, known, n_way).max())
 
-    def _totals(self, rows: SupportRows, examples: int, n_way: int) -> Tensor:
+    def _totals(self, rows: SupportRows, known: Tensor, n_way: int) -> Tensor:
         """Return what calibration makes as large as possible, for each of `_FACTORS`; see the head of this module.
 
-        If no example can be left out, it is the prior of α alone.
+        `known`, (B,), says which of the first rows are left out, one by one. Without any, it is the prior of α alone.
         """
-        labels = rows.labels[:examples]
-        known = torch.bincount(rows.labels, minlength=n_way)[labels] > 1  # by another row, once the example is left out
-        logits = self.log_scale.exp() * self.leave_one_out(rows, n_way)[:examples][known]
+        labels = rows.labels[: len(known)]
+        logits = self.log_scale.exp() * self.leave_one_out(rows, n_way)[: len(known)][known]
         factors = _FACTORS.to(logits)
         answers = torch.log_softmax(factors[:, None, None] * logits, dim=-1)
         likelihood = answers.gather(-1, labels[known].expand(len(factors), -1).unsqueeze(-1)).squeeze(-1)
         prior = -(factors.log() / _PRIOR_WIDTH).square() / 2
-        return likelihood @ rows.counts[:examples][known].to(logits) + prior
+        return likelihood @ rows.counts[: len(known)][known].to(logits) + prior
 
     def leave_one_out(self, rows: SupportRows, n_way: int) -> Tensor:
         """Return what the regression on all other rows predicts for each row, (B, N), without the factor α.
@@ -127,8 +131,11 @@ class Ridge(HeadRule):
         kernel = features @ features.T * root.T
         gram, wanted = root * kernel, root * (one_hot - base)
         system = gram + self.penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        hat, dual = torch.linalg.solve(system, torch.cat([gram, wanted], 1)).split([len(gram), n_way], 1)
-        left_out: Tensor = one_hot - (one_hot - kernel @ dual - base) / (1 - hat.diagonal() - share).unsqueeze(-1)
+        # The inverse S^-1 gives both: the dual solution, and 1 - h_i = λ (S^-1)_ii for features without their mean.
+        factor, failed = torch.linalg.cholesky_ex(system)
+        inverse = torch.cholesky_inverse(factor) if not failed else torch.full_like(system, torch.nan)
+        rest = self.penalty * inverse.diagonal() - share
+        left_out: Tensor = one_hot - (one_hot - kernel @ (inverse @ wanted) - base) / rest.unsqueeze(-1)
         return left_out
 
 

@@ -19,6 +19,7 @@ from quickstudy.errors import RecipeError
 from quickstudy.inner.optimizer import Adam, Params
 from quickstudy.inner.unroll import unroll
 from quickstudy.methods.base import EpisodeLoss, MetaLearner
+from quickstudy.methods.by_evidence import ByEvidence
 from quickstudy.methods.feature import FeatureMetaLearner
 from quickstudy.models.adapted import AdaptedModel
 from quickstudy.models.batch import EncodedEpisode, EncodedSet
@@ -119,7 +120,10 @@ def after_steps(learner: MetaLearner, steps: int) -> MetaLearner:
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise RecipeError(f"steps = {steps!r} is not possible", fix="Give a whole number, 0 or more.")
-    return SupportSteps(learner, steps) if steps else learner
+    if not steps:
+        return learner
+    # What is chosen by evidence is chosen for features as they were before the steps.
+    return SupportSteps(learner.trained if isinstance(learner, ByEvidence) else learner, steps)
 
 
 def _can_be_split(support: EncodedSet, target: Target) -> bool:

@@ -109,7 +109,7 @@ class Learned:
             longer = _counted(self.cut, "text has", "texts have")
             lines.append(f"{longer} more than {self.max_length} tokens. What comes after them is not read.")
         if self.chosen:
-            lines.append(f"Chosen, because it predicts rows that are left out much better: {self.chosen}.")
+            lines.append(f"Chosen, because it predicts rows that are left out better: {self.chosen}.")
         return [*lines, self._accuracy_line()]
 
     def _rows_line(self) -> str:

@@ -38,7 +38,8 @@ def draw_scores(view: View, plots: Path) -> list[Drawing]:
     return drawings
 
 
-def draw_curve(curve: Curve, file: Path, label: str, *, keep: str | None = None) -> Markup:
-    """Return the drawing of a meta-training; see `plot_training`."""
+def draw_curve(curve: Curve, file: Path, learner: str = "", *, keep: str | None = None) -> Markup:
+    """Return the drawing of a meta-training, of a learner if there are several; see `plot_training`."""
     plot_training(curve, file, keep=keep)
-    return inline(file, label)
+    what = "Meta-loss and meta-validation score" if curve.validation else "Meta-loss"
+    return inline(file, f"{what}{f' of {learner}' if learner else ''} over the outer steps")

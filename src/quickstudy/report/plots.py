@@ -87,18 +87,18 @@ def plot_training(curve: Curve, target: Path, *, keep: str | None = None) -> Non
     checks = [(step, 100 * score) for step, score in curve.validation if score is not None]
     panels = 2 if checks else 1
     figure = Figure(figsize=(3.6, 2.1 * panels), layout="constrained")
-    upper, *lower = figure.subplots(panels, 1, squeeze=False)[:, 0]
+    axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
     steps = [(step, loss) for step, loss in zip(curve.step, curve.loss, strict=True) if loss is not None]
     x, y = [step for step, _ in steps], [loss for _, loss in steps]
-    upper.plot(x, y, ".", color=COLORS[0], alpha=0.25, markersize=3)
-    upper.plot(x, _running_mean(y), color=COLORS[0], label="running mean")
-    finish(upper, "outer step", "meta-loss (query)", legend=True)
-    for panel in lower:
-        panel.plot([step for step, _ in checks], [score for _, score in checks], "o-", color=COLORS[2])
+    axes[0].plot(x, y, ".", color=COLORS[0], alpha=0.25, markersize=3)
+    axes[0].plot(x, _running_mean(y), color=COLORS[0], label="running mean")
+    finish(axes[0], "outer step", "meta-loss (query)", legend=True)
+    if checks:
+        axes[1].plot([step for step, _ in checks], [score for _, score in checks], "o-", color=COLORS[2])
         if keep is not None:
             kept = max(checks, key=lambda check: check[1]) if keep == "best" else checks[-1]
-            panel.plot(*kept, "*", color=COLORS[4], markersize=13, label="kept")
-        finish(panel, "outer step", "meta-validation score (%)", legend=True)
+            axes[1].plot(*kept, "*", color=COLORS[4], markersize=13, label="kept")
+        finish(axes[1], "outer step", "meta-validation score (%)", legend=True)
     save(figure, target)
 
 

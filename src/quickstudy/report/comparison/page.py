@@ -129,8 +129,7 @@ def _draw_curves(view: View, plots: Path) -> list[Drawing]:
     for index, name in enumerate(view.learners):
         training = view.results.learners[name].training
         if training and training.curve:
-            label = f"Meta-loss and meta-validation score of {name} over the outer steps"
-            svg = draw_curve(training.curve, plots / f"curve-{index}.svg", label)
+            svg = draw_curve(training.curve, plots / f"curve-{index}.svg", name)
             drawings.append(Drawing(name, svg))
     return drawings
 

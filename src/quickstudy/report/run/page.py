@@ -79,5 +79,4 @@ def _evaluation(view: View, plots: Path) -> Evaluation:
 def _training(run: RunFacts, plots: Path) -> Markup | None:
     if run.curve is None:
         return None
-    label = "Meta-loss and meta-validation score over the outer steps"
-    return draw_curve(run.curve, plots / "training.svg", label, keep=run.recipe.outer.keep)
+    return draw_curve(run.curve, plots / "training.svg", keep=run.recipe.outer.keep)
