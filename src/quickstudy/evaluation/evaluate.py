@@ -126,7 +126,7 @@ def _evaluate_one(
             predict_peak_mib=_most(predicting, prefixes.cost),
         )
         first = trial.shots not in begun
-        yield scored_draw(name, task, trial, scores, footprint(learner, model), costs, with_mistakes=first)
+        yield scored_draw(name, task, trial, scores, footprint(chosen, model), costs, with_mistakes=first)
         begun.add(trial.shots)
 
 
