@@ -54,6 +54,7 @@ SPECIAL = {FROM_TEXT: "protonet", TWO_PROCESSES: "maml"}  # the methods of the t
 # What differs from run to run: times, and the hashes of what holds them.
 TIMES = ("seconds", "episodes_per_second", "waited", "peak_mib", "seal", "records")
 LIMIT = 600.0  # seconds for one training
+PATIENCE = 60.0  # seconds for a process to end by itself, after another one was killed
 # A clean process that has imported everything and done nothing forks the trainings: a process that has already computed
 # has threads, whose locks a fork of it may wait for without end.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -174,7 +175,8 @@ def start(run: Path, folder: Path, method: str) -> list[ForkServerProcess]:
 def kill_once(run: Path, folder: Path, method: str, chooser: random.Random, seconds: float) -> str | None:
     """Start or go on with a training and kill it; return when that was, or None if it ended before.
 
-    Of two processes one is killed or both; the one that is left has to end by itself.
+    Of two processes one is killed or both; the one that is left ends by itself. Only if the other never came to meet
+    it, it waits as long as PyTorch does, half an hour, so then it is killed too.
     """
     processes, began = start(run, folder, method), time.monotonic()
     at_write, wait = chooser.random() < 0.5, chooser.random() * seconds
@@ -186,6 +188,11 @@ def kill_once(run: Path, folder: Path, method: str, chooser: random.Random, seco
     moment = f"{'while writing' if _writes(run) else 'between writes'}, {_stage(run)}"
     for process in victims:
         process.kill()
+    for process in processes:
+        process.join(PATIENCE)
+        if process.is_alive():
+            print(f"{method}: a process that waited for another one was killed too", flush=True)
+            process.kill()
     _wait(processes, method)
     return moment if all(process.exitcode == -signal.SIGKILL for process in victims) else None
 
