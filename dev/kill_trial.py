@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -145,12 +146,24 @@ def train(run: Path, folder: Path, method: str, environment: dict[str, str]) -> 
     os.environ |= {"QUICKSTUDY_CACHE": str(folder / "cache"), **environment}
     try:
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (the process ends below)
+        threading.Thread(target=_note_meeting, args=(folder,), daemon=True).start()
         with patch.object(Figure, "savefig", _save_blank):
             api.pretrain(recipe(folder, method), run, resume=(run / "config.toml").exists())
         os._exit(0)
     except BaseException:
         (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         os._exit(1)
+
+
+def _note_meeting(folder: Path) -> None:
+    """Leave a file once this process has met the other one."""
+    while not torch.distributed.is_initialized():
+        time.sleep(0.002)
+    _met_file(folder, os.getpid()).touch()
+
+
+def _met_file(folder: Path, pid: int | None) -> Path:
+    return folder / f"met-{pid}"
 
 
 def _save_blank(_: Figure, file: Path, **_more: object) -> None:
@@ -175,8 +188,8 @@ def start(run: Path, folder: Path, method: str) -> list[ForkServerProcess]:
 def kill_once(run: Path, folder: Path, method: str, chooser: random.Random, seconds: float) -> str | None:
     """Start or go on with a training and kill it; return when that was, or None if it ended before.
 
-    Of two processes one is killed or both; the one that is left ends by itself. Only if the other never came to meet
-    it, it waits as long as PyTorch does, half an hour, so then it is killed too.
+    Of two processes one is killed or both; the one that is left has to end by itself. Only if the other was killed
+    before they met, it may wait as long as PyTorch does, half an hour, so then it is killed too.
     """
     processes, began = start(run, folder, method), time.monotonic()
     at_write, wait = chooser.random() < 0.5, chooser.random() * seconds
@@ -190,7 +203,7 @@ def kill_once(run: Path, folder: Path, method: str, chooser: random.Random, seco
         process.kill()
     for process in processes:
         process.join(PATIENCE)
-        if process.is_alive():
+        if process.is_alive() and not _met_file(folder, process.pid).exists():
             print(f"{method}: a process that waited for another one was killed too", flush=True)
             process.kill()
     _wait(processes, method)
